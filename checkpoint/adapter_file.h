@@ -1,0 +1,38 @@
+/*
+ * adapter_file.h: adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors with tensors named
+ * base_model.model.<module path>.lora_A.weight [r, in] and .lora_B.weight [out, r].
+ */
+#ifndef LORAD_CHECKPOINT_ADAPTER_FILE_H
+#define LORAD_CHECKPOINT_ADAPTER_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "checkpoint/fs.h"
+#include "checkpoint/safetensors.h"
+
+struct adapter_config {
+    int32_t r;
+    double lora_alpha;
+    double lora_dropout;
+    bool use_rslora;
+    char **target_modules; /* short names: "q_proj", ...; or one pattern when target_is_pattern */
+    int32_t n_target_modules;
+    bool target_is_pattern;
+    char *base_model_name_or_path; /* may be NULL */
+};
+void adapter_config_free(struct adapter_config *config);
+
+/* Reads adapter_config.json; refuses by name what lorad does not train or continue (use_dora, bias != none,
+ * modules_to_save, rank_pattern, alpha_pattern, layers_to_transform, fan_in_fan_out, other peft_type, ...). */
+enum status adapter_config_read(struct adapter_config *out, const char *dir) LORAD_WARN_UNUSED;
+
+/* Opens adapter_model.safetensors of a PEFT folder. The tensors are F32, F16 or BF16. */
+enum status adapter_open(struct st_set **out, const char *dir) LORAD_WARN_UNUSED;
+
+/* Writes both files into `dir` (created), durable. Tensors dense on the host, named as above. */
+enum status adapter_write(struct fs *fs, const char *dir, const struct adapter_config *config,
+                          const struct st_item *items, size_t n) LORAD_WARN_UNUSED;
+
+#endif

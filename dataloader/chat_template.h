@@ -1,0 +1,58 @@
+/*
+ * chat_template.h: messages -> one text with known supervised byte ranges -> tokens and labels.
+ *
+ * The model's own template decides (recognised by its text); `template:` of the configuration names one instead. The
+ * whole conversation is rendered, then tokenised whole; special tokens match only where the template put them, so text
+ * of a user that looks like a special token stays text. Assistant content and its end-of-turn token are supervised; a
+ * token that straddles a border is not.
+ */
+#ifndef LORAD_DATALOADER_CHAT_TEMPLATE_H
+#define LORAD_DATALOADER_CHAT_TEMPLATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "dataloader/tokenizer.h"
+
+enum message_role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT };
+
+struct message {
+    enum message_role role;
+    const char *content; /* UTF-8 */
+    size_t length;
+};
+
+struct chat_template;
+
+/* name: NULL or "auto" recognises the model's own; else "chatml", "plain". LORAD_CONFIG names what to set when
+ * the model's template is not recognised. Borrows the tokenizer. Owns: *out. */
+enum status chat_template_open(struct chat_template **out, const struct tokenizer *tokenizer, const char *name)
+    LORAD_WARN_UNUSED;
+void chat_template_close(struct chat_template *chat);
+const char *chat_template_name(const struct chat_template *chat);
+/* The token that ends an assistant turn: generation stops there. */
+int32_t chat_template_end_token(const struct chat_template *chat);
+
+struct encoded_row {
+    struct token_list tokens;
+    uint8_t *supervised; /* [tokens.length]: 1 when the token is a target */
+    size_t capacity;
+    int32_t n_supervised;
+};
+void encoded_row_free(struct encoded_row *row);
+
+struct chat_options {
+    bool train_on_prompt; /* supervise everything */
+    bool mask_history;    /* supervise the last assistant turn only */
+};
+
+/* Replaces the contents of `row`. */
+enum status chat_template_encode(const struct chat_template *chat, const struct message *messages, size_t n,
+                                 struct chat_options options, struct encoded_row *row) LORAD_WARN_UNUSED;
+/* The prompt for generation: messages (ending with a user turn) and the opening of an assistant turn. */
+enum status chat_template_prompt(const struct chat_template *chat, const struct message *messages, size_t n,
+                                 struct token_list *out) LORAD_WARN_UNUSED;
+
+#endif

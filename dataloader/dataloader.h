@@ -1,0 +1,176 @@
+/*
+ * dataloader.h: raw files -> tokenised shards -> a fixed order -> micro-batches, all host bytes.
+ *
+ * Two halves with files between them:
+ *   dataset_prepare   reads the sources, renders, tokenises, writes shards to a cache folder keyed by everything that
+ *                     decides their bytes; a second call finds them and reads nothing else. One process per host does
+ *                     it; the caller holds the others at a barrier.
+ *   loader            maps the shards and serves the micro-batches of one data-parallel rank.
+ *
+ * The order is a pure function of (data_seed, epoch, position): a keyed permutation of rows, best-fit packing inside
+ * fixed windows of that order, packs permuted again inside the window. It depends on no rank, so every rank knows every
+ * rank's share. A global batch is `global_batch_size` packs cut into micro-batches of `micro_batch_size` packs whose
+ * content never depends on the layout; micro-batch i of a step goes to data-parallel rank i % dp. The last batch of an
+ * epoch may be smaller; a batch never crosses an epoch.
+ *
+ * With packing false a pack is a single row.
+ */
+#ifndef LORAD_DATALOADER_DATALOADER_H
+#define LORAD_DATALOADER_DATALOADER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "dataloader/chat_template.h"
+#include "dataloader/tokenizer.h"
+
+/* ---- sources and preparing ---- */
+
+struct dataset_source {
+    const char *path;   /* a file, or a folder (all its .jsonl and .txt files in name order) */
+    const char *format; /* "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
+    const char *name;   /* for reports; NULL: the file name */
+    double weight;      /* 1 */
+};
+
+enum excess_length { EXCESS_DROP, EXCESS_TRUNCATE, EXCESS_RAISE };
+
+struct prepare_options {
+    const struct dataset_source *sources;
+    int32_t n_sources;
+    const struct tokenizer *tokenizer;   /* borrowed */
+    const struct chat_template *chat;    /* borrowed */
+    struct chat_options chat_options;
+    int32_t cutoff_len;                  /* longest row in tokens */
+    enum excess_length excess;
+    const char *cache_dir;               /* created */
+    bool overwrite_cache;
+    double val_size;                     /* part of the rows (or, >= 1, their number) kept back for evaluation; 0: none */
+    uint64_t split_seed;
+    bool want_eval_part;                 /* prepare the kept-back rows instead of the rest */
+};
+
+/* Why a row is not trained as it stands. */
+enum row_problem {
+    ROW_BAD_JSON, ROW_BAD_UTF8, ROW_NO_MESSAGES, ROW_BAD_ROLE, ROW_ROLE_ORDER, ROW_NO_ASSISTANT, ROW_EMPTY_ANSWER,
+    ROW_TOO_LONG, ROW_TRUNCATED, ROW_NO_LABEL, ROW_PROBLEMS
+};
+const char *row_problem_name(enum row_problem problem); /* "empty answer" */
+
+struct row_place {
+    enum row_problem problem;
+    int32_t source;
+    int64_t line; /* 1-based */
+};
+
+enum { PREPARE_PLACES = 20 };
+
+struct prepare_report {
+    int64_t rows_read, rows_kept, rows_dropped;
+    int64_t problem_count[ROW_PROBLEMS];
+    struct row_place place[ROW_PROBLEMS][PREPARE_PLACES]; /* the first ones of each */
+    int64_t tokens, supervised_tokens;
+    int32_t longest_row;
+    bool from_cache;
+    char problems_path[1024]; /* JSONL with every rejected or changed row; "" when none */
+};
+
+/* Owns: *shard_dir (free), the folder to open. LORAD_DATA when nothing is left to train on, or when excess is RAISE and
+ * a row is too long; LORAD_NOT_FOUND, LORAD_CANNOT_CREATE, LORAD_IO. */
+enum status dataset_prepare(char **shard_dir, const struct prepare_options *options, struct prepare_report *report)
+    LORAD_WARN_UNUSED;
+
+/* ---- prepared rows ---- */
+
+struct dataset;
+
+enum status dataset_open(struct dataset **out, const char *shard_dir) LORAD_WARN_UNUSED; /* maps, checks headers */
+void dataset_close(struct dataset *dataset);
+int64_t dataset_rows(const struct dataset *dataset);
+struct hash128 dataset_fingerprint(const struct dataset *dataset); /* of the contents */
+
+struct dataset_row {
+    const int32_t *tokens;     /* borrowed from the map */
+    const uint8_t *supervised; /* 1: this token is a target */
+    int32_t n_tokens;
+    int32_t n_supervised;      /* targets: supervised tokens at positions >= 1 */
+    int32_t source;
+    int64_t line;
+};
+struct dataset_row dataset_row(const struct dataset *dataset, int64_t row);
+const char *dataset_source_name(const struct dataset *dataset, int32_t source);
+
+/* ---- the order and the micro-batches ---- */
+
+struct loader_options {
+    uint64_t data_seed;
+    bool packing;
+    bool shuffle;                /* false: file order, for evaluation */
+    int32_t cutoff_len;          /* tokens a pack holds */
+    int32_t micro_batch_size;    /* packs in a micro-batch */
+    int64_t global_batch_size;   /* packs in an optimizer step */
+    int dp_rank, dp_size;
+    int32_t prefetch;            /* micro-batches prepared ahead; 0: 4 */
+};
+
+/* Names the last consumed pack: everything before it has been trained on. {0,0,0} at the start of a run. */
+struct data_cursor {
+    int64_t epoch;
+    int64_t window; /* of the epoch */
+    int64_t pack;   /* of the window */
+};
+
+/* Host memory lent by the caller for one micro-batch; capacities fixed by loader_capacity. */
+struct micro_batch {
+    int32_t *tokens;       /* [T] */
+    int32_t *positions;    /* [T], restart at 0 in every row */
+    int32_t *labels;       /* [T]: the next token when it is a target, else -1 */
+    int64_t *token_index;  /* [T]: number of the token in the global batch: pack * cutoff_len + offset, layout-free */
+    int32_t *seq_start;    /* [n_sequences + 1] */
+    int64_t *row_ids;      /* [n_sequences]: dataset row numbers, for reports */
+    int32_t n_tokens;      /* T; 0: nothing for this rank (it adds zeros) */
+    int32_t n_sequences;
+    int32_t n_supervised;
+    int32_t longest;       /* tokens of the longest sequence */
+};
+struct loader_capacity {
+    int32_t tokens;    /* micro_batch_size * cutoff_len */
+    int32_t sequences; /* most sequences a micro-batch can hold */
+};
+
+/* What every rank knows of a step without asking. */
+struct step_info {
+    int64_t packs;               /* in this global batch */
+    int32_t micro_batches;       /* in all */
+    int32_t my_micro_batches;    /* of this rank: as many loader_next calls follow */
+    int64_t supervised_tokens;   /* of all ranks: the divisor of loss and gradient */
+    int64_t tokens;              /* of all ranks */
+    int64_t capacity_tokens;     /* packs * cutoff_len: tokens / capacity is the packing efficiency */
+    double epoch;                /* after this step, fractional */
+    struct data_cursor after;    /* the cursor once this step is done */
+    bool last_of_epoch;
+};
+
+struct loader;
+
+/* Starts the prefetch thread at `from`. Borrows dataset. Owns: *out. */
+enum status loader_open(struct loader **out, const struct dataset *dataset, const struct loader_options *options,
+                        struct data_cursor from) LORAD_WARN_UNUSED;
+void loader_close(struct loader *loader);
+struct loader_capacity loader_capacity(const struct dataset *dataset, const struct loader_options *options);
+
+/* Moves to the next step (wrapping into the next epoch) and describes it. */
+enum status loader_next_step(struct loader *loader, struct step_info *out) LORAD_WARN_UNUSED;
+/* Fills `batch` with the next of this rank's micro-batches of the step. Blocks until the prefetch thread has it. */
+enum status loader_next(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
+/* Seconds loader_next has waited so far. */
+double loader_wait_seconds(const struct loader *loader);
+
+/* Steps in epochs [0, epochs) (a fraction: that part of the last one, rounded up), found by packing the lengths. */
+enum status loader_count_steps(int64_t *steps, const struct dataset *dataset, const struct loader_options *options,
+                               double epochs) LORAD_WARN_UNUSED;
+
+#endif

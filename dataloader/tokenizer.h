@@ -1,0 +1,56 @@
+/*
+ * tokenizer.h: text <-> token numbers, exactly as the Hugging Face tokenizer in the model's own folder does.
+ *
+ * Reads tokenizer.json (byte-level BPE; BPE with byte fallback) and tokenizer_config.json (special token names, chat
+ * template). A component that is not implemented is refused by name at opening, never approximated.
+ * Owns: *out. Thread: after opening, encoding is safe from several threads, each with its own struct token_list.
+ */
+#ifndef LORAD_DATALOADER_TOKENIZER_H
+#define LORAD_DATALOADER_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "base/strbuf.h"
+
+struct tokenizer;
+
+enum status tokenizer_open(struct tokenizer **out, const char *model_dir) LORAD_WARN_UNUSED;
+void tokenizer_close(struct tokenizer *tokenizer);
+
+int32_t tokenizer_size(const struct tokenizer *tokenizer); /* largest token number + 1 */
+/* Number of a special token or vocabulary entry by its text; -1 when absent. */
+int32_t tokenizer_token(const struct tokenizer *tokenizer, const char *text);
+int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1: none */
+int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1: none */
+/* chat_template of tokenizer_config.json (or chat_template.jinja); NULL when the model has none. Borrowed. */
+const char *tokenizer_chat_template(const struct tokenizer *tokenizer);
+/* Hash of every file that decides token numbers. */
+struct hash128 tokenizer_hash(const struct tokenizer *tokenizer);
+
+struct token_list {
+    int32_t *ids;
+    /* Byte range [start[i], end[i]) of the input that token i came from; filled when want_spans. */
+    uint32_t *start, *end;
+    size_t length, capacity;
+    bool want_spans;
+};
+void token_list_free(struct token_list *list); /* empties it */
+
+struct encode_options {
+    bool add_special_tokens; /* what the post-processor adds: BOS/EOS */
+    bool match_special;      /* special tokens written in the text become themselves; false: plain text */
+};
+
+/* Appends the tokens of `text`. LORAD_DATA on invalid UTF-8. */
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                             struct encode_options options, struct token_list *out) LORAD_WARN_UNUSED;
+
+/* Appends the text of the tokens; skip_special leaves out special tokens. Invalid sequences become U+FFFD as in HF. */
+enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+                             struct strbuf *out) LORAD_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,66 @@
+/*
+ * device.h: a place that owns memory and runs operations: the CPU, or a CUDA GPU behind the same functions.
+ *
+ * Work is enqueued on the device's compute stream in call order. On the CPU every call has finished when it returns.
+ * Owns: device_open gives the caller a device; device_close(NULL) is fine.
+ * Thread: one thread per device, except device_copy_* on STREAM_COPY, which one other thread may use.
+ */
+#ifndef LORAD_KERNELS_DEVICE_H
+#define LORAD_KERNELS_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "kernels/tensor.h"
+
+struct device;
+struct device_event;
+
+struct device_options {
+    const char *kind;   /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
+    int local_rank;     /* index among the ranks of this host: which GPU */
+    int threads;        /* CPU threads of this rank; 0: allowed cores / ranks on the host, which the caller knows */
+    bool deterministic; /* CUDA only; the CPU always is */
+};
+
+enum device_stream { STREAM_COMPUTE, STREAM_COPY };
+
+enum status device_open(struct device **out, const struct device_options *options) LORAD_WARN_UNUSED;
+void device_close(struct device *device);
+
+const char *device_kind(const struct device *device); /* "cpu", "cuda" */
+/* One line for people: "cpu, 2 threads, bf16 by avx512_bf16, f32 by OpenBLAS 0.3.21". Borrowed. */
+const char *device_describe(const struct device *device);
+/* Whether host pointers are device pointers (the CPU). */
+bool device_is_host(const struct device *device);
+int64_t device_memory_bytes(const struct device *device); /* usable in all */
+
+/* Memory, aligned to 256 bytes, zeroed. Blocks. Not inside a step. */
+enum status device_alloc(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
+void device_free(struct device *device, void *block);
+/* Host memory that copies can be enqueued from and to (pinned on CUDA, plain on the CPU). */
+enum status device_alloc_host(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
+void device_free_host(struct device *device, void *block);
+
+enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device, const void *from_host,
+                           size_t bytes) LORAD_WARN_UNUSED;
+enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host, const void *from_device,
+                             size_t bytes) LORAD_WARN_UNUSED;
+enum status device_copy(struct device *device, enum device_stream stream, void *to, const void *from, size_t bytes)
+    LORAD_WARN_UNUSED;
+enum status device_zero(struct device *device, enum device_stream stream, void *block, size_t bytes)
+    LORAD_WARN_UNUSED;
+
+/* Events order streams and let the host wait. */
+enum status device_event_create(struct device_event **out, struct device *device) LORAD_WARN_UNUSED;
+void device_event_destroy(struct device *device, struct device_event *event);
+enum status device_event_record(struct device *device, enum device_stream stream, struct device_event *event)
+    LORAD_WARN_UNUSED;
+enum status device_stream_wait(struct device *device, enum device_stream stream, struct device_event *event)
+    LORAD_WARN_UNUSED;
+enum status device_event_sync(struct device *device, struct device_event *event) LORAD_WARN_UNUSED; /* blocks */
+enum status device_sync(struct device *device) LORAD_WARN_UNUSED;                                  /* blocks */
+
+#endif

@@ -1,0 +1,142 @@
+/*
+ * trainer.h: the public face of the trainer: what a run is asked to do, and the three things it can do.
+ *
+ * launch/config fills the options from YAML; nothing below launch/ sees YAML. Strings are borrowed and outlive the call.
+ */
+#ifndef LORAD_TRAINER_TRAINER_H
+#define LORAD_TRAINER_TRAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+#include "base/strbuf.h"
+#include "comm/comm.h"
+#include "dataloader/dataloader.h"
+
+enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
+enum schedule_kind { SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_COSINE_WITH_MIN_LR, SCHEDULE_CONSTANT,
+                     SCHEDULE_CONSTANT_WITH_WARMUP };
+enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
+enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
+enum checkpointing { CHECKPOINTING_AUTO, CHECKPOINTING_NONE, CHECKPOINTING_MLP, CHECKPOINTING_LAYER };
+
+struct lr_group {
+    const char *pattern; /* shell pattern over module paths: "*.layers.0.*", "*lora_B*" */
+    double learning_rate;
+};
+
+struct lora_options {
+    int32_t rank;
+    double alpha;
+    double dropout;
+    bool use_rslora;
+    const char *const *targets; /* short names; {"all"}; or one regular expression when targets_are_pattern */
+    int32_t n_targets;
+    bool targets_are_pattern;   /* PEFT: a string matched against the whole module path */
+};
+
+struct optimizer_options {
+    double learning_rate;
+    enum schedule_kind schedule;
+    double warmup_ratio; /* of all steps; used when warmup_steps == 0 */
+    int64_t warmup_steps;
+    double min_lr;       /* cosine_with_min_lr: absolute */
+    double weight_decay, beta1, beta2, epsilon;
+    double max_grad_norm;      /* 0: no clipping */
+    double loraplus_lr_ratio;  /* learning rate of B over that of A; 0: off */
+    const struct lr_group *lr_groups;
+    int32_t n_lr_groups;
+};
+
+struct run_options {
+    /* model */
+    const char *model_dir;
+    const char *adapter_dir;   /* continue this PEFT adapter; NULL: new */
+    struct lora_options lora;
+    enum precision precision;
+    enum checkpointing gradient_checkpointing;
+    const char *device;        /* "auto", "cpu", "cuda" */
+    bool deterministic;
+    const char *comm;          /* "auto", "self", "mpi" */
+    int32_t tensor_parallel_size;
+
+    /* data */
+    const struct dataset_source *train_sources;
+    int32_t n_train_sources;
+    const struct dataset_source *eval_sources;
+    int32_t n_eval_sources;
+    double val_size;
+    const char *template_name; /* NULL: the model's own */
+    struct chat_options chat;
+    int32_t cutoff_len;
+    enum excess_length excess;
+    bool packing;
+    const char *cache_dir;     /* NULL: output_dir/cache */
+    bool overwrite_cache;
+
+    /* optimisation */
+    struct optimizer_options optimizer;
+    double num_train_epochs;
+    int64_t max_steps;                   /* > 0 overrides epochs */
+    int32_t per_device_train_batch_size; /* packs in a micro-batch */
+    int32_t per_device_eval_batch_size;
+    int32_t gradient_accumulation_steps; /* used when global_batch_size == 0 */
+    int64_t global_batch_size;           /* packs; 0: per_device * accumulation * dp at the first start */
+    uint64_t seed, data_seed;
+    int32_t max_skipped_steps;
+
+    /* logging, evaluation, saving */
+    const char *output_dir;
+    bool overwrite_output_dir;
+    const char *run_name;
+    int64_t logging_steps;
+    enum when eval_strategy;
+    int64_t eval_steps;
+    enum when save_strategy;
+    int64_t save_steps;
+    int32_t save_total_limit;            /* 0: keep all */
+    bool load_best_model_at_end;
+    const char *metric_for_best_model;   /* "eval_loss" */
+    bool greater_is_better;
+    int32_t early_stopping_patience;     /* evaluations; 0: off */
+    const char *resume_from_checkpoint;  /* NULL: no; "auto": newest good one or fresh; else a folder */
+    bool report_tensorboard;
+    enum progress_style progress;
+
+    struct hash128 config_hash;          /* of everything that must be the same on all ranks */
+    const char *config_text;             /* the resolved configuration, kept beside the checkpoints */
+};
+
+/* Trains from start to adapter. Collective over the world. The main thread. Returns LORAD_REQUEUE when it checkpointed on
+ * request. Errors have been made common to all ranks where that was possible. */
+enum status run_train(const struct run_options *options, const struct comm_world_info *world) LORAD_WARN_UNUSED;
+
+struct eval_options {
+    const char *adapter_dir; /* NULL: the frozen base */
+    bool per_row;
+    bool json;
+};
+/* Held-out loss over eval_sources (or the val_size part). Prints to standard output on rank 0. Collective. */
+enum status run_eval(const struct run_options *options, const struct eval_options *eval,
+                     const struct comm_world_info *world) LORAD_WARN_UNUSED;
+
+struct generate_options {
+    const char *adapter_dir;
+    const char *prompt;
+    const char *system;
+    int32_t max_new_tokens;
+};
+/* Greedy answer to one prompt, printed as it comes on rank 0. Collective. */
+enum status run_generate(const struct run_options *options, const struct generate_options *generate,
+                         const struct comm_world_info *world) LORAD_WARN_UNUSED;
+
+/* The plan without running it: the part of `lorad check` that knows the model. Appends a memory table per rank and the
+ * step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for. */
+enum status run_plan(struct strbuf *out, const struct run_options *options, int world) LORAD_WARN_UNUSED;
+
+/* Signal handlers call this (async-signal-safe): finish the step, checkpoint, end with LORAD_REQUEUE (stop), or go on. */
+void run_request(bool checkpoint, bool stop);
+
+#endif
