@@ -15,7 +15,13 @@
 #include "base/hash.h"
 #include "base/status.h"
 
-enum st_dtype { ST_F64, ST_F32, ST_F16, ST_BF16, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL, ST_F8_E4M3, ST_F8_E5M2 };
+enum st_dtype {
+    ST_F64, ST_F32, ST_F16, ST_BF16,
+    ST_I64, ST_I32, ST_I16, ST_I8,
+    ST_U64, ST_U32, ST_U16, ST_U8,
+    ST_BOOL, ST_F8_E4M3, ST_F8_E5M2,
+    ST_DTYPES
+};
 size_t st_dtype_bytes(enum st_dtype dtype);
 const char *st_dtype_name(enum st_dtype dtype); /* "F32" */
 
@@ -31,14 +37,18 @@ struct st_tensor {
     int32_t file;         /* index of the file in the set */
 };
 
-/* A model folder: model.safetensors, or model.safetensors.index.json and the files its weight_map names (names of
- * [A-Za-z0-9._-]+.safetensors only; a path separator or a link out of the folder is refused), or a single file. */
+/* A model folder: model.safetensors.index.json and the files its weight_map names (names of [A-Za-z0-9._-]+.safetensors
+ * only, no path separator), else model.safetensors; or a single file. A folder's files may be links only to a file of the
+ * same folder or, as in the Hugging Face cache, to ../../blobs/<hash>. The index and its files must agree: every tensor
+ * of the index is in the file that it names, and every tensor of a file is in the index.
+ * LORAD_NOT_FOUND, LORAD_DATA, LORAD_IO. Owns: *out, freed with st_close (NULL ok). */
 struct st_set;
 enum status st_open_dir(struct st_set **out, const char *dir) LORAD_WARN_UNUSED;
 enum status st_open_file(struct st_set **out, const char *path) LORAD_WARN_UNUSED;
 void st_close(struct st_set *set);
 
 size_t st_count(const struct st_set *set);
+/* In the order of the files and, within a file, of the data. */
 const struct st_tensor *st_at(const struct st_set *set, size_t index);
 const struct st_tensor *st_find(const struct st_set *set, const char *name); /* NULL: absent */
 const char *st_file_path(const struct st_set *set, int32_t file);
@@ -46,18 +56,21 @@ int32_t st_files(const struct st_set *set);
 /* "__metadata__" value by key, NULL when absent. */
 const char *st_metadata(const struct st_set *set, int32_t file, const char *key);
 
-/* Rows [row, row + rows) and columns [col, col + cols) of a 2-D tensor (a 1-D tensor is one row... of shape[0] columns)
- * into `to`, dense, in the file's dtype. Reads only those bytes (whole rows when cols is the full width). LORAD_IO. */
+/* Rows [row, row + rows) and columns [col, col + cols) of a 2-D tensor (a 1-D tensor is one row of shape[0] columns)
+ * into `to`, dense, in the file's dtype. Whole rows are read directly; narrow column slices by blocks of rows that are
+ * then cut, through a buffer of about 1 MiB. LORAD_IO; LORAD_BUG for a slice outside of the tensor. */
 enum status st_read_part(const struct st_set *set, const struct st_tensor *tensor, int64_t row, int64_t rows,
                          int64_t col, int64_t cols, void *to) LORAD_WARN_UNUSED;
+/* The whole tensor, of any number of dimensions. */
 enum status st_read(const struct st_set *set, const struct st_tensor *tensor, void *to) LORAD_WARN_UNUSED;
 
 /* A cheap identity of the files for resume checks: names, sizes and the hash of every header and of the first and last
  * MiB of every file. */
 enum status st_fingerprint(struct hash128 *out, const struct st_set *set) LORAD_WARN_UNUSED;
 
-/* Writing: a list of dense host tensors, sorted by name, as PEFT writes them (metadata {"format": "pt"}). Durable
- * (temporary file, fsync, rename, fsync of the folder) when it returns. */
+/* Writing: a list of dense host tensors in any order, written with metadata {"format": "pt"} as PEFT does, wide dtypes
+ * first and then by name, so that data stays aligned. The same items give the same bytes. Durable (temporary file, fsync,
+ * rename, fsync of the folder) when it returns. */
 struct st_item {
     const char *name;
     enum st_dtype dtype;
