@@ -1,16 +1,17 @@
 /*
  * comm.h: collectives over a group of ranks. Backends: self (one rank), mpi, nccl.
  *
- * The world is created once; groups (tensor parallel, data parallel) are cut from it. Buffers are memory of the device
- * the communicator was made for: host memory with self and mpi on the CPU.
+ * The world is created once; groups (tensor parallel, data parallel) are cut from it. Buffers are memory of
+ * the device the communicator was made for: host memory with self and mpi on the CPU.
  *
- * Collective: every function marked so is called by all ranks of the group, in the same order, with the same count,
- * dtype and reduction; debug builds check that. A branch that changes the order of collectives may depend on agreed
- * values only.
- * Fail-stop: an error on one rank ends all. The rank that sees it first calls comm_abort with its exit code; a peer that
- * waits gets LORAD_PEER_LOST or is ended by the launcher. comm never retries.
- * Determinism: for the same group, count and dtype the reduction order is fixed, and every rank receives the same bits.
- * Thread: the main thread only, except comm_abort.
+ * Collective: every function marked so is called by all ranks of the group, in the same order, with the same
+ * count, dtype and reduction. A branch that changes the order of collectives may depend on agreed values
+ * only. Fail-stop: an error on one rank ends all. The rank that sees it first calls comm_abort with its exit
+ * code; a peer that waits gets LORAD_PEER_LOST or is ended by the launcher. comm never retries.
+ * LORAD_COMM_CHECK=1 (debug builds: unless 0) compares every call with the peers' first and names the rank
+ * that differs; LORAD_COMM_SHM=0 keeps ranks of one host from exchanging through shared memory. Both are for
+ * tests. Determinism: for the same group, count and dtype the reduction order is fixed, and every rank
+ * receives the same bits. Thread: the main thread only, except comm_abort.
  */
 #ifndef LORAD_COMM_COMM_H
 #define LORAD_COMM_COMM_H
@@ -30,20 +31,25 @@ enum comm_reduction { COMM_SUM, COMM_MAX, COMM_MIN };
 struct comm_world_info {
     int rank, world;
     int local_rank, local_world; /* among the ranks of this host */
+    int threads; /* CPU threads for this rank: its share of the cores that this host's ranks may use */
 };
 
-/* Before anything else in main: starts MPI when the process was launched by mpirun or srun with more than one rank (or
- * as a PMIx singleton), installs no signal handlers, chooses shared-memory transport when all ranks share this host and
- * the user chose nothing (OMPI_MCA_btl unset). Refuses the singleton trap: MPI size 1 while SLURM_NTASKS > 1 or
- * OMPI_COMM_WORLD_SIZE > 1. LORAD_CONFIG, LORAD_BUG. Without a launcher it is rank 0 of 1 and MPI is not touched. */
+/* Before any collective, and only for verbs that run on ranks: starts MPI when mpirun or srun launched more
+ * than one rank, installs no signal handlers, chooses shared-memory transport when all ranks share this host
+ * and the user chose nothing (OMPI_MCA_btl, _pml, _mtl, _osc unset). Without a launcher, and under `mpirun
+ * -np 1`, it is rank 0 of 1 and MPI is not touched. LORAD_CONFIG for the singleton trap: alone although
+ * SLURM_NTASKS, PMI_SIZE or OMPI_COMM_WORLD_SIZE says that more than one process was started. LORAD_PEER_LOST
+ * when MPI does not start. */
 enum status comm_startup(struct comm_world_info *out) LORAD_WARN_UNUSED;
-/* Ends MPI cleanly after a barrier. Collective. */
+/* Ends MPI cleanly after a barrier, when it runs. Collective. */
 void comm_shutdown(void);
 
-/* "self", "mpi": what comm_create picks for `kind` "auto" is self for one rank, else mpi (nccl on CUDA devices, later).
- * Collective over the world. Owns: *out. */
+/* `kind` "self" or "mpi"; "auto" picks self for one rank, else mpi (nccl on CUDA devices, later). `device`
+ * NULL: host memory. Borrows: device. LORAD_CONFIG when the kind does not fit the launch. Collective over the
+ * world. Owns: *out. */
 enum status comm_create(struct comm **out, const char *kind, struct device *device) LORAD_WARN_UNUSED;
-/* The ranks that give the same color, ordered by key. Collective over `comm`. Owns: *out. */
+/* The ranks that give the same color (>= 0), ordered by key, then by rank. Collective over `comm`. Owns:
+ * *out. */
 enum status comm_split(struct comm **out, struct comm *comm, int color, int key) LORAD_WARN_UNUSED;
 void comm_destroy(struct comm *comm); /* NULL ok */
 
@@ -51,36 +57,43 @@ int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
 const char *comm_kind(const struct comm *comm);
 
-/* In place over a dense buffer of device memory; DTYPE_BF16 and DTYPE_F16 add in f32 and round once (mpi: per rank order
- * on one host; see comm_mpi.c). Enqueued on the compute stream. Collective. */
+/* In place over a dense buffer of device memory. Operands are combined in rank order; DTYPE_BF16 and
+ * DTYPE_F16 in f32, rounded once; integer sums wrap; max and min of a NaN are NaN. count may be 0. On a
+ * device that is not the host the result is there for what is enqueued next on the compute stream.
+ * Collective. */
 enum status comm_all_reduce(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                             enum comm_reduction reduction) LORAD_WARN_UNUSED;
-/* out [size][count] gathers in [count] in rank order. Collective. */
-enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_t count, enum dtype dtype)
-    LORAD_WARN_UNUSED;
-enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum dtype dtype, int root)
-    LORAD_WARN_UNUSED;
+/* out [size][count] gathers in [count] in rank order; `in` may be this rank's place in out. Collective. */
+enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_t count,
+                            enum dtype dtype) LORAD_WARN_UNUSED;
+enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
+                           int root) LORAD_WARN_UNUSED;
 
-/* Host-side twins for control values (agreements, receipts, ids): buffers in host memory whatever the device; block. */
+/* Host-side twins for control values (agreements, receipts, ids): buffers in host memory whatever the device;
+ * block. */
 enum status comm_host_all_reduce(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                                  enum comm_reduction reduction) LORAD_WARN_UNUSED;
-enum status comm_host_all_gather(struct comm *comm, const void *in, void *out, size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_host_all_gather(struct comm *comm, const void *in, void *out,
+                                 size_t bytes) LORAD_WARN_UNUSED;
 enum status comm_host_broadcast(struct comm *comm, void *buffer, size_t bytes, int root) LORAD_WARN_UNUSED;
 enum status comm_barrier(struct comm *comm) LORAD_WARN_UNUSED;
 
-/* True on every rank when `ok` is true on every rank: used before a branch that a local failure could split. When some
- * rank says false, the lowest such rank's message is given to all of them as the recorded status message, prefixed with
- * "rank N", and LORAD_* of that rank is returned; LORAD_OK otherwise. Blocks. Collective. */
+/* LORAD_OK on every rank when `mine` is LORAD_OK on every rank: used before a branch that a local failure
+ * could split. Otherwise every rank gets the code of the lowest rank that failed, and that rank's message as
+ * the recorded one, with "rank N: " before it (a group of one: `mine` and its message as they are). Blocks.
+ * Collective. */
 enum status comm_agree(struct comm *comm, enum status mine) LORAD_WARN_UNUSED;
 
-/* Ends every rank of the job with this exit code, now. Does not return when MPI runs. Thread: any. */
-void comm_abort(int exit_code);
+/* Ends every rank of the job with this exit code, now; this process alone when MPI does not run. The caller
+ * has reported why: peers notice within a fraction of a second, but say PEER_LOST only 3 s later, so that the
+ * cause is what the user reads. Thread: any. */
+void comm_abort(int exit_code) __attribute__((noreturn));
 
 /* The watchdog looks here: what the main thread is doing. `what` is a string literal. Cheap. */
 struct comm_activity {
-    const char *what;    /* "all_reduce" ... or NULL when not inside a collective */
-    int64_t since_ns;    /* clock_monotonic_ns at entry */
-    uint64_t sequence;   /* collectives entered so far */
+    const char *what;  /* "all_reduce" ... or NULL when not inside a collective */
+    int64_t since_ns;  /* clock_monotonic_ns at entry */
+    uint64_t sequence; /* collectives entered so far */
 };
 struct comm_activity comm_activity(void);
 

@@ -1,0 +1,78 @@
+/*
+ * comm_impl.h: what a backend of comm.h fills in. Only files of this folder include it.
+ *
+ * A backend is a const table over its own state, one state per group. Wrappers in comm.c check arguments,
+ * record the activity and stage device memory through the host, so a slot sees valid arguments and count > 0,
+ * always on the thread that made the group. Every slot that communicates is collective and blocks until the
+ * result is in the buffer.
+ */
+#ifndef LORAD_COMM_COMM_IMPL_H
+#define LORAD_COMM_COMM_IMPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "comm/comm.h"
+
+struct comm_ops {
+    const char *kind;
+
+    /* The group of all ranks. Owns: *out. */
+    enum status (*create)(void **out);
+    /* The ranks that give the same color, ordered by key, then by rank. Owns: *out. */
+    enum status (*split)(void **out, void *group, int color, int key);
+    void (*destroy)(void *group);
+    int (*rank)(const void *group);
+    int (*size)(const void *group);
+
+    /* Host memory. Reductions go in rank order (comm_reduce.c). */
+    enum status (*all_reduce)(void *group, void *buffer, int64_t count, enum dtype dtype,
+                              enum comm_reduction reduction);
+    enum status (*all_gather)(void *group, const void *in, void *out, size_t bytes);
+    enum status (*broadcast)(void *group, void *buffer, size_t bytes, int root);
+    enum status (*barrier)(void *group);
+};
+
+extern const struct comm_ops comm_self_ops;
+extern const struct comm_ops comm_mpi_ops;
+
+/*
+ * comm_reduce.c: out[i] = in[0][i] op in[1][i] op ..., left to right, `ways` operands of `count` elements.
+ * bf16 and f16 accumulate in f32 and round once; a NaN in any operand of max and min gives NaN. `out` may be
+ * one of the operands.
+ */
+void comm_reduce(void *out, const void *const *in, int ways, int64_t count, enum dtype dtype,
+                 enum comm_reduction reduction);
+
+/*
+ * comm_shm.c: a group whose ranks share a host exchanges through one memory segment instead of messages.
+ * comm_shm_create takes the two exchanges that need the slow path: `gather` is an all-gather of `bytes` per
+ * rank over the same group. *out is NULL with LORAD_OK when some rank cannot map the segment (then no rank
+ * has it).
+ */
+struct comm_shm;
+typedef enum status (*comm_exchange)(void *group, const void *in, void *out, size_t bytes);
+enum status comm_shm_create(struct comm_shm **out, int rank, int size, bool crowded, comm_exchange gather,
+                            void *group) LORAD_WARN_UNUSED;
+void comm_shm_destroy(struct comm_shm *shm);
+enum status comm_shm_all_reduce(struct comm_shm *shm, void *buffer, int64_t count, enum dtype dtype,
+                                enum comm_reduction reduction) LORAD_WARN_UNUSED;
+enum status comm_shm_all_gather(struct comm_shm *shm, const void *in, void *out,
+                                size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_shm_broadcast(struct comm_shm *shm, void *buffer, size_t bytes, int root) LORAD_WARN_UNUSED;
+enum status comm_shm_barrier(struct comm_shm *shm) LORAD_WARN_UNUSED;
+/* Tells every rank that shares a segment with this process that the run is over. Async-signal-safe; any
+ * thread. */
+void comm_shm_abort(void);
+
+/* comm_mpi.c: the process-wide part of MPI. */
+enum status comm_mpi_start(struct comm_world_info *out) LORAD_WARN_UNUSED;
+bool comm_mpi_running(void);
+void comm_mpi_stop(void);
+void comm_mpi_abort(int exit_code);
+
+/* LORAD_PEER_LOST after giving the rank that failed first 3 s to end the run with its own message. */
+enum status comm_peer_lost(const char *format, ...) __attribute__((format(printf, 1, 2), cold));
+
+#endif
