@@ -22,16 +22,21 @@ struct adapter_config {
     bool target_is_pattern;
     char *base_model_name_or_path; /* may be NULL */
 };
+/* Frees what it owns and empties it; an empty one is fine. */
 void adapter_config_free(struct adapter_config *config);
 
 /* Reads adapter_config.json; refuses by name what lorad does not train or continue (use_dora, bias != none,
- * modules_to_save, rank_pattern, alpha_pattern, layers_to_transform, fan_in_fan_out, other peft_type, ...). */
+ * modules_to_save, rank_pattern, alpha_pattern, layers_to_transform, fan_in_fan_out, other peft_type, an initialisation
+ * that changed the base weights, ...). A key that lorad does not know is accepted only when it is off: null, false or
+ * empty. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, emptied with adapter_config_free. */
 enum status adapter_config_read(struct adapter_config *out, const char *dir) LORAD_WARN_UNUSED;
 
-/* Opens adapter_model.safetensors of a PEFT folder. The tensors are F32, F16 or BF16. */
+/* Opens adapter_model.safetensors of a PEFT folder. The tensors are F32, F16 or BF16, and each lora_A [r, in] has its
+ * lora_B [out, r]. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, freed with st_close. */
 enum status adapter_open(struct st_set **out, const char *dir) LORAD_WARN_UNUSED;
 
-/* Writes both files into `dir` (created), durable. Tensors dense on the host, named as above. */
+/* Writes both files into `dir` (created when its parent exists), durable; existing ones are replaced. Tensors dense on the
+ * host, named as above. The same arguments give the same bytes. */
 enum status adapter_write(struct fs *fs, const char *dir, const struct adapter_config *config,
                           const struct st_item *items, size_t n) LORAD_WARN_UNUSED;
 

@@ -175,9 +175,7 @@ enum status fs_finish(struct fs_file *file)
         fs_discard(file);
         return status;
     }
-    char *folder = folder_of(file->final);
-    status = folder ? fs_sync_dir(file->fs, folder) : LORAD_NOMEM;
-    free(folder);
+    status = fs_sync_parent(file->fs, file->final);
     file_free(file);
     return status;
 }
@@ -261,6 +259,14 @@ enum status fs_sync_dir(struct fs *fs, const char *path)
 {
     int error = -fs->ops->sync_dir(fs->context, path);
     return error ? FAIL(LORAD_IO, "cannot sync folder %s: %s", path, strerror(error)) : LORAD_OK;
+}
+
+enum status fs_sync_parent(struct fs *fs, const char *path)
+{
+    char *folder = folder_of(path);
+    enum status status = folder ? fs_sync_dir(fs, folder) : LORAD_NOMEM;
+    free(folder);
+    return status;
 }
 
 enum status fs_unlink(struct fs *fs, const char *path)

@@ -44,6 +44,8 @@ enum status fs_publish(struct fs *fs, const char *from, const char *to) LORAD_WA
 enum status fs_symlink_swap(struct fs *fs, const char *target, const char *path) LORAD_WARN_UNUSED;
 enum status fs_mkdir(struct fs *fs, const char *path) LORAD_WARN_UNUSED; /* an existing folder is fine */
 enum status fs_sync_dir(struct fs *fs, const char *path) LORAD_WARN_UNUSED;
+/* Syncs the folder that holds `path`. */
+enum status fs_sync_parent(struct fs *fs, const char *path) LORAD_WARN_UNUSED;
 enum status fs_unlink(struct fs *fs, const char *path) LORAD_WARN_UNUSED; /* absent is fine */
 /* Removes a folder and what is in it, links unfollowed. Absent is fine. */
 enum status fs_remove_tree(struct fs *fs, const char *path) LORAD_WARN_UNUSED;
