@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""PEFT + PyTorch on the CPU: the peer of a speed comparison. Trains one variant and prints one JSON object.
+
+    python3 tests/bench/peer_peft.py --work DIR --dtype f32|bf16 --cutoff 512 [options]
+
+DIR is what make_model.py made. One optimizer step is one pass over all rows, packed to --cutoff tokens, one pack a
+micro-batch, loss summed over supervised tokens and divided once by their number. Every option below is a way to run
+PEFT; a fair comparison takes the fastest that works:
+  --attention packed   position_ids restart in every row, transformers makes the block-diagonal mask (right)
+              causal   one causal sequence a pack: rows see the rows before them (wrong, but needs no mask)
+  --adapter   f32      PEFT's default: adapter weights stay float32 beside a bf16 base
+              same     adapter weights in the base's dtype
+  --autocast           torch.autocast(bf16) around the forward, as TRL's bf16=True does
+  --head      all      logits of every token, as transformers computes them
+              supervised   the head on supervised tokens alone (no stock trainer does this)
+  --compile            torch.compile of the model
+Step times exclude the first --warmup steps; memory is the peak resident set, whole process and since training began.
+"""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import time
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+import peft
+import torch
+import torch.nn.functional as F
+import transformers
+
+
+def read_packs(work, tokenizer, cutoff, mask):
+    """Packs of rows of (ids, labels already shifted)."""
+    packs, pack, room = [], [], cutoff
+    for line in (work / "rows.jsonl").read_text("utf-8").splitlines():
+        messages = json.loads(line)["messages"]
+        ids = tokenizer.apply_chat_template(messages, tokenize=True)
+        supervised = [mask == "all"] * len(ids)
+        if mask == "answers":
+            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True)
+            assert ids[:len(prompt)] == prompt
+            end = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+            for i in range(len(prompt), end + 1):
+                supervised[i] = True
+        labels = [ids[i + 1] if i + 1 < len(ids) and supervised[i + 1] else -100 for i in range(len(ids))]
+        if len(ids) > room:
+            packs.append(pack)
+            pack, room = [], cutoff
+        pack.append((ids, labels))
+        room -= len(ids)
+    return packs + [pack]
+
+
+def tensors_of(pack, attention):
+    ids = torch.tensor([[t for row, _ in pack for t in row]])
+    labels = torch.tensor([t for _, row in pack for t in row])
+    positions = torch.cat([torch.arange(len(row)) for row, _ in pack])[None]
+    if attention == "causal":
+        positions = torch.arange(ids.shape[1])[None]
+    return ids, labels, positions
+
+
+def resident_peak(since=None):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--dtype", choices=["f32", "bf16"], required=True)
+    parser.add_argument("--cutoff", type=int, default=512)
+    parser.add_argument("--mask", choices=["answers", "all"], default="answers")
+    parser.add_argument("--attention", choices=["packed", "causal"], default="packed")
+    parser.add_argument("--adapter", choices=["f32", "same"], default="f32")
+    parser.add_argument("--autocast", action="store_true")
+    parser.add_argument("--head", choices=["all", "supervised"], default="all")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    transformers.logging.set_verbosity_error()
+    dtype = torch.float32 if arguments.dtype == "f32" else torch.bfloat16
+    model_dir = arguments.work / "model"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, torch_dtype=dtype, attn_implementation="sdpa")
+    model = peft.PeftModel.from_pretrained(model, arguments.work / "adapter", is_trainable=True,
+                                           autocast_adapter_dtype=arguments.adapter == "f32")
+    if arguments.adapter == "same":
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+    model.config.use_cache = False
+    model.train()
+    inner = model.get_base_model()
+    body, head = inner.model, inner.lm_head
+    if arguments.compile:
+        body = torch.compile(body)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.0, fused=True)
+
+    packs = [tensors_of(p, arguments.attention) for p in
+             read_packs(arguments.work, tokenizer, arguments.cutoff, arguments.mask)]
+    tokens = sum(ids.numel() for ids, _, _ in packs)
+    divisor = sum(int((labels >= 0).sum()) for _, labels, _ in packs)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts again here
+    seconds, losses, norms = [], [], []
+    for _ in range(arguments.steps):
+        start = time.perf_counter()
+        total = 0.0
+        for ids, labels, positions in packs:
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.autocast):
+                hidden = body(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+                if arguments.head == "supervised":
+                    keep = labels >= 0
+                    hidden, labels = hidden[keep], labels[keep]
+                logits = head(hidden)
+            loss = F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum") / divisor
+            loss.backward()
+            total += loss.item()
+        norms.append(torch.nn.utils.clip_grad_norm_(parameters, 1.0).item())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(total)
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds[arguments.warmup:])
+    result = {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(arguments).items()}
+    result |= dict(program=f"peft {peft.__version__}, torch {torch.__version__}, transformers {transformers.__version__}",
+                   packs=len(packs), tokens=tokens, supervised=divisor, step_seconds=median, all_seconds=seconds,
+                   tokens_per_second=tokens / median, losses=losses, grad_norms=norms,
+                   train_peak_mib=resident_peak(),
+                   process_peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
