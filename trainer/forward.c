@@ -1,0 +1,153 @@
+/*
+ * forward.c: embedding and layers of one micro-batch, top to bottom. Row-split panels (o, down) give partial sums; one
+ * all-reduce after each carries the base's and the adapter's part together.
+ */
+#include "trainer/model_parts.h"
+
+static enum status norm(struct model *model, struct matrix x, struct matrix delta, struct matrix sum, const void *weight,
+                        float *rstd)
+{
+    return op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
+                                                          .delta = delta,
+                                                          .sum = sum,
+                                                          .weight = weight,
+                                                          .eps = model->arch->norm_eps,
+                                                          .h = rows_of(model->h, model->n_tokens),
+                                                          .rstd = rstd});
+}
+
+/* y = panel(x), and a copy of u for the backward unless it may stay where it is. */
+static enum status apply_panel(struct model *model, const struct pass *pass, int32_t number, enum panel_slot slot,
+                               struct matrix x, struct matrix y)
+{
+    struct layer *layer = &model->layers[number];
+    struct panel_dropout dropout;
+    model_dropout(model, pass, number, slot, &dropout);
+    TRY(panel_forward(layer->panel[slot], &(struct panel_forward){.x = x,
+                                                                  .y = y,
+                                                                  .adapter = pass->use_adapter,
+                                                                  .dropout = pass->dropout > 0 ? &dropout : NULL}));
+    int64_t spare = layer->spare[slot];
+    if (!spare || slot == PANEL_O || !model->options.training) return LORAD_OK;
+    struct matrix u = x;
+    u.data = (char *)x.data + (size_t)x.cols * dtype_bytes(x.dtype);
+    u.cols = spare;
+    struct matrix kept = rows_of(layer->u[slot], x.rows);
+    kept.cols = spare;
+    return op_copy(model->device, &(struct op_copy){.in = u, .out = kept});
+}
+
+/* Heads of layer->qkv are rotated (and for Qwen3 normed); *q and *k are what attention reads. */
+static enum status rotate(struct model *model, struct layer *layer, struct matrix *q, struct matrix *k)
+{
+    int64_t q_cols = model_q_cols(model), kv_cols = model_kv_cols(model);
+    struct matrix qkv = rows_of(layer->qkv, model->n_tokens);
+    struct matrix q_in = cols_of(qkv, 0, q_cols), k_in = cols_of(qkv, q_cols, kv_cols);
+    *q = q_in;
+    *k = k_in;
+    if (model->arch->qk_norm) {
+        struct matrix rotated = rows_of(layer->rotated, model->n_tokens);
+        *q = cols_of(rotated, 0, q_cols);
+        *k = cols_of(rotated, q_cols, kv_cols);
+    }
+    return op_rope(model->device, &(struct op_rope){.q = q_in,
+                                                    .k = k_in,
+                                                    .q_out = *q,
+                                                    .k_out = *k,
+                                                    .head_dim = model->arch->head_dim,
+                                                    .positions = model->positions,
+                                                    .cos_sin = model->cos_sin,
+                                                    .q_weight = layer->q_norm,
+                                                    .k_weight = layer->k_norm,
+                                                    .eps = model->arch->norm_eps});
+}
+
+static enum status attend(struct model *model, const struct pass *pass, int32_t number)
+{
+    struct layer *layer = &model->layers[number];
+    int32_t tokens = model->n_tokens;
+    struct matrix q, k, qkv = rows_of(layer->qkv, tokens), attn = rows_of(layer->attn, tokens);
+    TRY(apply_panel(model, pass, number, PANEL_QKV, rows_of(model->h, tokens), qkv));
+    TRY(rotate(model, layer, &q, &k));
+    TRY(op_attention(model->device,
+                     &(struct op_attention){.q = q,
+                                            .k = k,
+                                            .v = cols_of(qkv, model_q_cols(model) + model_kv_cols(model),
+                                                         model_kv_cols(model)),
+                                            .head_dim = model->arch->head_dim,
+                                            .scale = model_attention_scale(model),
+                                            .window = arch_window(model->arch, number),
+                                            .sequences = model->sequences,
+                                            .out = attn,
+                                            .lse = layer->lse}));
+    return apply_panel(model, pass, number, PANEL_O, attn, rows_of(model->delta, tokens));
+}
+
+static enum status mlp_up(struct model *model, const struct pass *pass, int32_t number)
+{
+    struct matrix gate_up = rows_of(model->layers[number].gate_up, model->n_tokens);
+    return apply_panel(model, pass, number, PANEL_GATE_UP, rows_of(model->h, model->n_tokens), gate_up);
+}
+
+static enum status mlp_down(struct model *model, const struct pass *pass, int32_t number)
+{
+    int32_t tokens = model->n_tokens;
+    struct matrix a = rows_of(model->a, tokens);
+    TRY(op_swiglu(model->device,
+                  &(struct op_swiglu){.gate_up = rows_of(model->layers[number].gate_up, tokens), .a = a}));
+    return apply_panel(model, pass, number, PANEL_DOWN, a, rows_of(model->delta, tokens));
+}
+
+static enum status forward_layer(struct model *model, const struct pass *pass, int32_t number)
+{
+    struct layer *layer = &model->layers[number];
+    int32_t tokens = model->n_tokens;
+    struct matrix none = {0}, delta = rows_of(model->delta, tokens);
+    struct matrix x1 = rows_of(layer->x1, tokens), x2 = rows_of(layer->x2, tokens);
+    if (number == 0)
+        TRY(norm(model, x1, none, none, layer->input_norm, layer->rstd1));
+    else
+        TRY(norm(model, rows_of(model->layers[number - 1].x2, tokens), delta, x1, layer->input_norm, layer->rstd1));
+    TRY(attend(model, pass, number));
+    TRY(model_all_reduce(model, delta));
+    TRY(norm(model, x1, delta, x2, layer->post_norm, layer->rstd2));
+    TRY(mlp_up(model, pass, number));
+    TRY(mlp_down(model, pass, number));
+    return model_all_reduce(model, delta);
+}
+
+enum status model_forward(struct model *model, const struct pass *pass)
+{
+    int32_t tokens = model->n_tokens;
+    struct matrix x = rows_of(model->layers[0].x1, tokens);
+    TRY(op_embed(model->device, &(struct op_embed){.table = model->embedding,
+                                                   .ids = model->tokens,
+                                                   .first_row = model->part->first_vocab,
+                                                   .out = x}));
+    TRY(model_all_reduce(model, x));
+    for (int32_t i = 0; i < model->arch->layers; i++) TRY(forward_layer(model, pass, i));
+    struct matrix last = rows_of(model->layers[model->arch->layers - 1].x2, tokens);
+    return op_add(model->device, &(struct op_add){.x = last, .y = rows_of(model->delta, tokens)});
+}
+
+/* The residuals x1 and x2 were kept, so no collective is needed: partial sums in delta are thrown away. */
+enum status model_recompute(struct model *model, const struct pass *pass, int32_t number)
+{
+    struct layer *layer = &model->layers[number];
+    int32_t tokens = model->n_tokens;
+    struct matrix h = rows_of(model->h, tokens);
+    if (model->options.checkpointing == CHECKPOINTING_LAYER) {
+        TRY(op_rmsnorm_apply(model->device, &(struct op_rmsnorm_apply){.x = rows_of(layer->x1, tokens),
+                                                                       .rstd = layer->rstd1,
+                                                                       .weight = layer->input_norm,
+                                                                       .h = h}));
+        TRY(attend(model, pass, number));
+    }
+    if (model->options.checkpointing == CHECKPOINTING_NONE) return LORAD_OK;
+    TRY(op_rmsnorm_apply(model->device, &(struct op_rmsnorm_apply){.x = rows_of(layer->x2, tokens),
+                                                                   .rstd = layer->rstd2,
+                                                                   .weight = layer->post_norm,
+                                                                   .h = h}));
+    TRY(mlp_up(model, pass, number));
+    return model->options.checkpointing == CHECKPOINTING_LAYER ? mlp_down(model, pass, number) : LORAD_OK;
+}

@@ -1,0 +1,273 @@
+#include "trainer/model.h"
+
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "trainer/model_memory.h"
+
+static enum status describe(struct model **out, const struct arch *arch, const struct partition *part,
+                            const struct lora *lora, const struct model_options *options)
+{
+    struct model *model = memory_new(1, sizeof *model);
+    if (!model) return LORAD_NOMEM;
+    *model = (struct model){.arch = arch, .part = part, .lora = lora, .options = *options};
+    model->layers = memory_new((size_t)arch->layers, sizeof *model->layers);
+    if (!model->layers) {
+        free(model);
+        return LORAD_NOMEM;
+    }
+    model_describe_panels(model);
+    *out = model;
+    return LORAD_OK;
+}
+
+/* Device bytes of all panels, and of the scratch they share. */
+static void measure_panels(const struct model *model, size_t *weights_bytes, size_t *scratch_bytes)
+{
+    size_t weights, scratch;
+    panel_bytes(&model->head_spec, weights_bytes, scratch_bytes);
+    for (int32_t i = 0; i < model->arch->layers; i++) {
+        for (int slot = 0; slot < PANEL_SLOTS; slot++) {
+            panel_bytes(&model->layers[i].spec[slot], &weights, &scratch);
+            *weights_bytes += weights;
+            if (scratch > *scratch_bytes) *scratch_bytes = scratch;
+        }
+    }
+}
+
+static enum status measure(struct model *model, struct model_bytes *out, size_t *panel_scratch)
+{
+    struct arena weights, saved, scratch;
+    arena_init(&weights, NULL, 0);
+    arena_init(&saved, NULL, 0);
+    arena_init(&scratch, NULL, 0);
+    TRY(model_take_memory(model, &weights, &saved, &scratch));
+    size_t panels;
+    measure_panels(model, &panels, panel_scratch);
+    *out = (struct model_bytes){.weights = weights.used_bytes + panels,
+                                .saved = saved.used_bytes,
+                                .scratch = scratch.used_bytes + *panel_scratch};
+    return LORAD_OK;
+}
+
+enum status model_measure(struct model_bytes *out, const struct arch *arch, const struct partition *part,
+                          const struct lora *lora, const struct model_options *options)
+{
+    struct model *model;
+    size_t panel_scratch;
+    TRY(describe(&model, arch, part, lora, options));
+    enum status status = measure(model, out, &panel_scratch);
+    model_destroy(model);
+    return status;
+}
+
+static enum status take_all(struct model *model)
+{
+    struct arena weights, saved, scratch;
+    arena_init(&weights, NULL, 0);
+    arena_init(&saved, NULL, 0);
+    arena_init(&scratch, NULL, 0);
+    TRY(model_take_memory(model, &weights, &saved, &scratch));
+    size_t first = weights.used_bytes + ARENA_ALIGN, second = saved.used_bytes + ARENA_ALIGN;
+    first -= first % ARENA_ALIGN;
+    second -= second % ARENA_ALIGN;
+    TRY(device_alloc(&model->block, model->device, first + second + scratch.used_bytes));
+    char *base = model->block;
+    arena_init(&weights, base, first);
+    arena_init(&saved, base + first, second);
+    size_t scratch_bytes = scratch.used_bytes;
+    arena_init(&scratch, base + first + second, scratch_bytes);
+    return model_take_memory(model, &weights, &saved, &scratch);
+}
+
+static enum status create_panels(struct model *model)
+{
+    size_t weights, scratch;
+    measure_panels(model, &weights, &scratch);
+    TRY(device_alloc(&model->panel_scratch, model->device, scratch));
+    for (int32_t i = 0; i < model->arch->layers; i++) {
+        struct layer *layer = &model->layers[i];
+        for (int slot = 0; slot < PANEL_SLOTS; slot++)
+            TRY(panel_create(&layer->panel[slot], model->device, &layer->spec[slot], model->panel_scratch));
+    }
+    return panel_create(&model->head, model->device, &model->head_spec, model->panel_scratch);
+}
+
+static enum status fill_rope_table(struct model *model)
+{
+    size_t count = (size_t)model->options.max_positions * (size_t)model->arch->head_dim;
+    float *table = memory_new(count, sizeof(float));
+    if (!table) return LORAD_NOMEM;
+    arch_rope_table(model->arch, model->options.max_positions, table);
+    enum status status =
+        device_copy_to(model->device, STREAM_COMPUTE, model->cos_sin, table, count * sizeof(float));
+    if (status == LORAD_OK) status = device_sync(model->device);
+    free(table);
+    return status;
+}
+
+enum status model_create(struct model **out, const struct arch *arch, const struct partition *part,
+                         const struct lora *lora, const struct model_options *options, struct device *device,
+                         struct comm *tp)
+{
+    struct model *model;
+    TRY(describe(&model, arch, part, lora, options));
+    model->device = device;
+    model->tp = part->tp > 1 ? tp : NULL;
+    enum status status = take_all(model);
+    if (status == LORAD_OK) status = create_panels(model);
+    if (status == LORAD_OK) status = fill_rope_table(model);
+    if (status == LORAD_OK) {
+        model->host_labels = memory_new((size_t)options->max_tokens, sizeof(int32_t));
+        model->host_supervised = memory_new((size_t)options->max_tokens, sizeof(int32_t));
+        if (!model->host_labels || !model->host_supervised) status = LORAD_NOMEM;
+    }
+    if (status != LORAD_OK) {
+        model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return LORAD_OK;
+}
+
+void model_destroy(struct model *model)
+{
+    if (!model) return;
+    for (int32_t i = 0; i < model->arch->layers; i++)
+        for (int slot = 0; slot < PANEL_SLOTS; slot++) panel_destroy(model->layers[i].panel[slot]);
+    panel_destroy(model->head);
+    if (model->device) {
+        device_free(model->device, model->panel_scratch);
+        device_free(model->device, model->block);
+    }
+    free(model->host_labels);
+    free(model->host_supervised);
+    free(model->layers);
+    free(model);
+}
+
+/* B of a factor that this rank keeps whole although it uses only its own rows (replicated key/value heads). */
+static int64_t local_offset(const struct model *model, const struct lora_tensor *b)
+{
+    if (!b->replicated || module_is_row_split(b->module)) return b->offset;
+    int64_t first, count;
+    module_slice(model->arch, model->part, b->module, &first, &count);
+    return b->offset + first * b->shape[1];
+}
+
+enum status model_set_adapter(struct model *model, const struct adapter *adapter)
+{
+    const struct lora *lora = model->lora;
+    for (int32_t i = 0; i < model->arch->layers; i++) {
+        for (int m = 0; m < MODULES; m++) {
+            const struct lora_tensor *a = lora_find(lora, i, (enum module)m, false);
+            const struct lora_tensor *b = lora_find(lora, i, (enum module)m, true);
+            if (!a) continue;
+            TRY(panel_set_adapter(model->layers[i].panel[module_panel((enum module)m)],
+                                  module_part_number((enum module)m), adapter->param + a->offset,
+                                  adapter->param + local_offset(model, b), lora->scale));
+        }
+    }
+    return LORAD_OK;
+}
+
+void model_gradient(const struct model *model, struct adapter *adapter, int32_t layer, enum panel_slot slot,
+                    struct panel_backward *args)
+{
+    for (int m = 0; m < MODULES; m++) {
+        const struct lora_tensor *a = lora_find(model->lora, layer, (enum module)m, false);
+        const struct lora_tensor *b = lora_find(model->lora, layer, (enum module)m, true);
+        if (!a || module_panel((enum module)m) != slot) continue;
+        int32_t part = module_part_number((enum module)m);
+        args->da[part] = adapter->grad + a->offset;
+        args->db[part] = adapter->grad + local_offset(model, b);
+    }
+}
+
+enum status model_load_batch(struct model *model, const struct micro_batch *batch)
+{
+    ASSERT(batch->n_tokens > 0 && batch->n_tokens <= model->options.max_tokens);
+    ASSERT(batch->n_sequences <= model->options.max_sequences && batch->longest <= model->options.max_positions);
+    int32_t n = 0;
+    for (int32_t t = 0; t < batch->n_tokens; t++) {
+        if (batch->labels[t] < 0) continue;
+        model->host_supervised[n] = t;
+        model->host_labels[n++] = batch->labels[t];
+    }
+    const struct {
+        void *to;
+        const void *from;
+        size_t bytes;
+    } copies[] = {
+        {model->tokens, batch->tokens, (size_t)batch->n_tokens * sizeof(int32_t)},
+        {model->positions, batch->positions, (size_t)batch->n_tokens * sizeof(int32_t)},
+        {model->token_index, batch->token_index, (size_t)batch->n_tokens * sizeof(int64_t)},
+        {model->seq_start, batch->seq_start, ((size_t)batch->n_sequences + 1) * sizeof(int32_t)},
+        {model->supervised, model->host_supervised, (size_t)n * sizeof(int32_t)},
+        {model->labels, model->host_labels, (size_t)n * sizeof(int32_t)},
+    };
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
+        TRY(device_copy_to(model->device, STREAM_COMPUTE, copies[i].to, copies[i].from, copies[i].bytes));
+    model->n_tokens = batch->n_tokens;
+    model->n_supervised = n;
+    model->sequences =
+        (struct sequences){.start = model->seq_start, .count = batch->n_sequences, .longest = batch->longest};
+    return LORAD_OK;
+}
+
+/* The key names what a mask belongs to, so that any rank, layout or recomputation draws the same one. */
+void model_dropout(const struct model *model, const struct pass *pass, int32_t layer, enum panel_slot slot,
+                   struct panel_dropout *out)
+{
+    *out = (struct panel_dropout){.p = pass->dropout, .token_index = model->token_index};
+    for (int m = 0; m < MODULES; m++) {
+        if (module_panel((enum module)m) != slot) continue;
+        out->key[module_part_number((enum module)m)] =
+            random_key(pass->seed, RANDOM_LORA_DROPOUT, (uint64_t)pass->step, 0, (uint64_t)(layer * 16 + m));
+        if (!module_is_row_split((enum module)m)) continue;
+        int64_t count;
+        module_slice(model->arch, model->part, (enum module)m, &out->col_first, &count);
+    }
+}
+
+enum status model_all_reduce(struct model *model, struct matrix m)
+{
+    if (!model->tp) return LORAD_OK;
+    ASSERT(m.stride == m.cols);
+    return comm_all_reduce(model->tp, m.data, m.rows * m.cols, m.dtype, COMM_SUM);
+}
+
+enum status model_train(struct model *model, const struct train_pass *args)
+{
+    struct pass pass = {.use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
+    TRY(model_load_batch(model, args->batch));
+    TRY(model_forward(model, &pass));
+    TRY(model_head(model, true, NULL));
+    return model_backward(model, &pass, args->adapter);
+}
+
+enum status model_eval(struct model *model, const struct eval_pass *args)
+{
+    struct pass pass = {.use_adapter = args->use_adapter};
+    TRY(model_load_batch(model, args->batch));
+    TRY(model_forward(model, &pass));
+    TRY(model_head(model, false, args->row_loss ? model->row_loss : NULL));
+    if (!args->row_loss) return LORAD_OK;
+    TRY(device_copy_from(model->device, STREAM_COMPUTE, args->row_loss, model->row_loss,
+                         (size_t)model->n_supervised * sizeof(float)));
+    return device_sync(model->device);
+}
+
+enum status model_zero_sums(struct model *model)
+{
+    TRY(device_zero(model->device, STREAM_COMPUTE, model->loss_sum, sizeof(double)));
+    return device_zero(model->device, STREAM_COMPUTE, model->correct_sum, sizeof(int64_t));
+}
+
+enum status model_read_sums(struct model *model, struct model_sums *out)
+{
+    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->loss, model->loss_sum, sizeof out->loss));
+    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->correct, model->correct_sum, sizeof out->correct));
+    return device_sync(model->device);
+}

@@ -1,0 +1,141 @@
+/*
+ * model_parts.h: the inside of a model, for model*.c, forward.c, backward.c, head.c, decode.c and weights.c only.
+ *
+ * Shapes: T tokens of the micro-batch (at most max_tokens), d hidden, q and kv this rank's query and key/value columns,
+ * f this rank's intermediate columns, R_x the spare columns of panel x, V this rank's vocabulary columns.
+ * "act" is the dtype of options.dtype.
+ */
+#ifndef LORAD_TRAINER_MODEL_PARTS_H
+#define LORAD_TRAINER_MODEL_PARTS_H
+
+#include "base/arena.h"
+#include "kernels/ops.h"
+#include "kernels/panel.h"
+#include "trainer/model.h"
+
+enum panel_slot { PANEL_QKV, PANEL_O, PANEL_GATE_UP, PANEL_DOWN, PANEL_SLOTS };
+
+struct layer {
+    struct panel *panel[PANEL_SLOTS];
+    struct panel_spec spec[PANEL_SLOTS];
+    int64_t spare[PANEL_SLOTS];
+    void *input_norm;   /* [d] act */
+    void *post_norm;    /* [d] act */
+    void *q_norm, *k_norm; /* [head_dim] act, Qwen3 */
+
+    /* Saved by the forward for the backward. With checkpointing some of them are shared by all layers. */
+    struct matrix x1;      /* [T, d] residual before attention */
+    struct matrix x2;      /* [T, d] residual before the MLP */
+    float *rstd1, *rstd2;  /* [T] */
+    struct matrix qkv;     /* [T, q + 2 kv]: rotated q, k and v; pre-norm q, k for Qwen3 */
+    struct matrix rotated; /* [T, q + kv], Qwen3 only: normed and rotated q, k */
+    struct matrix attn;    /* [T, q], stride q + R_o: u of o lies behind */
+    float *lse;            /* [heads, T] */
+    struct matrix gate_up; /* [T, 2f], stride 2f + R_gate_up; the backward turns it into its gradient in place */
+    struct matrix u[PANEL_SLOTS]; /* [T, R] copies of u for qkv, gate_up and down */
+};
+
+struct head_chunk {
+    int32_t rows;          /* supervised rows a chunk holds */
+    struct matrix x;       /* [rows, d] gathered residual */
+    struct matrix h;       /* [rows, d] normed */
+    struct matrix dx;      /* [rows, d] */
+    struct matrix dh;      /* [rows, d] */
+    float *rstd;           /* [rows] */
+    struct matrix logits;  /* [rows, V] f32 */
+    struct matrix dlogits; /* [rows, V] act: the logits themselves for f32 */
+    struct loss_stat *stats;     /* [rows] */
+    struct loss_stat *all_stats; /* [tp][rows] */
+};
+
+struct model {
+    const struct arch *arch;
+    const struct partition *part;
+    const struct lora *lora; /* NULL: frozen base */
+    struct model_options options;
+    struct device *device;
+    struct comm *tp;
+
+    void *block;             /* the arena's memory: everything below but the panels */
+    void *panel_scratch;
+    struct layer *layers;
+    struct panel *head;      /* no adapter */
+    struct panel_spec head_spec;
+    void *final_norm;        /* [d] act */
+    struct matrix embedding; /* [V, d] act */
+    float *cos_sin;          /* [max_positions, head_dim] */
+
+    /* The micro-batch on the device. */
+    int32_t *tokens, *positions, *labels; /* [T]; labels: of the supervised rows only, compact */
+    int32_t *supervised;                  /* [n] rows of the batch that have a label */
+    int64_t *token_index;                 /* [T] */
+    int32_t *seq_start;
+    int32_t *host_labels, *host_supervised; /* [T] host memory to build them in */
+    float *row_loss;                      /* [T] */
+    int32_t n_tokens, n_supervised;
+    struct sequences sequences;
+
+    /* Scratch shared by the layers. */
+    struct matrix h;      /* [T, d], stride d + max(R_qkv, R_gate_up) */
+    struct matrix a;      /* [T, f], stride f + R_down */
+    struct matrix delta;  /* [T, d] a block's output; after the last layer the final residual */
+    struct matrix dres;   /* [T, d], stride d + max(R_o, R_down): gradient of the residual stream */
+    struct matrix dh;     /* [T, d] */
+    struct matrix dwide;  /* [T, max(f, q)]: gradient of a, or of the attention output */
+    struct matrix dqkv;   /* [T, q + 2 kv], stride with R_qkv */
+    struct head_chunk chunk;
+
+    double *loss_sum;     /* device */
+    int64_t *correct_sum; /* device */
+};
+
+/* Where a module lives in the panels. */
+enum panel_slot module_panel(enum module module);
+int32_t module_part_number(enum module module); /* of its panel */
+
+/* The first T rows of a buffer sized for max_tokens. */
+static inline struct matrix rows_of(struct matrix m, int32_t rows)
+{
+    m.rows = rows;
+    return m;
+}
+static inline struct matrix cols_of(struct matrix m, int64_t first, int64_t cols)
+{
+    return matrix_part(m, 0, m.rows, first, cols);
+}
+
+int64_t model_q_cols(const struct model *model);  /* q */
+int64_t model_kv_cols(const struct model *model); /* kv */
+float model_attention_scale(const struct model *model); /* 1 / sqrt(head_dim) */
+
+/* Copies the batch to the device and finds its supervised rows. */
+enum status model_load_batch(struct model *model, const struct micro_batch *batch) LORAD_WARN_UNUSED;
+
+/* What a pass needs to know besides the batch. */
+struct pass {
+    bool use_adapter;
+    float dropout;
+    uint64_t seed;
+    int64_t step;
+};
+void model_dropout(const struct model *model, const struct pass *pass, int32_t layer, enum panel_slot slot,
+                   struct panel_dropout *out);
+
+/* Embedding and all layers: leaves the final residual in model->delta. */
+enum status model_forward(struct model *model, const struct pass *pass) LORAD_WARN_UNUSED;
+/* The parts of a layer's forward that gradient checkpointing did not keep, again. */
+enum status model_recompute(struct model *model, const struct pass *pass, int32_t layer) LORAD_WARN_UNUSED;
+/* From model->dres (gradient of the final residual) down to the lowest adapted module. */
+enum status model_backward(struct model *model, const struct pass *pass, struct adapter *adapter) LORAD_WARN_UNUSED;
+/* Final norm, head and loss over the supervised rows; with want_gradient leaves dres. row_loss: [n_supervised] or NULL. */
+enum status model_head(struct model *model, bool want_gradient, float *row_loss) LORAD_WARN_UNUSED;
+/* Logits of rows [first, first + n) of the final residual of the last forward, whole vocabulary, to host [n, vocab]. */
+enum status model_last_logits(struct model *model, int32_t first, int32_t n, float *host) LORAD_WARN_UNUSED;
+/* Points da and db of a panel's parts into the adapter's gradient. */
+void model_gradient(const struct model *model, struct adapter *adapter, int32_t layer, enum panel_slot slot,
+                    struct panel_backward *args);
+
+/* Sum over the tensor-parallel group in place; nothing for a group of one. */
+enum status model_all_reduce(struct model *model, struct matrix m) LORAD_WARN_UNUSED;
+
+#endif
