@@ -62,25 +62,53 @@ static enum status rotate(struct model *model, struct layer *layer, struct matri
                                                     .eps = model->arch->norm_eps});
 }
 
+static enum status attend_sequences(struct model *model, int32_t number, struct matrix q, struct matrix k,
+                                    struct matrix v)
+{
+    struct layer *layer = &model->layers[number];
+    return op_attention(model->device, &(struct op_attention){.q = q,
+                                                              .k = k,
+                                                              .v = v,
+                                                              .head_dim = model->arch->head_dim,
+                                                              .scale = model_attention_scale(model),
+                                                              .window = arch_window(model->arch, number),
+                                                              .sequences = model->sequences,
+                                                              .out = rows_of(layer->attn, model->n_tokens),
+                                                              .lse = layer->lse});
+}
+
+/* Keys and values go behind those of the tokens before; a first pass attends inside itself, a later one is one token. */
+static enum status attend_cached(struct model *model, const struct kv_cache *cache, int32_t number, struct matrix q,
+                                 struct matrix k, struct matrix v)
+{
+    struct layer *layer = &model->layers[number];
+    int64_t kv_cols = model_kv_cols(model);
+    TRY(op_copy(model->device, &(struct op_copy){.in = k, .out = matrix_part(cache->k[number], cache->length, k.rows, 0,
+                                                                             kv_cols)}));
+    TRY(op_copy(model->device, &(struct op_copy){.in = v, .out = matrix_part(cache->v[number], cache->length, v.rows, 0,
+                                                                             kv_cols)}));
+    if (cache->length == 0) return attend_sequences(model, number, q, k, v);
+    ASSERT(model->n_tokens == 1);
+    return op_attention_decode(model->device, &(struct op_attention_decode){.q = q,
+                                                                            .k_cache = cache->k[number],
+                                                                            .v_cache = cache->v[number],
+                                                                            .length = cache->length + 1,
+                                                                            .head_dim = model->arch->head_dim,
+                                                                            .scale = model_attention_scale(model),
+                                                                            .window = arch_window(model->arch, number),
+                                                                            .out = rows_of(layer->attn, 1)});
+}
+
 static enum status attend(struct model *model, const struct pass *pass, int32_t number)
 {
     struct layer *layer = &model->layers[number];
     int32_t tokens = model->n_tokens;
-    struct matrix q, k, qkv = rows_of(layer->qkv, tokens), attn = rows_of(layer->attn, tokens);
+    struct matrix q, k, qkv = rows_of(layer->qkv, tokens);
     TRY(apply_panel(model, pass, number, PANEL_QKV, rows_of(model->h, tokens), qkv));
     TRY(rotate(model, layer, &q, &k));
-    TRY(op_attention(model->device,
-                     &(struct op_attention){.q = q,
-                                            .k = k,
-                                            .v = cols_of(qkv, model_q_cols(model) + model_kv_cols(model),
-                                                         model_kv_cols(model)),
-                                            .head_dim = model->arch->head_dim,
-                                            .scale = model_attention_scale(model),
-                                            .window = arch_window(model->arch, number),
-                                            .sequences = model->sequences,
-                                            .out = attn,
-                                            .lse = layer->lse}));
-    return apply_panel(model, pass, number, PANEL_O, attn, rows_of(model->delta, tokens));
+    struct matrix v = cols_of(qkv, model_q_cols(model) + model_kv_cols(model), model_kv_cols(model));
+    TRY(pass->cache ? attend_cached(model, pass->cache, number, q, k, v) : attend_sequences(model, number, q, k, v));
+    return apply_panel(model, pass, number, PANEL_O, rows_of(layer->attn, tokens), rows_of(model->delta, tokens));
 }
 
 static enum status mlp_up(struct model *model, const struct pass *pass, int32_t number)

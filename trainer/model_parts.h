@@ -111,9 +111,16 @@ float model_attention_scale(const struct model *model); /* 1 / sqrt(head_dim) */
 /* Copies the batch to the device and finds its supervised rows. */
 enum status model_load_batch(struct model *model, const struct micro_batch *batch) LORAD_WARN_UNUSED;
 
+/* Keys and values of one sequence while it is generated. */
+struct kv_cache {
+    struct matrix *k, *v; /* [layers] of [capacity, kv] act */
+    int32_t length;       /* tokens held by every layer before this pass */
+};
+
 /* What a pass needs to know besides the batch. */
 struct pass {
     bool use_adapter;
+    const struct kv_cache *cache; /* NULL except when generating */
     float dropout;
     uint64_t seed;
     int64_t step;

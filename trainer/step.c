@@ -1,0 +1,80 @@
+#include "trainer/step.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+/* What a rank contributes to the agreement; plain data. */
+struct share {
+    double loss, replicated_squares, local_squares;
+    int64_t correct;
+    uint64_t wants;
+};
+
+enum status step_begin(struct step_context *context)
+{
+    TRY(model_zero_sums(context->model));
+    return adapter_zero_grad(context->adapter);
+}
+
+enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
+{
+    if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
+    return model_train(context->model, &(struct train_pass){.batch = batch,
+                                                            .adapter = context->adapter,
+                                                            .seed = context->seed,
+                                                            .step = step});
+}
+
+static enum status gather_shares(struct step_context *context, const struct share *mine, struct share *total)
+{
+    if (!context->world || comm_size(context->world) == 1) {
+        *total = *mine;
+        return LORAD_OK;
+    }
+    int world = comm_size(context->world), tp = context->part->tp;
+    struct share *all = memory_new((size_t)world, sizeof *all);
+    if (!all) return LORAD_NOMEM;
+    enum status status = comm_host_all_gather(context->world, mine, all, sizeof *mine);
+    *total = (struct share){0};
+    for (int rank = 0; status == LORAD_OK && rank < world; rank++) {
+        total->wants |= all[rank].wants;
+        /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
+        if (rank % tp == 0) {
+            total->loss += all[rank].loss;
+            total->correct += all[rank].correct;
+        }
+        if (rank < tp) total->local_squares += all[rank].local_squares;
+    }
+    total->replicated_squares = all[0].replicated_squares;
+    free(all);
+    return status;
+}
+
+enum status step_finish(struct step_context *context, int64_t supervised, double factor, unsigned wants,
+                        struct step_result *out)
+{
+    struct share mine = {.wants = wants}, total;
+    struct model_sums sums;
+    TRY(optimizer_reduce(context->adapter));
+    TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares, &mine.local_squares));
+    TRY(model_read_sums(context->model, &sums));
+    mine.loss = sums.loss;
+    mine.correct = sums.correct;
+    TRY(gather_shares(context, &mine, &total));
+
+    double count = (double)supervised, max_norm = context->optimizer->options.max_grad_norm;
+    *out = (struct step_result){
+        .loss = total.loss / count,
+        .grad_norm = sqrt(total.replicated_squares + total.local_squares) / count,
+        .accuracy = (double)total.correct / count,
+        .learning_rate = context->optimizer->options.learning_rate * factor,
+        .wants = (unsigned)total.wants,
+    };
+    out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
+    if (out->skipped) return LORAD_OK;
+    double clip = max_norm > 0 ? fmin(1.0, max_norm / (out->grad_norm + 1e-6)) : 1.0;
+    TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / count));
+    return model_set_adapter(context->model, context->adapter);
+}

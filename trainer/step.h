@@ -1,0 +1,48 @@
+/*
+ * step.h: one optimizer step of one adapter: micro-batches, reduction, agreement, update.
+ *
+ * Invariants:
+ *  1. Loss and gradient are sums over supervised tokens, divided once by the global number of them.
+ *  2. Every rank takes the same branch: skip, stop and save are decided on values gathered from all ranks.
+ *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the same.
+ */
+#ifndef LORAD_TRAINER_STEP_H
+#define LORAD_TRAINER_STEP_H
+
+#include "base/status.h"
+#include "comm/comm.h"
+#include "dataloader/dataloader.h"
+#include "trainer/model.h"
+#include "trainer/optimizer.h"
+
+struct step_context {
+    struct model *model;
+    struct adapter *adapter;
+    struct optimizer *optimizer;
+    struct comm *world;               /* NULL: one rank */
+    const struct partition *part;
+    uint64_t seed;
+};
+
+/* What ranks ask for at a step boundary: the union is agreed on together with the norm. */
+enum { STEP_WANTS_STOP = 1, STEP_WANTS_SAVE = 2 };
+
+struct step_result {
+    double loss;          /* mean over the step's supervised tokens, all ranks */
+    double grad_norm;     /* of the mean loss, before clipping */
+    double accuracy;      /* of the supervised tokens */
+    double learning_rate; /* that of the plain group */
+    bool skipped;         /* loss or norm was not finite */
+    unsigned wants;       /* STEP_WANTS_* of any rank */
+};
+
+/* Adds one micro-batch's loss and gradient; nothing for an empty one. */
+enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
+    LORAD_WARN_UNUSED;
+/* Before the first micro-batch of a step. */
+enum status step_begin(struct step_context *context) LORAD_WARN_UNUSED;
+/* Reduces, agrees, and updates with learning-rate factor `factor`. supervised: of all ranks. Collective. */
+enum status step_finish(struct step_context *context, int64_t supervised, double factor, unsigned wants,
+                        struct step_result *out) LORAD_WARN_UNUSED;
+
+#endif
