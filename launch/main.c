@@ -1,7 +1,45 @@
-#include "base/log.h"
+/* main.c: the verbs, and which of them was asked for. A new verb is one row. */
+#include <stdio.h>
 
-int main(void)
+#include "base/log.h"
+#include "launch/command.h"
+#include "launch/ranks.h"
+#include "launch/verbs.h"
+
+static const struct verb verbs[] = {
+    {"help", "the configuration keys; help KEY: one of them", false, true, run_alone, verb_help, NULL},
+};
+enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
+
+static int print_usage(void)
 {
-    log_error("this tree is being built");
-    return 70;
+    struct strbuf text = STRBUF_EMPTY;
+    command_usage(&text, verbs, N_VERBS);
+    fputs(strbuf_text(&text), stdout);
+    strbuf_free(&text);
+    return 0;
+}
+
+static int print_version(void)
+{
+    struct strbuf text = STRBUF_EMPTY;
+    version_text(&text);
+    fputs(strbuf_text(&text), stdout);
+    strbuf_free(&text);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct command command;
+    enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
+    if (status != LORAD_OK) {
+        log_error("%s", status_message());
+        return status_exit_code(status);
+    }
+    int code = command.version ? print_version()
+               : command.help  ? print_usage()
+                               : command.verb->start(&command);
+    command_free(&command);
+    return code;
 }

@@ -1,0 +1,21 @@
+/* verbs.h: what each verb does; main.c lists them. */
+#ifndef LORAD_LAUNCH_VERBS_H
+#define LORAD_LAUNCH_VERBS_H
+
+#include "launch/command.h"
+
+enum status verb_train(const struct command *command, const struct config *config,
+                       const struct comm_world_info *world) LORAD_WARN_UNUSED;
+enum status verb_eval(const struct command *command, const struct config *config,
+                      const struct comm_world_info *world) LORAD_WARN_UNUSED;
+enum status verb_generate(const struct command *command, const struct config *config,
+                          const struct comm_world_info *world) LORAD_WARN_UNUSED;
+
+/* `lorad check`: preflight.c. Prints every problem itself and returns the first one's code. */
+enum status verb_check(const struct command *command) LORAD_WARN_UNUSED;
+
+enum status verb_help(const struct command *command) LORAD_WARN_UNUSED;
+/* Appends what --version prints. */
+void version_text(struct strbuf *out);
+
+#endif
