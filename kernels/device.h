@@ -1,9 +1,9 @@
 /*
  * device.h: a place that owns memory and runs operations: the CPU, or a CUDA GPU behind the same functions.
  *
- * Work is enqueued on the device's compute stream in call order. On the CPU every call has finished when it returns.
- * Owns: device_open gives the caller a device; device_close(NULL) is fine.
- * Thread: one thread per device, except device_copy_* on STREAM_COPY, which one other thread may use.
+ * Work is enqueued on the device's compute stream in call order. On the CPU every call has finished when it
+ * returns. Owns: device_open gives the caller a device; device_close(NULL) is fine. Thread: one thread per
+ * device, except device_copy_* on STREAM_COPY, which one other thread may use.
  */
 #ifndef LORAD_KERNELS_DEVICE_H
 #define LORAD_KERNELS_DEVICE_H
@@ -19,9 +19,9 @@ struct device;
 struct device_event;
 
 struct device_options {
-    const char *kind;   /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
-    int local_rank;     /* index among the ranks of this host: which GPU */
-    int threads;        /* CPU threads of this rank; 0: allowed cores / ranks on the host, which the caller knows */
+    const char *kind; /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
+    int local_rank;   /* index among the ranks of this host: which GPU */
+    int threads; /* CPU threads of this rank; 0: allowed cores / ranks on the host, which the caller knows */
     bool deterministic; /* CUDA only; the CPU always is */
 };
 
@@ -44,23 +44,24 @@ void device_free(struct device *device, void *block);
 enum status device_alloc_host(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
 void device_free_host(struct device *device, void *block);
 
-enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device, const void *from_host,
-                           size_t bytes) LORAD_WARN_UNUSED;
-enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host, const void *from_device,
-                             size_t bytes) LORAD_WARN_UNUSED;
-enum status device_copy(struct device *device, enum device_stream stream, void *to, const void *from, size_t bytes)
-    LORAD_WARN_UNUSED;
-enum status device_zero(struct device *device, enum device_stream stream, void *block, size_t bytes)
-    LORAD_WARN_UNUSED;
+enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device,
+                           const void *from_host, size_t bytes) LORAD_WARN_UNUSED;
+enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host,
+                             const void *from_device, size_t bytes) LORAD_WARN_UNUSED;
+enum status device_copy(struct device *device, enum device_stream stream, void *to, const void *from,
+                        size_t bytes) LORAD_WARN_UNUSED;
+enum status device_zero(struct device *device, enum device_stream stream, void *block,
+                        size_t bytes) LORAD_WARN_UNUSED;
 
 /* Events order streams and let the host wait. */
 enum status device_event_create(struct device_event **out, struct device *device) LORAD_WARN_UNUSED;
 void device_event_destroy(struct device *device, struct device_event *event);
-enum status device_event_record(struct device *device, enum device_stream stream, struct device_event *event)
-    LORAD_WARN_UNUSED;
-enum status device_stream_wait(struct device *device, enum device_stream stream, struct device_event *event)
-    LORAD_WARN_UNUSED;
-enum status device_event_sync(struct device *device, struct device_event *event) LORAD_WARN_UNUSED; /* blocks */
-enum status device_sync(struct device *device) LORAD_WARN_UNUSED;                                  /* blocks */
+enum status device_event_record(struct device *device, enum device_stream stream,
+                                struct device_event *event) LORAD_WARN_UNUSED;
+enum status device_stream_wait(struct device *device, enum device_stream stream,
+                               struct device_event *event) LORAD_WARN_UNUSED;
+enum status device_event_sync(struct device *device,
+                              struct device_event *event) LORAD_WARN_UNUSED; /* blocks */
+enum status device_sync(struct device *device) LORAD_WARN_UNUSED;            /* blocks */
 
 #endif

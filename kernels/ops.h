@@ -1,13 +1,13 @@
 /*
  * ops.h: the operations of a training step that are not a linear layer (those are panel.h).
  *
- * Every operation has one argument struct; ops.def lists them once, and the wrapper of each checks shapes, dtypes,
- * strides and aliasing for all backends before it calls the backend's function of the same name.
+ * Every operation has one argument struct; ops.def lists them once, and the wrapper of each checks shapes,
+ * dtypes, strides and aliasing for all backends before it calls the backend's function of the same name.
  *
- * Notation: T tokens of a micro-batch, d hidden size, "act" the activation dtype (f32 or bf16; f16 on CUDA). Sums,
- * softmax, norms and loss are f32 or better whatever the storage. An optional matrix has data == NULL.
- * Unless said otherwise an output may not overlap an input. Outputs beyond `cols` (spare columns) are not touched.
- * Errors: LORAD_BUG for a broken contract, LORAD_DEVICE from an accelerator.
+ * Notation: T tokens of a micro-batch, d hidden size, "act" the activation dtype (f32 or bf16; f16 on CUDA).
+ * Sums, softmax, norms and loss are f32 or better whatever the storage. An optional matrix has data == NULL.
+ * Unless said otherwise an output may not overlap an input. Outputs beyond `cols` (spare columns) are not
+ * touched. Errors: LORAD_BUG for a broken contract, LORAD_DEVICE from an accelerator.
  */
 #ifndef LORAD_KERNELS_OPS_H
 #define LORAD_KERNELS_OPS_H
@@ -26,29 +26,30 @@ struct sequences {
     int32_t longest; /* tokens of the longest sequence */
 };
 
-/* out[t] = table[id[t] - first_row], or zeros when the id is not in [first_row, first_row + table.rows) (vocabulary
- * split over TP: the all-reduce that follows adds the one row that is not zero). */
+/* out[t] = table[id[t] - first_row], or zeros when the id is not in [first_row, first_row + table.rows)
+ * (vocabulary split over TP: the all-reduce that follows adds the one row that is not zero). */
 struct op_embed {
-    struct matrix table;  /* [rows of this rank, d] act */
-    const int32_t *ids;   /* [T] */
+    struct matrix table; /* [rows of this rank, d] act */
+    const int32_t *ids;  /* [T] */
     int64_t first_row;
-    struct matrix out;    /* [T, d] act */
+    struct matrix out; /* [T, d] act */
 };
 
-/* sum = x + delta (written when sum.data is set, may be x itself); h = w * sum * rstd, rstd = 1/sqrt(mean(sum^2) + eps).
- * HF LlamaRMSNorm: the product sum * rstd is rounded to act before the weight is applied; bf16 runs follow that. */
+/* sum = x + delta (written when sum.data is set, may be x itself); h = w * sum * rstd, rstd =
+ * 1/sqrt(mean(sum^2) + eps). HF LlamaRMSNorm: the product sum * rstd is rounded to act before the weight is
+ * applied; bf16 runs follow that. */
 struct op_rmsnorm {
-    struct matrix x;      /* [T, d] act: the residual stream */
-    struct matrix delta;  /* [T, d] act, optional: output of the block before, already all-reduced */
-    struct matrix sum;    /* [T, d] act, optional */
-    const void *weight;   /* [d] act */
+    struct matrix x;     /* [T, d] act: the residual stream */
+    struct matrix delta; /* [T, d] act, optional: output of the block before, already all-reduced */
+    struct matrix sum;   /* [T, d] act, optional */
+    const void *weight;  /* [d] act */
     float eps;
-    struct matrix h;      /* [T, d] act, stride with spare columns */
-    float *rstd;          /* [T] */
+    struct matrix h; /* [T, d] act, stride with spare columns */
+    float *rstd;     /* [T] */
 };
 
-/* dsum += w-normed gradient:  t = w * dh, xhat = x * rstd:  dx[t] += rstd (t - xhat mean(t * xhat)). Zhang & Sennrich 2019.
- * `x` is the saved sum of the forward. */
+/* dsum += w-normed gradient:  t = w * dh, xhat = x * rstd:  dx[t] += rstd (t - xhat mean(t * xhat)). Zhang &
+ * Sennrich 2019. `x` is the saved sum of the forward. */
 struct op_rmsnorm_backward {
     struct matrix x;    /* [T, d] act */
     const float *rstd;  /* [T] */
@@ -57,7 +58,8 @@ struct op_rmsnorm_backward {
     struct matrix dx;   /* [T, d] act, accumulated into: on entry the gradient that skips the block */
 };
 
-/* h again from the saved residual input, for the backward's dA: h = w * (x * rstd), bit for bit as in the forward. */
+/* h again from the saved residual input, for the backward's dA: h = w * (x * rstd), bit for bit as in the
+ * forward. */
 struct op_rmsnorm_apply {
     struct matrix x;
     const float *rstd;
@@ -67,12 +69,13 @@ struct op_rmsnorm_apply {
 
 /* Rotates heads in place, rotate-half convention of Llama and Qwen (pairs j and j + head_dim/2):
  *   (a, b) -> (a cos - b sin, b cos + a sin), angle of position p and pair j in cos_sin.
- * inverse: rotates back (the backward). With q_weight / k_weight (Qwen3) each head is RMS-normed before the rotation
- * into q_out / k_out, and the pre-norm q, k stay as they are; without, q_out/k_out must be q/k themselves. */
+ * inverse: rotates back (the backward). With q_weight / k_weight (Qwen3) each head is RMS-normed before the
+ * rotation into q_out / k_out, and the pre-norm q, k stay as they are; without, q_out/k_out must be q/k
+ * themselves. */
 struct op_rope {
-    struct matrix q;          /* [T, q_heads * head_dim] act */
-    struct matrix k;          /* [T, kv_heads * head_dim] act */
-    struct matrix q_out;      /* [T, q_heads * head_dim] act; data may equal q.data */
+    struct matrix q;     /* [T, q_heads * head_dim] act */
+    struct matrix k;     /* [T, kv_heads * head_dim] act */
+    struct matrix q_out; /* [T, q_heads * head_dim] act; data may equal q.data */
     struct matrix k_out;
     int32_t head_dim;
     const int32_t *positions; /* [T] */
@@ -80,14 +83,14 @@ struct op_rope {
     const void *q_weight;     /* [head_dim] act or NULL */
     const void *k_weight;
     float eps;
-    bool inverse;             /* without norm weights only */
+    bool inverse; /* without norm weights only */
 };
 
-/* Backward of op_rope with norm weights: from pre-norm q, k and gradients of q_out, k_out, in place over dq, dk.
- * Without norm weights use op_rope with inverse. */
+/* Backward of op_rope with norm weights: from pre-norm q, k and gradients of q_out, k_out, in place over dq,
+ * dk. Without norm weights use op_rope with inverse. */
 struct op_rope_norm_backward {
-    struct matrix q, k;       /* pre-norm, saved */
-    struct matrix dq, dk;     /* in: gradient of the rotated; out: gradient of the pre-norm */
+    struct matrix q, k;   /* pre-norm, saved */
+    struct matrix dq, dk; /* in: gradient of the rotated; out: gradient of the pre-norm */
     int32_t head_dim;
     const int32_t *positions;
     const float *cos_sin;
@@ -96,11 +99,12 @@ struct op_rope_norm_backward {
 };
 
 /* Causal softmax attention inside each sequence; query head i uses key/value head i / (q_heads / kv_heads).
- * window > 0: a query sees the last `window` keys including itself (HF sliding_window). Never holds [T, T]. */
+ * window > 0: a query sees the last `window` keys including itself (HF sliding_window). Never holds [T, T].
+ */
 struct op_attention {
-    struct matrix q;  /* [T, q_heads * head_dim] act */
-    struct matrix k;  /* [T, kv_heads * head_dim] act */
-    struct matrix v;  /* [T, kv_heads * head_dim] act */
+    struct matrix q; /* [T, q_heads * head_dim] act */
+    struct matrix k; /* [T, kv_heads * head_dim] act */
+    struct matrix v; /* [T, kv_heads * head_dim] act */
     int32_t head_dim;
     float scale;
     int32_t window;
@@ -113,16 +117,16 @@ struct op_attention {
 struct op_attention_backward {
     struct matrix q, k, v, out; /* as in the forward */
     const float *lse;
-    struct matrix dout;         /* [T, q_heads * head_dim] act */
+    struct matrix dout; /* [T, q_heads * head_dim] act */
     int32_t head_dim;
     float scale;
     int32_t window;
     struct sequences sequences;
-    struct matrix dq, dk, dv;   /* act, written; strides with spare columns */
+    struct matrix dq, dk, dv; /* act, written; strides with spare columns */
 };
 
-/* One query per call against cached keys and values, for generation: q [1, q_heads * head_dim]; the cache holds
- * `length` tokens including this one. */
+/* One query per call against cached keys and values, for generation: q [1, q_heads * head_dim]; the cache
+ * holds `length` tokens including this one. */
 struct op_attention_decode {
     struct matrix q;
     struct matrix k_cache, v_cache; /* [capacity, kv_heads * head_dim] act, first `length` rows valid */
@@ -139,9 +143,9 @@ struct op_swiglu {
     struct matrix a;       /* [T, f] act, stride with spare columns */
 };
 
-/* From da: d_gate = da * up * silu'(gate), d_up = da * silu(gate). d_gate_up may be gate_up itself (in place). When
- * `a` is set the forward's a is recomputed into it first (the input for dA of down); `a` may be da's memory only when
- * da is not needed after. */
+/* From da: d_gate = da * up * silu'(gate), d_up = da * silu(gate). d_gate_up may be gate_up itself (in
+ * place). When `a` is set the forward's a is recomputed into it first (the input for dA of down); `a` may be
+ * da's memory only when da is not needed after. */
 struct op_swiglu_backward {
     struct matrix gate_up;   /* [T, 2f] act */
     struct matrix da;        /* [T, f] act */
@@ -170,9 +174,10 @@ struct op_scatter_rows {
     struct matrix out;    /* [T, d] act */
 };
 
-/* Vocabulary-parallel cross entropy, first pass over this rank's columns [first_col, first_col + cols - padding).
- * stats[i] = {m = max z, S = sum exp(z - m), z_label or 0 when the label is elsewhere}; a rank whose columns are all
- * padding gives m = -inf, S = 0. best[i], optional: the column of the maximum (global number, lowest wins). */
+/* Vocabulary-parallel cross entropy, first pass over this rank's columns [first_col, first_col + cols -
+ * padding). stats[i] = {m = max z, S = sum exp(z - m), z_label or 0 when the label is elsewhere}; a rank
+ * whose columns are all padding gives m = -inf, S = 0. best[i], optional: the column of the maximum (global
+ * number, lowest wins). */
 struct loss_stat {
     float max;
     float sum;
@@ -180,57 +185,57 @@ struct loss_stat {
     int32_t best; /* global column of max; -1: none */
 };
 struct op_loss_stats {
-    struct matrix logits;  /* [n, columns of this rank, padding included] f32 */
-    int64_t first_col;     /* global number of column 0 */
-    int64_t valid_cols;    /* columns that exist in the vocabulary; the rest is padding */
-    const int32_t *labels; /* [n] global token numbers */
+    struct matrix logits;    /* [n, columns of this rank, padding included] f32 */
+    int64_t first_col;       /* global number of column 0 */
+    int64_t valid_cols;      /* columns that exist in the vocabulary; the rest is padding */
+    const int32_t *labels;   /* [n] global token numbers */
     struct loss_stat *stats; /* [n] */
 };
 
-/* Second pass: dlogits = weight (softmax - onehot) over this rank's columns, padding zero; loss and correct per row.
- * `all` holds `parts` arrays of n stats, in TP rank order (combined in that order on every rank). Weights are unscaled
- * here (1 or a row's loss weight): the division by the global sum happens once at the optimizer step. */
+/* Second pass: dlogits = weight (softmax - onehot) over this rank's columns, padding zero; loss and correct
+ * per row. `all` holds `parts` arrays of n stats, in TP rank order (combined in that order on every rank).
+ * Weights are unscaled here (1 or a row's loss weight): the division by the global sum happens once at the
+ * optimizer step. */
 struct op_loss_grad {
-    struct matrix logits;          /* [n, columns] f32 */
+    struct matrix logits; /* [n, columns] f32 */
     int64_t first_col, valid_cols;
-    const int32_t *labels;         /* [n] */
-    const float *weights;          /* [n] or NULL for 1 */
-    const struct loss_stat *all;   /* [parts][n] */
+    const int32_t *labels;       /* [n] */
+    const float *weights;        /* [n] or NULL for 1 */
+    const struct loss_stat *all; /* [parts][n] */
     int32_t parts;
-    struct matrix dlogits;         /* [n, columns] act or f32, optional; may be logits itself when f32 */
-    double *loss_sum;              /* one double, added to: sum of weight * (log sum exp - z_label), row order */
-    int64_t *correct_sum;          /* one counter, added to: rows whose best column is the label */
-    float *row_loss;               /* [n], optional: unweighted loss of each row */
+    struct matrix dlogits; /* [n, columns] act or f32, optional; may be logits itself when f32 */
+    double *loss_sum;      /* one double, added to: sum of weight * (log sum exp - z_label), row order */
+    int64_t *correct_sum;  /* one counter, added to: rows whose best column is the label */
+    float *row_loss;       /* [n], optional: unweighted loss of each row */
 };
 
-/* AdamW over one flat vector of parameters cut into segments with their own learning rate and decay (see arithmetic in
- * docs/arithmetic.md; Loshchilov & Hutter 2019, PyTorch's order: decay first, eps outside the corrected root).
- *   g = grad * grad_scale;  p *= 1 - lr wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2
- *   p -= (lr / (1-b1^t)) m / (sqrt(v) / sqrt(1-b2^t) + eps)
- * Scalars are computed in double by the caller's t. */
+/* AdamW over one flat vector of parameters cut into segments with their own learning rate and decay (see
+ * arithmetic in docs/arithmetic.md; Loshchilov & Hutter 2019, PyTorch's order: decay first, eps outside the
+ * corrected root). g = grad * grad_scale;  p *= 1 - lr wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2 p -=
+ * (lr / (1-b1^t)) m / (sqrt(v) / sqrt(1-b2^t) + eps) Scalars are computed in double by the caller's t. */
 struct adamw_segment {
     int64_t start, count; /* elements */
     double learning_rate;
     double weight_decay;
 };
 struct op_adamw {
-    float *param;      /* [n] */
-    const float *grad; /* [n] */
-    float *m, *v;      /* [n] */
+    float *param;                         /* [n] */
+    const float *grad;                    /* [n] */
+    float *m, *v;                         /* [n] */
     const struct adamw_segment *segments; /* host memory */
     int32_t n_segments;
-    int64_t step;      /* t >= 1: applied steps including this one */
+    int64_t step; /* t >= 1: applied steps including this one */
     double beta1, beta2, eps;
     double grad_scale; /* 1 / (global loss weights) times the clip factor */
 };
 
-/* out[i] = sum of squares in f64 of segment i of x, fixed order (blocks of 4096, pairwise), so that the bits depend on
- * the segment only. */
+/* out[i] = sum of squares in f64 of segment i of x, fixed order (blocks of 4096, pairwise), so that the bits
+ * depend on the segment only. */
 struct op_sum_squares {
     const float *x;
     const int64_t *starts; /* [n_segments + 1], host memory */
     int32_t n_segments;
-    double *out;           /* [n_segments], host memory; blocks */
+    double *out; /* [n_segments], host memory; blocks */
 };
 
 /* Declares `enum status op_NAME(struct device *, const struct op_NAME *)` for every line of ops.def. */

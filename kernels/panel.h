@@ -1,11 +1,10 @@
 /*
  * panel.h: a frozen linear layer with its LoRA adapter as one matrix.
  *
- * Up to PANEL_PARTS modules that share their input (q,k,v; gate,up) share a panel: their W stacked by rows, their A
- * stacked, their B block-diagonal. With R the sum of the parts' ranks padded to PANEL_ALIGN:
- *     u  = x A^T                    written into the R spare columns behind each row of x
- *     y  = [x | u] [W | sB]^T + b   one GEMM, K = in + R
- *     g  = dy (sB)                  written into the R spare columns behind each row of dy
+ * Up to PANEL_PARTS modules that share their input (q,k,v; gate,up) share a panel: their W stacked by rows,
+ * their A stacked, their B block-diagonal. With R the sum of the parts' ranks padded to PANEL_ALIGN: u  = x
+ * A^T                    written into the R spare columns behind each row of x y  = [x | u] [W | sB]^T + b
+ * one GEMM, K = in + R g  = dy (sB)                  written into the R spare columns behind each row of dy
  *     dx = [dy | g] [W ; A]         one GEMM, K = out + R
  *     dA += g^T x,  dB += s dy^T u  f32
  * Each backend stores W as suits it (one strided matrix, packed tiles): the struct is opaque.
@@ -13,8 +12,9 @@
  * lora_dropout p > 0 masks x for the adapter only, one mask per part: mask_j[t, c] is 1/(1-p) or 0 by
  * panel_dropout_keep(); the forward uses mask_j * x for u_j, and dx takes one more pass.
  *
- * Under tensor parallelism a row-split panel (o, down) holds columns [col_first, col_first + in) of the whole matrix:
- * u and y are then partial sums that the caller's all-reduce completes; a bias is added on one rank only (caller).
+ * Under tensor parallelism a row-split panel (o, down) holds columns [col_first, col_first + in) of the whole
+ * matrix: u and y are then partial sums that the caller's all-reduce completes; a bias is added on one rank
+ * only (caller).
  *
  * Padding rows and columns of x's and dy's spare part are zero by construction and must start as zero.
  * Thread, order and device: as device.h. Nothing allocates after panel_create.
@@ -43,45 +43,46 @@ struct panel_spec {
     int64_t in;
     struct panel_part part[PANEL_PARTS];
     int32_t n_parts;
-    enum dtype dtype;      /* activations and frozen weights: f32 or bf16 */
-    enum dtype y_dtype;    /* of the forward's y: dtype, or f32 (the head's logits) */
-    bool bias;             /* of W, per output row */
-    bool needs_dx;         /* false: no orientation for dx is kept (nothing below is differentiated) */
-    int64_t max_tokens;    /* most rows of x in one call: sizes the scratch */
+    enum dtype dtype;   /* activations and frozen weights: f32 or bf16 */
+    enum dtype y_dtype; /* of the forward's y: dtype, or f32 (the head's logits) */
+    bool bias;          /* of W, per output row */
+    bool needs_dx;      /* false: no orientation for dx is kept (nothing below is differentiated) */
+    int64_t max_tokens; /* most rows of x in one call: sizes the scratch */
 };
 
 /* Spare columns behind rows of x (R) and behind rows of dy (R): 0 without an adapter. */
 int64_t panel_spare(const struct panel_spec *spec);
 
-/* Bytes that panel_create will take from the device: frozen weights and adapter copies; and scratch, which all panels of
- * a device share (the largest counts). */
+/* Bytes that panel_create will take from the device: frozen weights and adapter copies; and scratch, which
+ * all panels of a device share (the largest counts). */
 void panel_bytes(const struct panel_spec *spec, size_t *weights_bytes, size_t *scratch_bytes);
 
-/* `scratch`: device memory of at least the largest scratch_bytes of all panels that share it (they never run at the
- * same time). Owns: *out. */
-enum status panel_create(struct panel **out, struct device *device, const struct panel_spec *spec, void *scratch)
-    LORAD_WARN_UNUSED;
+/* `scratch`: device memory of at least the largest scratch_bytes of all panels that share it (they never run
+ * at the same time). Owns: *out. */
+enum status panel_create(struct panel **out, struct device *device, const struct panel_spec *spec,
+                         void *scratch) LORAD_WARN_UNUSED;
 void panel_destroy(struct panel *panel);
 
-/* Loads rows [row, row + m.rows) of part `part` from host memory, m [rows, in] of any float dtype (F32, BF16, F16);
- * conversion to the panel's dtype rounds to nearest even. Blocks. */
-enum status panel_load_rows(struct panel *panel, int32_t part, int64_t row, struct matrix host) LORAD_WARN_UNUSED;
+/* Loads rows [row, row + m.rows) of part `part` from host memory, m [rows, in] of any float dtype (F32, BF16,
+ * F16); conversion to the panel's dtype rounds to nearest even. Blocks. */
+enum status panel_load_rows(struct panel *panel, int32_t part, int64_t row,
+                            struct matrix host) LORAD_WARN_UNUSED;
 /* Bias of rows [row, row + n) of a part, f32 in host memory. */
-enum status panel_load_bias(struct panel *panel, int32_t part, int64_t row, int64_t n, const float *host)
-    LORAD_WARN_UNUSED;
+enum status panel_load_bias(struct panel *panel, int32_t part, int64_t row, int64_t n,
+                            const float *host) LORAD_WARN_UNUSED;
 /* Called once after the last row: lets a backend finish packing. */
 enum status panel_seal(struct panel *panel) LORAD_WARN_UNUSED;
 
-/* Refreshes the compute copies of one part's adapter from the f32 masters (device memory): A [rank, in], B [out, rank],
- * both dense. scale = alpha / r (or alpha / sqrt(r)). After every optimizer step. */
-enum status panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b, float scale)
-    LORAD_WARN_UNUSED;
+/* Refreshes the compute copies of one part's adapter from the f32 masters (device memory): A [rank, in], B
+ * [out, rank], both dense. scale = alpha / r (or alpha / sqrt(r)). After every optimizer step. */
+enum status panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b,
+                              float scale) LORAD_WARN_UNUSED;
 
 struct panel_dropout {
-    float p;                         /* 0: none; the rest is then ignored */
-    uint64_t key[PANEL_PARTS];       /* random_key(seed, RANDOM_LORA_DROPOUT, step, adapter, layer*16 + module) */
-    const int64_t *token_index;      /* [T] device memory: number of the token in the global batch */
-    int64_t col_first;               /* column of the whole matrix that column 0 of x is */
+    float p;                    /* 0: none; the rest is then ignored */
+    uint64_t key[PANEL_PARTS];  /* random_key(seed, RANDOM_LORA_DROPOUT, step, adapter, layer*16 + module) */
+    const int64_t *token_index; /* [T] device memory: number of the token in the global batch */
+    int64_t col_first;          /* column of the whole matrix that column 0 of x is */
 };
 
 /* Whether element (token, column of the whole matrix) of a part survives; the same on every backend. */
@@ -92,18 +93,18 @@ static inline bool panel_dropout_keep(uint64_t key, int64_t token, int64_t colum
 }
 
 struct panel_forward {
-    struct matrix x;   /* [T, in], stride >= in + R: the spare columns are written */
-    struct matrix y;   /* [T, sum of out], y_dtype */
-    bool adapter;      /* false: the frozen base alone; u is zeroed */
+    struct matrix x;                     /* [T, in], stride >= in + R: the spare columns are written */
+    struct matrix y;                     /* [T, sum of out], y_dtype */
+    bool adapter;                        /* false: the frozen base alone; u is zeroed */
     const struct panel_dropout *dropout; /* NULL: none */
 };
 enum status panel_forward(struct panel *panel, const struct panel_forward *args) LORAD_WARN_UNUSED;
 
 struct panel_backward {
-    struct matrix x;   /* [T, in] the forward's input; its spare columns are not read */
-    struct matrix u;   /* [T, R] as the forward wrote it behind x: those columns or a saved copy */
-    struct matrix dy;  /* [T, sum of out], act dtype, stride >= out + R: the spare columns are written */
-    struct matrix dx;  /* [T, in] act, written; data NULL: not wanted */
+    struct matrix x;        /* [T, in] the forward's input; its spare columns are not read */
+    struct matrix u;        /* [T, R] as the forward wrote it behind x: those columns or a saved copy */
+    struct matrix dy;       /* [T, sum of out], act dtype, stride >= out + R: the spare columns are written */
+    struct matrix dx;       /* [T, in] act, written; data NULL: not wanted */
     float *da[PANEL_PARTS]; /* [rank, in] f32, added to; NULL: part not adapted */
     float *db[PANEL_PARTS]; /* [out, rank] f32, added to */
     const struct panel_dropout *dropout;

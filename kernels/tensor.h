@@ -1,6 +1,6 @@
 /*
- * tensor.h: dtypes and the one shape that the trainer needs: a matrix with a row stride. Everything in a training step
- * is [tokens, columns] or [rows of a weight, columns]; a vector is a matrix of one row.
+ * tensor.h: dtypes and the one shape that the trainer needs: a matrix with a row stride. Everything in a
+ * training step is [tokens, columns] or [rows of a weight, columns]; a vector is a matrix of one row.
  */
 #ifndef LORAD_KERNELS_TENSOR_H
 #define LORAD_KERNELS_TENSOR_H
@@ -23,7 +23,8 @@ static inline const char *dtype_name(enum dtype dtype)
     return names[dtype];
 }
 
-/* Borrows: data, which lives on the device that the matrix is used with. Element (i, j) is data[i * stride + j]. */
+/* Borrows: data, which lives on the device that the matrix is used with. Element (i, j) is data[i * stride +
+ * j]. */
 struct matrix {
     void *data;
     enum dtype dtype;
@@ -31,7 +32,8 @@ struct matrix {
     int64_t stride; /* elements from one row to the next, >= cols */
 };
 
-static inline struct matrix matrix_of(void *data, enum dtype dtype, int64_t rows, int64_t cols, int64_t stride)
+static inline struct matrix matrix_of(void *data, enum dtype dtype, int64_t rows, int64_t cols,
+                                      int64_t stride)
 {
     return (struct matrix){.data = data, .dtype = dtype, .rows = rows, .cols = cols, .stride = stride};
 }

@@ -1,0 +1,209 @@
+/*
+ * device.c: which backends exist, and the functions of device.h in front of a backend's table.
+ *
+ * 1. The list of backends below is the only place that knows their names. The CPU is built in; CUDA is a
+ * library that is opened when it is asked for, so that one program starts on machines with and without a GPU.
+ * 2. A device that was asked for by name and is not there is refused; only "auto" chooses.
+ */
+#include "kernels/device_impl.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define CUDA_LIBRARY "lorad_cuda.so"
+
+/* *out: the table of the backend, or NULL with the reason in `why` when it is not on this machine. */
+typedef void find_backend(const struct device_ops **out, char *why, size_t why_bytes);
+
+static void find_cpu(const struct device_ops **out, char *why, size_t why_bytes)
+{
+    (void)why, (void)why_bytes;
+    *out = &cpu_backend;
+}
+
+/* Next to the program first, then wherever the dynamic linker looks. The library stays open: its code may be
+ * on the stack of other threads at exit. */
+static void *open_library(const char *name)
+{
+    char path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    char *slash = NULL;
+    if (length > 0) {
+        path[length] = '\0';
+        slash = strrchr(path, '/');
+    }
+    if (slash && (size_t)(slash + 1 - path) + strlen(name) < sizeof path) {
+        strcpy(slash + 1, name);
+        if (access(path, F_OK) == 0) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+}
+
+static void find_cuda(const struct device_ops **out, char *why, size_t why_bytes)
+{
+    *out = NULL;
+    void *library = open_library(CUDA_LIBRARY);
+    if (!library) {
+        snprintf(why, why_bytes, "%s", dlerror());
+        return;
+    }
+    const struct device_ops *ops = dlsym(library, "lorad_cuda_backend");
+    if (!ops) {
+        snprintf(why, why_bytes, "%s is not a library of lorad: %s", CUDA_LIBRARY, dlerror());
+    } else if (ops->size != sizeof *ops) {
+        snprintf(why, why_bytes, "%s belongs to another release of lorad", CUDA_LIBRARY);
+    } else if (ops->count() <= 0) {
+        snprintf(why, why_bytes, "this process can use no GPU (no driver, or CUDA_VISIBLE_DEVICES is empty)");
+    } else {
+        *out = ops;
+    }
+}
+
+/* In the order in which "auto" tries them. */
+static const struct {
+    const char *kind;
+    find_backend *find;
+} backends[] = {
+    {"cuda", find_cuda},
+    {"cpu", find_cpu},
+};
+
+enum { N_BACKENDS = sizeof backends / sizeof backends[0] };
+
+enum status device_open(struct device **out, const struct device_options *options)
+{
+    const char *kind = options->kind ? options->kind : "auto";
+    bool any = strcmp(kind, "auto") == 0;
+    if (options->threads < 0) return FAIL(LORAD_CONFIG, "device: %d threads", options->threads);
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (!any && strcmp(kind, backends[i].kind) != 0) continue;
+        const struct device_ops *ops = NULL;
+        char why[512] = "";
+        backends[i].find(&ops, why, sizeof why);
+        if (ops) return ops->open(out, options);
+        if (!any) {
+            return FAIL(
+                LORAD_CONFIG,
+                "device: %s was asked for, but %s; set device to cpu or auto, or install what is missing",
+                kind, why);
+        }
+    }
+    return FAIL(LORAD_CONFIG, "device: \"%s\" is not one of auto, cpu, cuda", kind);
+}
+
+void device_close(struct device *device)
+{
+    if (device) device->ops->close(device);
+}
+
+const char *device_kind(const struct device *device)
+{
+    return device->ops->kind;
+}
+
+const char *device_describe(const struct device *device)
+{
+    return device->description;
+}
+
+bool device_is_host(const struct device *device)
+{
+    return device->ops->is_host;
+}
+
+int64_t device_memory_bytes(const struct device *device)
+{
+    return device->memory_bytes;
+}
+
+/* An empty block is still a block with an address of its own. */
+enum status device_alloc(void **out, struct device *device, size_t bytes)
+{
+    return device->ops->alloc(out, device, bytes ? bytes : 1);
+}
+
+void device_free(struct device *device, void *block)
+{
+    if (block) device->ops->free(device, block);
+}
+
+enum status device_alloc_host(void **out, struct device *device, size_t bytes)
+{
+    return device->ops->alloc_host(out, device, bytes ? bytes : 1);
+}
+
+void device_free_host(struct device *device, void *block)
+{
+    if (block) device->ops->free_host(device, block);
+}
+
+static enum status check_copy(const char *name, const void *to, const void *from, size_t bytes)
+{
+    if (!to || !from) return FAIL(LORAD_BUG, "%s: NULL for %zu bytes", name, bytes);
+    uintptr_t a = (uintptr_t)to, b = (uintptr_t)from;
+    if (a < b + bytes && b < a + bytes) return FAIL(LORAD_BUG, "%s: source and target overlap", name);
+    return LORAD_OK;
+}
+
+enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device,
+                           const void *from_host, size_t bytes)
+{
+    if (bytes == 0) return LORAD_OK;
+    TRY(check_copy("device_copy_to", to_device, from_host, bytes));
+    return device->ops->copy_to(device, stream, to_device, from_host, bytes);
+}
+
+enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host,
+                             const void *from_device, size_t bytes)
+{
+    if (bytes == 0) return LORAD_OK;
+    TRY(check_copy("device_copy_from", to_host, from_device, bytes));
+    return device->ops->copy_from(device, stream, to_host, from_device, bytes);
+}
+
+enum status device_copy(struct device *device, enum device_stream stream, void *to, const void *from,
+                        size_t bytes)
+{
+    if (bytes == 0) return LORAD_OK;
+    TRY(check_copy("device_copy", to, from, bytes));
+    return device->ops->copy_inside(device, stream, to, from, bytes);
+}
+
+enum status device_zero(struct device *device, enum device_stream stream, void *block, size_t bytes)
+{
+    if (bytes == 0) return LORAD_OK;
+    if (!block) return FAIL(LORAD_BUG, "device_zero: NULL for %zu bytes", bytes);
+    return device->ops->zero(device, stream, block, bytes);
+}
+
+enum status device_event_create(struct device_event **out, struct device *device)
+{
+    return device->ops->event_create(out, device);
+}
+
+void device_event_destroy(struct device *device, struct device_event *event)
+{
+    if (event) device->ops->event_destroy(device, event);
+}
+
+enum status device_event_record(struct device *device, enum device_stream stream, struct device_event *event)
+{
+    return device->ops->event_record(device, stream, event);
+}
+
+enum status device_stream_wait(struct device *device, enum device_stream stream, struct device_event *event)
+{
+    return device->ops->stream_wait(device, stream, event);
+}
+
+enum status device_event_sync(struct device *device, struct device_event *event)
+{
+    return device->ops->event_sync(device, event);
+}
+
+enum status device_sync(struct device *device)
+{
+    return device->ops->sync(device);
+}
