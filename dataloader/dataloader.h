@@ -24,16 +24,17 @@
 
 #include "base/hash.h"
 #include "base/status.h"
+#include "base/strbuf.h"
 #include "dataloader/chat_template.h"
 #include "dataloader/tokenizer.h"
 
 /* ---- sources and preparing ---- */
 
 struct dataset_source {
-    const char *path;   /* a file, or a folder (all its .jsonl and .txt files in name order) */
-    const char *format; /* "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
-    const char *name;   /* for reports; NULL: the file name */
-    double weight;      /* 1 */
+    const char *path;   /* a file, or a folder (all its .jsonl, .json and .txt files in name order) */
+    const char *format; /* NULL or "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
+    const char *name;   /* for reports; NULL: the path */
+    double weight;      /* 0 or 1: every row once an epoch; others are refused (LORAD_CONFIG) */
 };
 
 enum excess_length { EXCESS_DROP, EXCESS_TRUNCATE, EXCESS_RAISE };
@@ -48,38 +49,59 @@ struct prepare_options {
     enum excess_length excess;
     const char *cache_dir;               /* created */
     bool overwrite_cache;
-    double val_size;                     /* part of the rows (or, >= 1, their number) kept back for evaluation; 0: none */
+    double val_size;                     /* part of the rows (or, >= 1, their number) kept back to evaluate on; 0: none */
     uint64_t split_seed;
     bool want_eval_part;                 /* prepare the kept-back rows instead of the rest */
+    int32_t threads;                     /* 0: as many as the process may use; the shards do not depend on it */
+    int64_t shard_bytes;                 /* size at which a shard file is closed; 0: 256 MiB */
 };
 
 /* Why a row is not trained as it stands. */
 enum row_problem {
-    ROW_BAD_JSON, ROW_BAD_UTF8, ROW_NO_MESSAGES, ROW_BAD_ROLE, ROW_ROLE_ORDER, ROW_NO_ASSISTANT, ROW_EMPTY_ANSWER,
-    ROW_TOO_LONG, ROW_TRUNCATED, ROW_NO_LABEL, ROW_PROBLEMS
+    ROW_BAD_JSON,
+    ROW_BAD_UTF8,
+    ROW_NO_MESSAGES,  /* no list of messages, or one of them is not {"role", "content"} */
+    ROW_BAD_ROLE,     /* neither system, user nor assistant */
+    ROW_ROLE_ORDER,   /* not [system] user assistant ... user assistant */
+    ROW_NO_ASSISTANT,
+    ROW_EMPTY_ANSWER, /* nothing but white space */
+    ROW_TOO_LONG,     /* more than cutoff_len tokens, dropped */
+    ROW_TRUNCATED,    /* more than cutoff_len tokens, cut: the one problem after which a row is kept */
+    ROW_NO_LABEL,     /* no token to learn is left */
+    ROW_HUGE_LINE,    /* more than 64 MiB of text */
+    ROW_PROBLEMS
 };
 const char *row_problem_name(enum row_problem problem); /* "empty answer" */
 
 struct row_place {
     enum row_problem problem;
-    int32_t source;
-    int64_t line; /* 1-based */
+    int32_t source; /* number of the file */
+    int64_t line;   /* 1-based */
+    char file[100]; /* its name, shortened from the left */
 };
 
 enum { PREPARE_PLACES = 20 };
 
 struct prepare_report {
-    int64_t rows_read, rows_kept, rows_dropped;
+    int64_t rows_read, rows_kept, rows_dropped; /* of the part asked for; read = kept + dropped */
     int64_t problem_count[ROW_PROBLEMS];
     struct row_place place[ROW_PROBLEMS][PREPARE_PLACES]; /* the first ones of each */
     int64_t tokens, supervised_tokens;
     int32_t longest_row;
+    int32_t files;
     bool from_cache;
+    double seconds; /* what the first preparing took */
     char problems_path[1024]; /* JSONL with every rejected or changed row; "" when none */
 };
 
-/* Owns: *shard_dir (free), the folder to open. LORAD_DATA when nothing is left to train on, or when excess is RAISE and
- * a row is too long; LORAD_NOT_FOUND, LORAD_CANNOT_CREATE, LORAD_IO. */
+/* "382 rows kept of 390 (1 empty answer: a.jsonl:17; ...)" for people, appended to a strbuf. */
+void prepare_report_text(const struct prepare_report *report, struct strbuf *out);
+
+/* Reading a cached folder reads no source file; a change of any source (size, time), of the tokenizer, the template or
+ * an option makes another folder. Interrupted preparing leaves nothing that is ever used; several processes may prepare
+ * the same thing, the later ones wait for the first.
+ * Owns: *shard_dir (free), the folder to open. Blocks. LORAD_DATA when nothing is left to train on, or when excess is
+ * RAISE and a row is too long; LORAD_NOT_FOUND, LORAD_CANNOT_CREATE, LORAD_IO. */
 enum status dataset_prepare(char **shard_dir, const struct prepare_options *options, struct prepare_report *report)
     LORAD_WARN_UNUSED;
 
@@ -90,6 +112,7 @@ struct dataset;
 enum status dataset_open(struct dataset **out, const char *shard_dir) LORAD_WARN_UNUSED; /* maps, checks headers */
 void dataset_close(struct dataset *dataset);
 int64_t dataset_rows(const struct dataset *dataset);
+int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
 struct hash128 dataset_fingerprint(const struct dataset *dataset); /* of the contents */
 
 struct dataset_row {
@@ -101,6 +124,10 @@ struct dataset_row {
     int64_t line;
 };
 struct dataset_row dataset_row(const struct dataset *dataset, int64_t row);
+/* The row's bytes against its hash, and its token numbers against the vocabulary. LORAD_DATA. The loader does it for
+ * every row it serves. */
+enum status dataset_row_check(const struct dataset *dataset, int64_t row) LORAD_WARN_UNUSED;
+int32_t dataset_sources(const struct dataset *dataset); /* one a file */
 const char *dataset_source_name(const struct dataset *dataset, int32_t source);
 
 /* ---- the order and the micro-batches ---- */
@@ -157,16 +184,19 @@ struct step_info {
 struct loader;
 
 /* Starts the prefetch thread at `from`. Borrows dataset. Owns: *out. */
+/* LORAD_DATA: no rows, a row longer than cutoff_len, or a cursor that these rows do not have. */
 enum status loader_open(struct loader **out, const struct dataset *dataset, const struct loader_options *options,
                         struct data_cursor from) LORAD_WARN_UNUSED;
 void loader_close(struct loader *loader);
 struct loader_capacity loader_capacity(const struct dataset *dataset, const struct loader_options *options);
 
-/* Moves to the next step (wrapping into the next epoch) and describes it. */
+/* Moves to the next step (wrapping into the next epoch) and describes it. All of this rank's micro-batches of the step
+ * before must have been taken (LORAD_BUG). Blocks. */
 enum status loader_next_step(struct loader *loader, struct step_info *out) LORAD_WARN_UNUSED;
-/* Fills `batch` with the next of this rank's micro-batches of the step. Blocks until the prefetch thread has it. */
+/* Fills `batch` with the next of this rank's micro-batches of the step; n_tokens = 0 when it has no more. Blocks until
+ * the prefetch thread has it. LORAD_DATA when a row on the disk is damaged. */
 enum status loader_next(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
-/* Seconds loader_next has waited so far. */
+/* Seconds loader_next and loader_next_step have waited so far. */
 double loader_wait_seconds(const struct loader *loader);
 
 /* Steps in epochs [0, epochs) (a fraction: that part of the last one, rounded up), found by packing the lengths. */

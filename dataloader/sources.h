@@ -1,0 +1,112 @@
+/*
+ * sources.h: raw files -> raw rows with their line numbers -> messages.
+ *
+ * A format is one file (sources_<name>.c) with a const struct source_format, and one line in the table of
+ * sources.c. Finding where rows begin and end is cheap and done by one thread; parsing a row is done by many.
+ */
+#ifndef LORAD_DATALOADER_SOURCES_H
+#define LORAD_DATALOADER_SOURCES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/json.h"
+#include "base/status.h"
+#include "base/strbuf.h"
+#include "dataloader/dataloader.h"
+
+enum { SOURCE_ROW_BYTES = 64 << 20 }; /* longer rows are bad rows */
+
+/* ---- rows ---- */
+
+struct raw_row {
+    const char *text; /* borrowed from the file's mapping; without the line end */
+    size_t length;
+    int64_t line; /* 1-based, of its first line */
+};
+
+/* What is left of a file. */
+struct source_cursor {
+    const char *at, *end;
+    int64_t line;
+};
+
+/* The next line without its end (LF or CRLF); false: none left. */
+bool source_line(struct source_cursor *cursor, const char **line, size_t *length);
+bool source_is_blank(const char *text, size_t length); /* white space only, Unicode's too; the text is valid
+                                                          UTF-8 or not */
+bool source_is_utf8(const char *text, size_t length, size_t *bad_byte);
+
+/* A row as messages. Used again and again by one thread; starts zeroed. */
+struct parsed_row {
+    struct message *messages;
+    size_t n, capacity;
+    enum row_problem problem; /* ROW_PROBLEMS: none */
+    struct strbuf detail;     /* for people; "" when there is nothing to add to the problem's name */
+    struct json *document;    /* what the contents are borrowed from, or */
+    struct strbuf text;
+};
+void parsed_row_free(struct parsed_row *row);
+enum status parsed_row_add(struct parsed_row *row, enum message_role role, const char *content,
+                           size_t length) LORAD_WARN_UNUSED;
+/* Sets the problem and its detail. */
+void parsed_row_reject(struct parsed_row *row, enum row_problem problem, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* "system", "user", "assistant"; false: another word. */
+bool message_role_parse(enum message_role *out, const char *text);
+
+/* ---- formats ---- */
+
+struct source_format {
+    const char *name;
+    /* Whether the contents look like this format. */
+    bool (*detect)(const char *text, size_t length);
+    /* Reads what all rows of the file need to know (a header line, role names). NULL: nothing. */
+    enum status (*open)(void **context, const char *text, size_t length, const char *path);
+    void (*close)(void *context);
+    /* Moves to the next row; false: none left. */
+    bool (*next)(const void *context, struct source_cursor *cursor, struct raw_row *row);
+    /* Fills `out` (empty on entry) or rejects the row; a failure is LORAD_NOMEM. Thread: any number at once.
+     */
+    enum status (*parse)(const void *context, const struct raw_row *row, struct parsed_row *out);
+};
+
+extern const struct source_format source_messages, source_qa_text;
+const struct source_format *source_format_find(const char *name); /* NULL: unknown */
+
+/* ---- files ---- */
+
+struct source_file {
+    char *path;
+    char *name;                         /* for reports */
+    const struct source_format *format; /* NULL: by its contents */
+    int64_t size_bytes, mtime_ns;
+};
+
+struct source_list {
+    struct source_file *file;
+    int32_t n;
+};
+
+/* The files that the sources name, folders expanded. LORAD_CONFIG, LORAD_NOT_FOUND, LORAD_DATA. */
+enum status source_list_open(struct source_list *out, const struct dataset_source *sources,
+                             int32_t n) LORAD_WARN_UNUSED;
+void source_list_free(struct source_list *list);
+
+struct source_reader;
+/* Maps the file and finds its format. LORAD_DATA when auto cannot tell. Borrows file. */
+enum status source_reader_open(struct source_reader **out, const struct source_file *file) LORAD_WARN_UNUSED;
+void source_reader_close(struct source_reader *reader);
+const char *source_reader_format(const struct source_reader *reader);
+void source_reader_rewind(struct source_reader *reader);
+bool source_reader_next(struct source_reader *reader, struct raw_row *row);
+/* Messages of the row, checked for everything that needs no tokens (out->problem). Thread: any number at
+ * once. */
+enum status source_reader_parse(const struct source_reader *reader, const struct raw_row *row,
+                                struct parsed_row *out) LORAD_WARN_UNUSED;
+/* The same for text from anywhere, as a row of `format`. */
+enum status source_parse_row(const struct source_format *format, const void *context,
+                             const struct raw_row *row, struct parsed_row *out) LORAD_WARN_UNUSED;
+
+#endif
