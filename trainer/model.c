@@ -26,10 +26,10 @@ static enum status describe(struct model **out, const struct arch *arch, const s
 static void measure_panels(const struct model *model, size_t *weights_bytes, size_t *scratch_bytes)
 {
     size_t weights, scratch;
-    panel_bytes(&model->head_spec, weights_bytes, scratch_bytes);
+    panel_bytes(model->device, &model->head_spec, weights_bytes, scratch_bytes);
     for (int32_t i = 0; i < model->arch->layers; i++) {
         for (int slot = 0; slot < PANEL_SLOTS; slot++) {
-            panel_bytes(&model->layers[i].spec[slot], &weights, &scratch);
+            panel_bytes(model->device, &model->layers[i].spec[slot], &weights, &scratch);
             *weights_bytes += weights;
             if (scratch > *scratch_bytes) *scratch_bytes = scratch;
         }

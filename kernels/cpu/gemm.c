@@ -1,0 +1,373 @@
+/*
+ * gemm.c: packing, blocking and threads of gemm.h, around a kernel's micro function.
+ *
+ * A task is a block of rows x a block of panels and sums all of K into a tile of f32 that stays in the
+ * second-level cache: for each KC of K, each panel, each block of mr rows. Per KC the left block (rows x KC)
+ * is read from the second-level cache once a panel, and a panel (KC x 32) once a block of rows.
+ *
+ * Invariants: 1. Work is split over tiles of the result, never over K. 2. KC depends on the kernel alone, so
+ * an element's chain of sums is the same whatever the tiling. 3. Padding of packed operands is zero.
+ */
+#include "kernels/cpu/gemm.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+enum {
+    ROW_BLOCK = 264, /* rows of a task's tile, a multiple of every mr but 32 ... */
+    ROW_BLOCK_MOST = 288,
+    PANEL_BLOCK = 8,                           /* panels of a task */
+    OUTER_ROWS = ROW_BLOCK_MOST * PANEL_BLOCK, /* rows of D whose tiles fit in the same scratch */
+    OUTER_KC = 512,                            /* rows of q that are packed at a time */
+    TILE = GEMM_NR,                            /* f32 elements of a row of a tile */
+    SCRATCH_FLOATS = ROW_BLOCK_MOST * PANEL_BLOCK * TILE + ROW_BLOCK_MOST * TILE + OUTER_KC * GEMM_NR,
+};
+
+/* Thread-local, since the caller's threads and their number are not ours to plan for. */
+static _Thread_local float tiles[SCRATCH_FLOATS] __attribute__((aligned(64)));
+
+static int64_t round_up(int64_t value, int64_t step)
+{
+    return (value + step - 1) / step * step;
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Bytes of K that a left block keeps in cache: 24 KiB a block of 12 rows. */
+static int64_t depth(const struct gemm_kernel *kernel)
+{
+    return 2048 / (int64_t)dtype_bytes(kernel->a_dtype);
+}
+
+/* Right operand */
+
+size_t gemm_weights_bytes(const struct gemm_kernel *kernel, int64_t k, int64_t n)
+{
+    if (kernel->strided) return 0;
+    return (size_t)(round_up(k, GEMM_K_ALIGN) * round_up(n, GEMM_NR)) * dtype_bytes(kernel->dtype);
+}
+
+/* Where panel `panel` begins; `k` even. */
+static const char *panel_at(const struct gemm_weights *w, int64_t panel, int64_t k)
+{
+    return w->data +
+           (size_t)((panel * round_up(w->k, GEMM_K_ALIGN) + k) * GEMM_NR) * dtype_bytes(w->kernel->dtype);
+}
+
+void gemm_weights_put_column(struct gemm_weights *w, int64_t n, int64_t k, int64_t count, const void *source)
+{
+    if (w->kernel->strided) {
+        float *to = (float *)w->data + n * w->n_step + k * w->k_step;
+        for (int64_t i = 0; i < count; i++) to[i * w->k_step] = ((const float *)source)[i];
+        return;
+    }
+    char *panel = w->data + (size_t)(n / GEMM_NR * round_up(w->k, GEMM_K_ALIGN) * GEMM_NR) *
+                                dtype_bytes(w->kernel->dtype);
+    int64_t lane = n % GEMM_NR;
+    if (w->kernel->dtype == DTYPE_F32) {
+        for (int64_t i = 0; i < count; i++)
+            ((float *)panel)[(k + i) * GEMM_NR + lane] = ((const float *)source)[i];
+    } else {
+        uint16_t *to = (uint16_t *)panel + 2 * lane;
+        for (int64_t i = 0; i < count; i++)
+            to[(k + i) / 2 * (2 * GEMM_NR) + (k + i) % 2] = ((const uint16_t *)source)[i];
+    }
+}
+
+void gemm_weights_put_row(struct gemm_weights *w, int64_t k, int64_t n, int64_t count, const void *source)
+{
+    if (w->kernel->strided) {
+        float *to = (float *)w->data + n * w->n_step + k * w->k_step;
+        for (int64_t j = 0; j < count; j++) to[j * w->n_step] = ((const float *)source)[j];
+        return;
+    }
+    int64_t panel_elements = round_up(w->k, GEMM_K_ALIGN) * GEMM_NR;
+    for (int64_t j = 0; j < count; j++) {
+        int64_t panel = (n + j) / GEMM_NR, lane = (n + j) % GEMM_NR;
+        if (w->kernel->dtype == DTYPE_F32)
+            ((float *)w->data)[panel * panel_elements + k * GEMM_NR + lane] = ((const float *)source)[j];
+        else
+            ((uint16_t *)w->data)[panel * panel_elements + k / 2 * (2 * GEMM_NR) + 2 * lane + k % 2] =
+                ((const uint16_t *)source)[j];
+    }
+}
+
+/* Left operand */
+
+size_t gemm_operand_bytes(const struct gemm_kernel *kernel, int64_t rows, int64_t k)
+{
+    return (size_t)(round_up(rows, kernel->mr) * round_up(k, GEMM_K_ALIGN)) * dtype_bytes(kernel->a_dtype);
+}
+
+struct gemm_operand gemm_operand_of(const struct gemm_kernel *kernel, void *memory, int64_t rows, int64_t k)
+{
+    return (struct gemm_operand){.kernel = kernel, .data = memory, .rows = rows, .k = k};
+}
+
+/* Where row block `block` begins at column k, a multiple of 32. */
+static char *block_at(const struct gemm_operand *a, int64_t block, int64_t k)
+{
+    return a->data + (size_t)((block * round_up(a->k, GEMM_K_ALIGN) + k) * a->kernel->mr) *
+                         dtype_bytes(a->kernel->a_dtype);
+}
+
+/* Element (i, k) of a block from source element (i * row_step + k * k_step), i < rows, first <= k < last. */
+static void block_fill(const struct gemm_kernel *kernel, char *block, int64_t rows, int64_t first,
+                       int64_t last, const void *source, enum dtype dtype, int64_t row_step, int64_t k_step)
+{
+    int64_t mr = kernel->mr, kp = kernel->kp;
+    const uint16_t *half = source;
+    if (kernel->a_dtype == DTYPE_F32) {
+        float *to = (float *)block;
+        const float *full = source;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t k = first; k < last; k++) {
+                int64_t from = i * row_step + (k - first) * k_step;
+                to[k * mr + i] = dtype == DTYPE_F32 ? full[from] : bf16_to_f32(half[from]);
+            }
+        return;
+    }
+    uint16_t *to = (uint16_t *)block;
+    if (kp == 2 && k_step == 1 && first % 2 == 0 && (last - first) % 2 == 0) { /* pairs as words */
+        uint32_t *word = (uint32_t *)(void *)to;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t k = first; k < last; k += 2) {
+                uint32_t pair;
+                memcpy(&pair, half + i * row_step + (k - first), sizeof pair);
+                word[k / 2 * mr + i] = pair;
+            }
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = first; k < last; k++)
+            to[k / kp * kp * mr + i * kp + k % kp] = half[i * row_step + (k - first) * k_step];
+}
+
+/* Zeroes column range [first, last) of all mr rows of a block, and of rows from `rows` on columns [from,
+ * last). */
+static void block_clear(const struct gemm_kernel *kernel, char *block, int64_t rows, int64_t from,
+                        int64_t first, int64_t last)
+{
+    int64_t mr = kernel->mr, kp = kernel->kp;
+    size_t size = dtype_bytes(kernel->a_dtype);
+    for (int64_t i = 0; i < mr; i++)
+        for (int64_t k = i < rows ? first : from; k < last; k++)
+            memset(block + (size_t)(k / kp * kp * mr + i * kp + k % kp) * size, 0, size);
+}
+
+static void operand_pack(struct gemm_operand *a, int64_t k, const void *source, enum dtype dtype,
+                         int64_t cols, int64_t row_step, int64_t k_step, int threads)
+{
+    int64_t mr = a->kernel->mr, blocks = (a->rows + mr - 1) / mr;
+    int64_t end = k + cols, padded = round_up(end, GEMM_K_ALIGN);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t block = 0; block < blocks; block++) {
+        int64_t rows = least(mr, a->rows - block * mr);
+        char *to = block_at(a, block, 0);
+        const char *from = (const char *)source + (size_t)(block * mr * row_step) * dtype_bytes(dtype);
+        block_fill(a->kernel, to, rows, k, end, from, dtype, row_step, k_step);
+        block_clear(a->kernel, to, rows, k, end, padded);
+    }
+}
+
+void gemm_operand_pack(struct gemm_operand *a, int64_t k, struct matrix source, int threads)
+{
+    if (a->kernel->strided) {
+        if (k == 0) {
+            a->data = source.data;
+            a->stride = source.stride;
+        }
+        ASSERT((char *)source.data == a->data + (size_t)k * sizeof(float));
+        return;
+    }
+    operand_pack(a, k, source.data, source.dtype, source.cols, source.stride, 1, threads);
+}
+
+void gemm_operand_pack_transposed(struct gemm_operand *a, struct matrix source, int threads)
+{
+    operand_pack(a, 0, source.data, source.dtype, source.rows, 1, source.stride, threads);
+}
+
+/* Product */
+
+struct task_shape {
+    int64_t rows, panels;           /* of a task */
+    int64_t row_tasks, panel_tasks; /* tasks = row_tasks * panel_tasks */
+    int64_t first_panel, last_panel;
+};
+
+static struct task_shape tasks_of(const struct gemm_args *args)
+{
+    int64_t mr = args->b->kernel->mr;
+    struct task_shape t = {.first_panel = args->n_first / GEMM_NR,
+                           .last_panel = (args->n_first + args->c.cols + GEMM_NR - 1) / GEMM_NR};
+    int64_t panels = t.last_panel - t.first_panel;
+    int64_t blocks = (args->c.rows + mr - 1) / mr, most = ROW_BLOCK / mr;
+    int64_t wanted = 4 * (int64_t)args->threads;
+    t.row_tasks = (blocks + most - 1) / most;
+    t.panels = least(PANEL_BLOCK, panels);
+    while (t.panels > 1 && t.row_tasks * ((panels + t.panels - 1) / t.panels) < wanted)
+        t.panels = (t.panels + 1) / 2;
+    t.panel_tasks = (panels + t.panels - 1) / t.panels;
+    if (args->threads > 1 && t.row_tasks * t.panel_tasks < wanted)
+        t.row_tasks = least(blocks, (wanted + t.panel_tasks - 1) / t.panel_tasks);
+    t.rows = (blocks + t.row_tasks - 1) / t.row_tasks * mr;
+    t.row_tasks = (blocks * mr + t.rows - 1) / t.rows;
+    return t;
+}
+
+/* tile[rows][32] (+)= a's rows from row_block on times one panel over columns [k, k + count). */
+static void panel_product(const struct gemm_operand *a, int64_t first_row, int64_t rows, int64_t k,
+                          int64_t count, const char *b, float *tile, bool accumulate)
+{
+    int64_t mr = a->kernel->mr;
+    for (int64_t i = 0; i < rows; i += mr)
+        a->kernel->micro((int)least(mr, rows - i), count, block_at(a, (first_row + i) / mr, k), b,
+                         tile + i * TILE, accumulate);
+}
+
+static void segment_masked(const struct gemm_args *args, const struct gemm_segment *segment, int64_t panel,
+                           int64_t first_row, int64_t rows, float *tile, float *product)
+{
+    const struct gemm_kernel *kernel = args->b->kernel;
+    int64_t kc = depth(kernel), k_end = round_up(segment->k, GEMM_K_ALIGN);
+    int64_t words = (args->c.cols + 31) / 32;
+    for (int64_t k = 0; k < k_end; k += kc)
+        panel_product(segment->a, first_row, rows, k, least(kc, k_end - k),
+                      panel_at(args->b, panel, segment->b_k + k), product, k > 0);
+    kernel->vector->add_masked(rows, tile, product, segment->scale, segment->mask + first_row * words + panel,
+                               words);
+}
+
+static void task_run(const struct gemm_args *args, const struct task_shape *shape, int64_t task,
+                     float *scratch)
+{
+    const struct gemm_weights *b = args->b;
+    const struct gemm_kernel *kernel = b->kernel;
+    int64_t first_row = task % shape->row_tasks * shape->rows;
+    int64_t rows = least(shape->rows, args->c.rows - first_row);
+    int64_t first = shape->first_panel + task / shape->row_tasks * shape->panels;
+    int64_t last = least(first + shape->panels, shape->last_panel);
+    float *product = scratch + ROW_BLOCK_MOST * PANEL_BLOCK * TILE;
+    int64_t kc = depth(kernel);
+    bool started = false;
+    for (int s = 0; s < args->n_segments; s++) {
+        const struct gemm_segment *segment = &args->segment[s];
+        int64_t k_end = round_up(segment->k, GEMM_K_ALIGN);
+        if (segment->mask) {
+            for (int64_t panel = first; panel < last; panel++)
+                segment_masked(args, segment, panel, first_row, rows,
+                               scratch + (panel - first) * shape->rows * TILE, product);
+            continue;
+        }
+        for (int64_t k = 0; k < k_end; k += kc, started = true)
+            for (int64_t panel = first; panel < last; panel++)
+                panel_product(segment->a, first_row, rows, k, least(kc, k_end - k),
+                              panel_at(b, panel, segment->b_k + k),
+                              scratch + (panel - first) * shape->rows * TILE, started);
+    }
+    size_t c_size = dtype_bytes(args->c.dtype);
+    for (int64_t panel = first; panel < last; panel++) {
+        int64_t from = panel * GEMM_NR, to = from + GEMM_NR;
+        if (from < args->n_first) from = args->n_first;
+        to = least(to, args->n_first + args->c.cols);
+        int64_t column = from - args->n_first;
+        kernel->vector->store(rows, (int)(from - panel * GEMM_NR), (int)(to - from),
+                              scratch + (panel - first) * shape->rows * TILE, args->scale,
+                              args->bias ? args->bias + column : NULL,
+                              (char *)args->c.data + (size_t)(first_row * args->c.stride + column) * c_size,
+                              args->c.dtype, args->c.stride);
+    }
+}
+
+static void strided_run(const struct gemm_args *args)
+{
+    const struct gemm_weights *b = args->b;
+    struct matrix c = args->c;
+    int64_t words = (c.cols + 31) / 32;
+    for (int s = 0; s < args->n_segments; s++) {
+        const struct gemm_segment *segment = &args->segment[s];
+        const float *from = (const float *)b->data + segment->b_k * b->k_step + args->n_first * b->n_step;
+        float *to = segment->mask ? args->product : c.data;
+        int64_t stride = segment->mask ? c.cols : c.stride;
+        gemm_blas(c.rows, c.cols, segment->k, segment->mask ? segment->scale : args->scale,
+                  (const float *)(const void *)segment->a->data, segment->a->stride, from, b->k_step,
+                  b->n_step, s > 0 && !segment->mask ? 1 : 0, to, stride, args->threads);
+        if (!segment->mask) continue;
+#pragma omp parallel for schedule(static) num_threads(args->threads)
+        for (int64_t i = 0; i < c.rows; i++)
+            for (int64_t j = 0; j < c.cols; j++)
+                if (segment->mask[i * words + j / 32] >> (j % 32) & 1)
+                    ((float *)c.data)[i * c.stride + j] += args->product[i * c.cols + j];
+    }
+    if (!args->bias) return;
+#pragma omp parallel for schedule(static) num_threads(args->threads)
+    for (int64_t i = 0; i < c.rows; i++)
+        for (int64_t j = 0; j < c.cols; j++) ((float *)c.data)[i * c.stride + j] += args->bias[j];
+}
+
+void gemm_run(const struct gemm_args *args)
+{
+    const struct gemm_kernel *kernel = args->b->kernel;
+    if (kernel->strided) {
+        strided_run(args);
+        return;
+    }
+    struct task_shape shape = tasks_of(args);
+#pragma omp parallel num_threads(args->threads)
+    {
+        float *scratch = tiles;
+        if (kernel->thread_begin) kernel->thread_begin();
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < shape.row_tasks * shape.panel_tasks; task++)
+            task_run(args, &shape, task, scratch);
+        if (kernel->thread_end) kernel->thread_end();
+    }
+}
+
+/* Sums over tokens */
+
+/* Rows [first_row, first_row + rows) of D, one panel of 32 columns. */
+static void outer_panel(const struct gemm_outer_args *args, int64_t panel, int64_t first_row, int64_t rows,
+                        float *scratch)
+{
+    const struct gemm_operand *p = args->p;
+    float *packed = scratch + ROW_BLOCK_MOST * PANEL_BLOCK * TILE + ROW_BLOCK_MOST * TILE;
+    int64_t column = panel * GEMM_NR, n = least(GEMM_NR, args->q.cols - column);
+    size_t size = dtype_bytes(args->q.dtype);
+    for (int64_t t = 0; t < p->k; t += OUTER_KC) {
+        int64_t count = least(OUTER_KC, p->k - t);
+        p->kernel->vector->pack_panel(
+            count, (int)n, (const char *)args->q.data + (size_t)(t * args->q.stride + column) * size,
+            args->q.dtype, args->q.stride, packed);
+        panel_product(p, first_row, rows, t, round_up(count, GEMM_K_ALIGN), (const char *)packed, scratch,
+                      t > 0);
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        float *to = args->row[first_row + i];
+        if (!to) continue;
+        to += column * args->step;
+        for (int64_t j = 0; j < n; j++) to[j * args->step] += args->scale * scratch[i * TILE + j];
+    }
+}
+
+void gemm_outer(const struct gemm_outer_args *args)
+{
+    const struct gemm_kernel *kernel = args->p->kernel;
+    int64_t panels = (args->q.cols + GEMM_NR - 1) / GEMM_NR;
+    int64_t step = OUTER_ROWS / kernel->mr * kernel->mr;
+#pragma omp parallel num_threads(args->threads)
+    {
+        float *scratch = tiles;
+        if (kernel->thread_begin) kernel->thread_begin();
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t panel = 0; panel < panels; panel++)
+            for (int64_t row = 0; row < args->p->rows; row += step)
+                outer_panel(args, panel, row, least(step, args->p->rows - row), scratch);
+        if (kernel->thread_end) kernel->thread_end();
+    }
+}

@@ -1,0 +1,27 @@
+/* gemm_blas.c: the owner of cblas.h: f32 products by OpenBLAS, OpenMP build. */
+#include <cblas.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cpu/gemm.h"
+
+void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+               int64_t k_step, int64_t n_step, float beta, float *c, int64_t ldc, int threads)
+{
+    if (openblas_get_num_threads() != threads) openblas_set_num_threads(threads);
+    enum CBLAS_TRANSPOSE order = n_step == 1 ? CblasNoTrans : CblasTrans;
+    blasint ldb = (blasint)(n_step == 1 ? k_step : n_step);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, order, (blasint)m, (blasint)n, (blasint)k, alpha, a,
+                (blasint)lda, b, ldb, beta, c, (blasint)ldc);
+}
+
+const char *gemm_blas_version(void)
+{
+    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..." */
+    static char text[64];
+    const char *config = openblas_get_config();
+    const char *first = strchr(config, ' ');
+    const char *end = first ? strchr(first + 1, ' ') : NULL;
+    snprintf(text, sizeof text, "%.*s", (int)(end ? end - config : (long)sizeof text - 1), config);
+    return text;
+}
