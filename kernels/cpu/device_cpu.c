@@ -17,6 +17,7 @@
 
 #include "base/memory.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/gemm.h"
 
 enum { BLOCK_ALIGN = 256, PAGES_FROM = 1 << 20, MOST_THREADS = 1024 };
 
@@ -141,9 +142,9 @@ static enum status cpu_open(struct device **out, const struct device_options *op
         cpu_close(&cpu->base);
         return status;
     }
-    snprintf(cpu->base.description, sizeof cpu->base.description, "cpu%s%s, %d thread%s, %s",
+    snprintf(cpu->base.description, sizeof cpu->base.description, "cpu%s%s, %d thread%s, %s, %s",
              cpu_features()->model[0] ? " " : "", cpu_features()->model, threads, threads == 1 ? "" : "s",
-             path->name);
+             path->name, gemm_describe());
     omp_set_num_threads(threads); /* for the matrix library too */
     *out = &cpu->base;
     return LORAD_OK;
@@ -253,5 +254,5 @@ const struct device_ops cpu_backend = {
 #define OP(name) .name = run_##name,
 #include "kernels/ops.def"
 #undef OP
-    .panel = NULL,
+    .panel = &cpu_panel_ops,
 };

@@ -1,0 +1,450 @@
+/*
+ * panel.c: panel.h against a plain double-precision reference that follows notes on LoRA arithmetic word for
+ * word: every kernel that this processor can run, odd sizes, every combination of parts, bias, adapter,
+ * dropout.
+ */
+#include "support/test.h"
+
+#include <math.h>
+
+#include "base/random.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/panel.h"
+
+enum { GUARD = 8 };
+static const float SENTINEL = 12345;
+
+struct shape {
+    int64_t rows, in, out[PANEL_PARTS];
+    int32_t rank[PANEL_PARTS], parts;
+    enum dtype dtype, y_dtype;
+    bool bias, needs_dx, adapter;
+    float p;
+    int threads;
+};
+
+static float uniform(uint64_t key, int64_t i)
+{
+    struct random_block block = random_philox(key, 7, (uint64_t)i);
+    return 2 * random_unit_f32(block.word[0]) - 1;
+}
+
+static float rounded(float value, enum dtype dtype)
+{
+    return dtype == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(value)) : value;
+}
+
+static void put(struct matrix m, int64_t i, int64_t j, float value)
+{
+    if (m.dtype == DTYPE_F32)
+        ((float *)m.data)[i * m.stride + j] = value;
+    else
+        ((uint16_t *)m.data)[i * m.stride + j] = f32_to_bf16(value);
+}
+
+static double get(struct matrix m, int64_t i, int64_t j)
+{
+    return m.dtype == DTYPE_F32 ? (double)((float *)m.data)[i * m.stride + j]
+                                : (double)bf16_to_f32(((uint16_t *)m.data)[i * m.stride + j]);
+}
+
+static struct matrix matrix_new(int64_t rows, int64_t cols, int64_t stride, enum dtype dtype)
+{
+    struct matrix m = matrix_of(NULL, dtype, rows, cols, stride);
+    m.data = calloc((size_t)((rows + 1) * stride), dtype_bytes(dtype));
+    assert_non_null(m.data);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < stride; j++) put(m, i, j, SENTINEL);
+    return m;
+}
+
+static void matrix_fill(struct matrix m, uint64_t key, float size)
+{
+    for (int64_t i = 0; i < m.rows; i++)
+        for (int64_t j = 0; j < m.cols; j++) put(m, i, j, size * uniform(key, i * m.cols + j));
+}
+
+/* Everything of one case: inputs, what the panel wrote, and the reference. */
+struct run {
+    struct shape s;
+    int64_t out, spare;
+    struct device *device;
+    struct panel *panel;
+    void *scratch;
+    struct matrix w, x, y, dy, dx;
+    float *bias, *a[PANEL_PARTS], *b[PANEL_PARTS], *da[PANEL_PARTS], *db[PANEL_PARTS];
+    int64_t *token;
+    struct panel_dropout dropout;
+};
+
+static const float scale = 1.75f;
+
+static float *floats(int64_t n, uint64_t key, float size)
+{
+    float *values = malloc((size_t)n * sizeof *values);
+    assert_non_null(values);
+    for (int64_t i = 0; i < n; i++) values[i] = size * uniform(key, i);
+    return values;
+}
+
+static void run_open(struct run *r, struct shape s)
+{
+    *r = (struct run){.s = s};
+    struct panel_spec spec = {.in = s.in,
+                              .n_parts = s.parts,
+                              .dtype = s.dtype,
+                              .y_dtype = s.y_dtype,
+                              .bias = s.bias,
+                              .needs_dx = s.needs_dx,
+                              .max_tokens = s.rows + 3};
+    for (int i = 0; i < s.parts; i++) {
+        spec.part[i] = (struct panel_part){.out = s.out[i], .rank = s.rank[i]};
+        r->out += s.out[i];
+    }
+    r->spare = panel_spare(&spec);
+    struct device_options options = {.kind = "cpu", .threads = s.threads};
+    assert_ok(device_open(&r->device, &options));
+    size_t weights_bytes, scratch_bytes;
+    panel_bytes(r->device, &spec, &weights_bytes, &scratch_bytes);
+    assert_true(weights_bytes > 0 && scratch_bytes > 0);
+    assert_ok(device_alloc(&r->scratch, r->device, scratch_bytes));
+    memset(r->scratch, 0xff, scratch_bytes); /* NaN everywhere: nothing may rely on what scratch holds */
+    assert_ok(panel_create(&r->panel, r->device, &spec, r->scratch));
+
+    r->w = matrix_new(r->out, s.in, s.in + 5, s.dtype);
+    matrix_fill(r->w, 1, 1 / sqrtf((float)s.in));
+    int64_t first = 0;
+    for (int i = 0; i < s.parts; i++) {
+        int64_t half = s.out[i] / 2;
+        assert_ok(
+            panel_load_rows(r->panel, i, half, matrix_part(r->w, first + half, s.out[i] - half, 0, s.in)));
+        assert_ok(panel_load_rows(r->panel, i, 0, matrix_part(r->w, first, half, 0, s.in)));
+        first += s.out[i];
+    }
+    r->bias = floats(r->out, 2, 1);
+    first = 0;
+    for (int i = 0; i < s.parts; i++) {
+        if (s.bias) assert_ok(panel_load_bias(r->panel, i, 0, s.out[i], r->bias + first));
+        first += s.out[i];
+    }
+    assert_ok(panel_seal(r->panel));
+    for (int i = 0; i < s.parts; i++) {
+        if (!s.rank[i]) continue;
+        int64_t n_a = s.rank[i] * s.in, n_b = s.rank[i] * s.out[i];
+        r->a[i] = floats(n_a, 10 + (uint64_t)i, 1);
+        r->b[i] = floats(n_b, 20 + (uint64_t)i, 0.3f);
+        r->da[i] = floats(n_a, 30 + (uint64_t)i, 0.1f);
+        r->db[i] = floats(n_b, 40 + (uint64_t)i, 0.1f);
+        assert_ok(
+            panel_set_adapter(r->panel, i, r->a[i], r->b[i], 3)); /* the second call replaces the first */
+        assert_ok(panel_set_adapter(r->panel, i, r->a[i], r->b[i], scale));
+    }
+    r->token = malloc((size_t)s.rows * sizeof *r->token);
+    for (int64_t t = 0; t < s.rows; t++) r->token[t] = 1000 - 3 * t;
+    r->dropout = (struct panel_dropout){
+        .p = s.p, .key = {5, 6, 7}, .token_index = r->token, .col_first = s.in >= 24 ? 8 : 0};
+    r->x = matrix_new(s.rows, s.in, s.in + r->spare + GUARD, s.dtype);
+    r->dy = matrix_new(s.rows, r->out, r->out + r->spare + GUARD, s.dtype);
+    r->y = matrix_new(s.rows, r->out, r->out + GUARD, s.y_dtype);
+    r->dx = matrix_new(s.rows, s.in, s.in + GUARD, s.dtype);
+    matrix_fill(r->x, 50, 1);
+    matrix_fill(r->dy, 60, 1);
+}
+
+static void run_go(struct run *r)
+{
+    const struct panel_dropout *dropout = r->s.p > 0 ? &r->dropout : NULL;
+    assert_ok(panel_forward(
+        r->panel,
+        &(struct panel_forward){.x = r->x, .y = r->y, .adapter = r->s.adapter, .dropout = dropout}));
+    if (!r->s.adapter) return;
+    struct panel_backward back = {
+        .x = r->x, .u = matrix_part(r->x, 0, r->s.rows, r->s.in, r->spare), .dy = r->dy, .dropout = dropout};
+    if (r->s.needs_dx) back.dx = r->dx;
+    for (int i = 0; i < PANEL_PARTS; i++) {
+        back.da[i] = r->da[i];
+        back.db[i] = r->db[i];
+    }
+    assert_ok(panel_backward(r->panel, &back));
+}
+
+static void run_close(struct run *r)
+{
+    panel_destroy(r->panel);
+    device_free(r->device, r->scratch);
+    device_close(r->device);
+    free(r->w.data);
+    free(r->x.data);
+    free(r->y.data);
+    free(r->dy.data);
+    free(r->dx.data);
+    free(r->bias);
+    free(r->token);
+    for (int i = 0; i < PANEL_PARTS; i++) {
+        free(r->a[i]);
+        free(r->b[i]);
+        free(r->da[i]);
+        free(r->db[i]);
+    }
+}
+
+/* Relative error in the Frobenius norm, collected over a tensor. */
+struct error {
+    double difference, size;
+};
+
+static void error_add(struct error *e, double value, double expected)
+{
+    e->difference += (value - expected) * (value - expected);
+    e->size += expected * expected;
+}
+
+/* f32: sums of a few thousand products. bf16: an output is rounded once (2^-9 at most, 1.7e-3 in the mean), u
+ * and g once more; f32 outputs of bf16 inputs see only the rounding of u, g, A and sB. */
+static void error_check(const struct error *e, const struct shape *s, const char *what)
+{
+    double limit = s->dtype == DTYPE_F32 ? 2e-6 : 4e-3;
+    double error = sqrt(e->difference / (e->size + 1e-30));
+    if (!(error < limit))
+        fail_msg("%s is off by %g (limit %g): %s %s, %lld x %lld", what, error, limit, dtype_name(s->dtype),
+                 gemm_kernel(s->dtype)->name, (long long)s->rows, (long long)s->in);
+}
+
+static double keep(const struct run *r, int part, int64_t t, int64_t c)
+{
+    if (r->s.p == 0) return 1;
+    return panel_dropout_keep(r->dropout.key[part], r->token[t], r->dropout.col_first + c, r->s.p)
+               ? 1 / (1 - r->s.p)
+               : 0;
+}
+
+/* u and g as the formulas give them, in double from the panel's inputs; `first` their column. */
+static double *reference_u(const struct run *r, int part)
+{
+    int64_t rank = r->s.rank[part];
+    double *u = calloc((size_t)(r->s.rows * rank), sizeof *u);
+    for (int64_t t = 0; t < r->s.rows; t++)
+        for (int64_t c = 0; c < r->s.in; c++) {
+            double x = get(r->x, t, c) * keep(r, part, t, c);
+            for (int64_t i = 0; i < rank; i++)
+                u[t * rank + i] += x * (double)rounded(r->a[part][i * r->s.in + c], r->s.dtype);
+        }
+    return u;
+}
+
+static double *reference_g(const struct run *r, int part, int64_t out_first)
+{
+    int64_t rank = r->s.rank[part];
+    double *g = calloc((size_t)(r->s.rows * rank), sizeof *g);
+    for (int64_t t = 0; t < r->s.rows; t++)
+        for (int64_t o = 0; o < r->s.out[part]; o++)
+            for (int64_t i = 0; i < rank; i++)
+                g[t * rank + i] += get(r->dy, t, out_first + o) *
+                                   (double)rounded(scale * r->b[part][o * rank + i], r->s.dtype);
+    return g;
+}
+
+static void check_spare(const struct run *r, struct matrix m, const char *name)
+{
+    int32_t used = 0;
+    for (int i = 0; i < r->s.parts; i++) used += r->s.adapter ? r->s.rank[i] : 0;
+    for (int64_t t = 0; t < m.rows; t++) {
+        for (int64_t c = used; c < r->spare; c++)
+            if (get(m, t, m.cols + c) != 0) fail_msg("padding of %s is not zero", name);
+        for (int64_t c = r->spare; c < r->spare + GUARD; c++)
+            if (get(m, t, m.cols + c) != (double)rounded(SENTINEL, m.dtype))
+                fail_msg("%s: written behind", name);
+    }
+}
+
+static void check_part(const struct run *r, int part, int64_t out_first, int64_t rank_first, double *y,
+                       double *dx)
+{
+    const struct shape *s = &r->s;
+    int64_t rank = s->rank[part];
+    double *u = reference_u(r, part), *g = reference_g(r, part, out_first);
+    struct error u_error = {0, 0}, g_error = {0, 0}, da_error = {0, 0}, db_error = {0, 0};
+    for (int64_t t = 0; t < s->rows; t++)
+        for (int64_t i = 0; i < rank; i++) {
+            error_add(&u_error, get(r->x, t, s->in + rank_first + i), u[t * rank + i]);
+            error_add(&g_error, get(r->dy, t, r->out + rank_first + i), g[t * rank + i]);
+        }
+    error_check(&u_error, s, "u");
+    error_check(&g_error, s, "g");
+    float *da_before = floats(rank * s->in, 30 + (uint64_t)part, 0.1f);
+    float *db_before = floats(rank * s->out[part], 40 + (uint64_t)part, 0.1f);
+    for (int64_t i = 0; i < rank; i++)
+        for (int64_t c = 0; c < s->in; c++) {
+            double sum = (double)da_before[i * s->in + c];
+            for (int64_t t = 0; t < s->rows; t++) {
+                double both = g[t * rank + i] * keep(r, part, t, c);
+                sum += both * get(r->x, t, c);
+                dx[t * s->in + c] += both * (double)rounded(r->a[part][i * s->in + c], s->dtype);
+            }
+            error_add(&da_error, (double)r->da[part][i * s->in + c], sum);
+        }
+    for (int64_t o = 0; o < s->out[part]; o++)
+        for (int64_t i = 0; i < rank; i++) {
+            double sum = (double)db_before[o * rank + i];
+            double sb = (double)rounded(scale * r->b[part][o * rank + i], s->dtype);
+            for (int64_t t = 0; t < s->rows; t++) {
+                sum += (double)scale * get(r->dy, t, out_first + o) * u[t * rank + i];
+                y[t * r->out + out_first + o] += u[t * rank + i] * sb;
+            }
+            error_add(&db_error, (double)r->db[part][o * rank + i], sum);
+        }
+    error_check(&da_error, s, "dA");
+    error_check(&db_error, s, "dB");
+    free(u);
+    free(g);
+    free(da_before);
+    free(db_before);
+}
+
+static void run_check(const struct run *r)
+{
+    const struct shape *s = &r->s;
+    double *y = calloc((size_t)(s->rows * r->out), sizeof *y),
+           *dx = calloc((size_t)(s->rows * s->in), sizeof *dx);
+    for (int64_t t = 0; t < s->rows; t++)
+        for (int64_t o = 0; o < r->out; o++) {
+            double sum = s->bias ? (double)r->bias[o] : 0, back = get(r->dy, t, o);
+            for (int64_t c = 0; c < s->in; c++) {
+                double w = get(r->w, o, c);
+                sum += get(r->x, t, c) * w;
+                dx[t * s->in + c] += back * w;
+            }
+            y[t * r->out + o] = sum;
+        }
+    int64_t out_first = 0, rank_first = 0;
+    for (int i = 0; i < s->parts; i++) {
+        if (s->rank[i] && s->adapter) check_part(r, i, out_first, rank_first, y, dx);
+        out_first += s->out[i];
+        rank_first += s->rank[i];
+    }
+    struct error y_error = {0, 0}, dx_error = {0, 0};
+    for (int64_t t = 0; t < s->rows; t++) {
+        for (int64_t o = 0; o < r->out; o++) error_add(&y_error, get(r->y, t, o), y[t * r->out + o]);
+        for (int64_t c = 0; c < s->in; c++) error_add(&dx_error, get(r->dx, t, c), dx[t * s->in + c]);
+        for (int64_t j = 0; j < GUARD; j++) {
+            if (get(r->y, t, r->out + j) != (double)rounded(SENTINEL, s->y_dtype))
+                fail_msg("written behind y");
+            if (get(r->dx, t, s->in + j) != (double)rounded(SENTINEL, s->dtype))
+                fail_msg("written behind dx");
+        }
+    }
+    error_check(&y_error, s, "y");
+    check_spare(r, r->x, "u");
+    if (s->adapter) {
+        if (s->needs_dx) error_check(&dx_error, s, "dx");
+        check_spare(r, r->dy, "g");
+    }
+    free(y);
+    free(dx);
+}
+
+static const struct shape shapes[] = {
+    {.rows = 1, .in = 8, .out = {8}, .rank = {1}, .parts = 1, .adapter = true, .needs_dx = true},
+    {.rows = 1,
+     .in = 96,
+     .out = {160},
+     .rank = {8},
+     .parts = 1,
+     .adapter = true,
+     .needs_dx = true,
+     .bias = true},
+    {.rows = 37, .in = 88, .out = {56}, .rank = {16}, .parts = 1, .adapter = true, .needs_dx = true},
+    {.rows = 61,
+     .in = 72,
+     .out = {40, 24, 8},
+     .rank = {8, 0, 3},
+     .parts = 3,
+     .adapter = true,
+     .needs_dx = true,
+     .bias = true},
+    {.rows = 61,
+     .in = 72,
+     .out = {40, 24, 8},
+     .rank = {8, 0, 3},
+     .parts = 3,
+     .adapter = false,
+     .needs_dx = true},
+    {.rows = 45,
+     .in = 72,
+     .out = {33, 31, 64},
+     .rank = {16, 16, 16},
+     .parts = 3,
+     .adapter = true,
+     .needs_dx = true,
+     .p = 0.25f},
+    {.rows = 29, .in = 40, .out = {48}, .rank = {5}, .parts = 1, .adapter = true, .needs_dx = false},
+    {.rows = 29,
+     .in = 40,
+     .out = {48, 48},
+     .rank = {4, 4},
+     .parts = 2,
+     .adapter = true,
+     .needs_dx = false,
+     .p = 0.1f},
+    {.rows = 33, .in = 104, .out = {120}, .rank = {0}, .parts = 1, .adapter = true, .needs_dx = true},
+    {.rows = 300, .in = 2120, .out = {72}, .rank = {20}, .parts = 1, .adapter = true, .needs_dx = true},
+    {.rows = 530,
+     .in = 64,
+     .out = {296},
+     .rank = {9},
+     .parts = 1,
+     .adapter = true,
+     .needs_dx = true,
+     .p = 0.5f},
+};
+
+static void every_shape(enum dtype dtype, const char *name)
+{
+    const struct gemm_kernel *kernel = gemm_kernel_named(dtype, name);
+    if (!kernel) {
+        print_message("%s is not for this processor\n", name);
+        return;
+    }
+    gemm_kernel_force(dtype, kernel);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int wide = 0; wide < (dtype == DTYPE_F32 ? 1 : 2); wide++) {
+            struct run r;
+            struct shape s = shapes[i];
+            s.dtype = dtype;
+            s.y_dtype = wide ? DTYPE_F32 : dtype;
+            s.threads = 1 + (int)(i % 2);
+            run_open(&r, s);
+            run_go(&r);
+            run_check(&r);
+            run_close(&r);
+        }
+    gemm_kernel_force(dtype, NULL);
+}
+
+static void f32_follows_the_formulas(void **state)
+{
+    (void)state;
+    every_shape(DTYPE_F32, "openblas");
+    every_shape(DTYPE_F32, "avx512");
+    every_shape(DTYPE_F32, "avx2");
+    every_shape(DTYPE_F32, "generic");
+}
+
+static void bf16_follows_the_formulas(void **state)
+{
+    (void)state;
+    every_shape(DTYPE_BF16, "amx");
+    every_shape(DTYPE_BF16, "avx512_bf16");
+    every_shape(DTYPE_BF16, "avx512");
+    every_shape(DTYPE_BF16, "avx2");
+    every_shape(DTYPE_BF16, "generic");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(f32_follows_the_formulas),
+        cmocka_unit_test(bf16_follows_the_formulas),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
