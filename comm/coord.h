@@ -26,15 +26,22 @@ struct coord_options {
     const char *job_id; /* SLURM_JOB_ID or NULL */
     int restart_count;  /* SLURM_RESTART_COUNT or 0 */
     bool takeover;      /* take over from a live owner (fencing it) */
+    int heartbeat_ms;   /* 0: 5000; a heartbeat is stale after twelve of these */
 };
 
-/* Claims output_dir: LORAD_CANNOT_CREATE when another live run owns it (names its host, pid, since when)
- * unless it is an earlier start of the same job (same job_id, lower restart_count), its heartbeat is older
- * than 60 s and the lock is free, or takeover is set. Then claims epoch = max(existing epochs, at_least) + 1.
- * Owns: *out. */
+/*
+ * Claims output_dir. LORAD_CANNOT_CREATE when another live run owns it (names its host, process, since when),
+ * or when the folder is not writable. An owner counts as live when it holds the lock, or when it ran on
+ * another host, did not leave, and its heartbeat is fresh; the lock alone decides about owners on this host,
+ * so a run that was killed can be started again at once. A stale heartbeat of another host is watched for two
+ * periods first, since clocks of hosts differ (blocks about 11 s). A live owner is fenced, not refused, when
+ * it is an earlier start of the same job (same job_id, lower restart_count) or takeover is set. Then claims
+ * epoch = max(existing epochs, at_least) + 1, durably, and starts the heartbeat. Owns: *out.
+ */
 enum status coord_join(struct coord **out, const struct coord_options *options,
                        int64_t at_least) LORAD_WARN_UNUSED;
-void coord_leave(struct coord *coord); /* releases the lock, stops the heartbeat; NULL ok */
+void coord_leave(
+    struct coord *coord); /* stops the heartbeat, marks the end in it, releases the lock; NULL ok */
 
 int64_t coord_epoch(const struct coord *coord);
 
@@ -47,7 +54,7 @@ enum status coord_is_fenced(bool *out, const char *output_dir, int64_t step, int
 /* LORAD_FENCED when a later epoch than ours exists: this run must end with exit 76 and commit nothing. */
 enum status coord_check_owner(struct coord *coord) LORAD_WARN_UNUSED;
 
-/* Publishes progress; never fails the run (returns nothing) and never blocks for long. */
+/* Notes progress for the next heartbeat; does not touch the disk. */
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase);
 
 #endif
