@@ -62,7 +62,7 @@ static void rule_data(struct config *config)
 static void rule_batch(struct config *config)
 {
     struct run_options *run = &config->values.run;
-    if (run->global_batch_size > 0 && given(config, "gradient_accumulation_steps"))
+    if (run->global_batch_size > 0 && run->gradient_accumulation_steps > 1)
         contradiction(config, "gradient_accumulation_steps",
                       "cannot be used together with global_batch_size, which decides it: remove one of them");
     if (run->global_batch_size > 0 && run->global_batch_size < run->per_device_train_batch_size)

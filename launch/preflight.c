@@ -1,0 +1,216 @@
+/*
+ * preflight.c: `lorad check`: everything a run needs, looked at without running it: configuration, model
+ * headers and memory plan, tokenizer and template, every row of the data, the output folder, and two rows as
+ * they are trained.
+ *
+ * Invariants:
+ * (1) A problem never hides another one that can be found without it: each part runs when its own inputs are
+ * there. (2) The report goes to standard output, problems to standard error at the end; the exit code is the
+ * first one's. (3) What it prepares is what a run finds in the cache later.
+ */
+#include "launch/verbs.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "dataloader/chat_template.h"
+#include "dataloader/dataloader.h"
+#include "dataloader/tokenizer.h"
+
+enum { SHOWN_ROWS = 2, SHOWN_PLACES = 3, SHOWN_TOKENS = 400 };
+
+struct preflight {
+    const struct run_options *run;
+    struct tokenizer *tokenizer; /* NULL: could not be opened */
+    struct chat_template *chat;  /* NULL: likewise */
+    bool colour;                 /* standard output is a terminal */
+    struct strbuf problems;      /* one a line */
+    int n_problems;
+    enum status first;
+};
+
+/* Keeps the recorded message when `status` is a failure; true when it is LORAD_OK. */
+static bool check(struct preflight *p, enum status status)
+{
+    if (status == LORAD_OK) return true;
+    strbuf_printf(&p->problems, "%s\n", status_message());
+    p->n_problems++;
+    if (p->first == LORAD_OK) p->first = status;
+    return false;
+}
+
+static void check_config(struct preflight *p, struct config *config)
+{
+    config_check_paths(config);
+    size_t n = config_problem_count(config);
+    for (size_t i = 0; i < n; i++) strbuf_printf(&p->problems, "%s\n", config_problem(config, i));
+    p->n_problems += (int)n;
+    p->first = config_status(config);
+    if (config_noted(config)[0]) printf("These keys change nothing here: %s\n\n", config_noted(config));
+}
+
+static void check_model(struct preflight *p, int ranks)
+{
+    struct strbuf plan = STRBUF_EMPTY;
+    if (check(p, run_plan(&plan, p->run, ranks))) printf("%s\n", strbuf_text(&plan));
+    strbuf_free(&plan);
+    if (!check(p, tokenizer_open(&p->tokenizer, p->run->model_dir))) return;
+    check(p, chat_template_open(&p->chat, p->tokenizer, p->run->template_name));
+}
+
+/* true when output_dir can be written to. */
+static bool check_output(struct preflight *p)
+{
+    const char *dir = p->run->output_dir;
+    if (!check(p, file_make_dirs(dir))) return false;
+    if (access(dir, W_OK | X_OK) == 0) return true;
+    return check(p, FAIL(LORAD_CANNOT_CREATE, "output_dir: %s is not writable", dir));
+}
+
+/* ---- data ---- */
+
+static const char *source_name(const struct dataset_source *source)
+{
+    return source->name ? source->name : source->path;
+}
+
+static void print_report(const struct prepare_report *report, const struct dataset_source *sources,
+                         const char *what)
+{
+    printf("%s: %lld rows read, %lld kept, %lld dropped; %lld tokens, %lld supervised (%.1f %%), longest row "
+           "%d\n",
+           what, (long long)report->rows_read, (long long)report->rows_kept, (long long)report->rows_dropped,
+           (long long)report->tokens, (long long)report->supervised_tokens,
+           report->tokens ? 100.0 * (double)report->supervised_tokens / (double)report->tokens : 0.0,
+           report->longest_row);
+    for (int problem = 0; problem < ROW_PROBLEMS; problem++) {
+        int64_t count = report->problem_count[problem];
+        if (count == 0) continue;
+        printf("  %lld x %s:", (long long)count, row_problem_name((enum row_problem)problem));
+        for (int i = 0; i < SHOWN_PLACES && i < count; i++) {
+            struct row_place place = report->place[problem][i];
+            printf(" %s:%lld", source_name(&sources[place.source]), (long long)place.line);
+        }
+        printf("%s\n", count > SHOWN_PLACES ? " ..." : "");
+    }
+    if (report->problems_path[0]) printf("  all of them: %s\n", report->problems_path);
+}
+
+/* One row, its supervised parts green, or in [[ ]] where there is no colour. */
+static enum status print_row(const struct preflight *p, const struct dataset *dataset, int64_t index)
+{
+    struct dataset_row row = dataset_row(dataset, index);
+    struct strbuf text = STRBUF_EMPTY;
+    const char *on = p->colour ? "\033[32m" : "[[", *off = p->colour ? "\033[0m" : "]]";
+    int shown = row.n_tokens < SHOWN_TOKENS ? row.n_tokens : SHOWN_TOKENS;
+    enum status status = LORAD_OK;
+    for (int i = 0; i < shown && status == LORAD_OK;) {
+        int end = i + 1; /* decoded in runs: one character may be several tokens */
+        while (end < shown && row.supervised[end] == row.supervised[i]) end++;
+        if (row.supervised[i]) strbuf_puts(&text, on);
+        status = tokenizer_decode(p->tokenizer, row.tokens + i, (size_t)(end - i), false, &text);
+        if (row.supervised[i]) strbuf_puts(&text, off);
+        i = end;
+    }
+    if (status == LORAD_OK)
+        printf("\n--- %s:%lld, %d tokens, %d supervised%s\n%s%s\n", dataset_source_name(dataset, row.source),
+               (long long)row.line, row.n_tokens, row.n_supervised, p->colour ? " (green)" : " ([[...]])",
+               strbuf_text(&text), shown < row.n_tokens ? " ..." : "");
+    strbuf_free(&text);
+    return status;
+}
+
+static enum status print_rows(const struct preflight *p, const char *shard_dir)
+{
+    struct dataset *dataset = NULL;
+    TRY(dataset_open(&dataset, shard_dir));
+    enum status status = LORAD_OK;
+    for (int64_t i = 0; i < SHOWN_ROWS && i < dataset_rows(dataset) && status == LORAD_OK; i++)
+        status = print_row(p, dataset, i);
+    dataset_close(dataset);
+    return status;
+}
+
+static void check_data(struct preflight *p, bool held_out)
+{
+    const struct run_options *run = p->run;
+    bool own_files = held_out && run->n_eval_sources > 0;
+    struct prepare_options options = {
+        .sources = own_files ? run->eval_sources : run->train_sources,
+        .n_sources = own_files ? run->n_eval_sources : run->n_train_sources,
+        .tokenizer = p->tokenizer,
+        .chat = p->chat,
+        .chat_options = run->chat,
+        .cutoff_len = run->cutoff_len,
+        .excess = run->excess,
+        .overwrite_cache = run->overwrite_cache,
+        .val_size = own_files ? 0 : run->val_size,
+        .split_seed = run->data_seed,
+        .want_eval_part = held_out && !own_files,
+    };
+    char *cache = NULL, *shard_dir = NULL;
+    if (!run->cache_dir) {
+        cache = file_join(run->output_dir, "cache");
+        if (!cache) {
+            check(p, LORAD_NOMEM);
+            return;
+        }
+    }
+    options.cache_dir = cache ? cache : run->cache_dir;
+    struct prepare_report *report = calloc(1, sizeof *report);
+    enum status status =
+        report ? dataset_prepare(&shard_dir, &options, report) : FAIL(LORAD_NOMEM, "out of memory");
+    if (status != LORAD_OK) status_context(status, held_out ? "held-out rows" : "training rows");
+    if (check(p, status)) {
+        print_report(report, options.sources, held_out ? "Held-out rows" : "Training rows");
+        if (!held_out) check(p, print_rows(p, shard_dir));
+        printf("\n");
+    }
+    free(report);
+    free(shard_dir);
+    free(cache);
+}
+
+static void print_problems(const struct preflight *p)
+{
+    fflush(stdout);
+    const char *at = strbuf_text(&p->problems);
+    while (*at) {
+        int n = (int)strcspn(at, "\n");
+        log_error("%.*s", n, at);
+        at += n + (at[n] == '\n');
+    }
+}
+
+enum status verb_check(const struct command *command)
+{
+    struct config *config = NULL;
+    TRY(config_load(&config, command->config_path, command->sets, command->n_sets));
+    struct preflight p = {
+        .run = config_run(config), .colour = isatty(STDOUT_FILENO), .problems = STRBUF_EMPTY};
+    const struct run_options *run = p.run;
+    check_config(&p, config);
+    int ranks = command->plan_ranks ? command->plan_ranks : run->tensor_parallel_size;
+    if (run->model_dir && file_is_dir(run->model_dir)) check_model(&p, ranks);
+    bool writable = run->output_dir && check_output(&p);
+    if (writable && p.chat) {
+        if (run->n_train_sources > 0) check_data(&p, false);
+        if (run->n_eval_sources > 0 || run->val_size > 0) check_data(&p, true);
+    }
+    chat_template_close(p.chat);
+    tokenizer_close(p.tokenizer);
+    print_problems(&p);
+    enum status status = strbuf_status(&p.problems);
+    if (status == LORAD_OK && p.n_problems > 0)
+        status = FAIL(p.first, "%s: %d problem%s, listed above", command->config_path, p.n_problems,
+                      p.n_problems > 1 ? "s" : "");
+    else if (status == LORAD_OK)
+        printf("No problems found.\n");
+    strbuf_free(&p.problems);
+    config_destroy(config);
+    return status;
+}
