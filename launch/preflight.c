@@ -73,13 +73,7 @@ static bool check_output(struct preflight *p)
 
 /* ---- data ---- */
 
-static const char *source_name(const struct dataset_source *source)
-{
-    return source->name ? source->name : source->path;
-}
-
-static void print_report(const struct prepare_report *report, const struct dataset_source *sources,
-                         const char *what)
+static void print_report(const struct prepare_report *report, const char *what)
 {
     printf("%s: %lld rows read, %lld kept, %lld dropped; %lld tokens, %lld supervised (%.1f %%), longest row "
            "%d\n",
@@ -93,7 +87,7 @@ static void print_report(const struct prepare_report *report, const struct datas
         printf("  %lld x %s:", (long long)count, row_problem_name((enum row_problem)problem));
         for (int i = 0; i < SHOWN_PLACES && i < count; i++) {
             struct row_place place = report->place[problem][i];
-            printf(" %s:%lld", source_name(&sources[place.source]), (long long)place.line);
+            printf(" %s:%lld", place.file, (long long)place.line);
         }
         printf("%s\n", count > SHOWN_PLACES ? " ..." : "");
     }
@@ -166,7 +160,7 @@ static void check_data(struct preflight *p, bool held_out)
         report ? dataset_prepare(&shard_dir, &options, report) : FAIL(LORAD_NOMEM, "out of memory");
     if (status != LORAD_OK) status_context(status, held_out ? "held-out rows" : "training rows");
     if (check(p, status)) {
-        print_report(report, options.sources, held_out ? "Held-out rows" : "Training rows");
+        print_report(report, held_out ? "Held-out rows" : "Training rows");
         if (!held_out) check(p, print_rows(p, shard_dir));
         printf("\n");
     }
