@@ -1,0 +1,203 @@
+#include "support/test.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/random.h"
+#include "dataloader/dataloader.h"
+#include "dataloader/shard_file.h"
+#include "support/synthetic_rows.h"
+
+static void rows_read_back(void **state)
+{
+    (void)state;
+    enum { ROWS = 1000 };
+    int32_t *lengths = synthetic_lengths(ROWS, 2, 300, 1);
+    struct hash128 first = {0, 0};
+    /* One shard, some, and one a row. */
+    const int64_t shard_bytes[] = {1 << 30, 10000, 1};
+    for (int k = 0; k < 3; k++) {
+        struct dataset *dataset = synthetic_dataset(lengths, ROWS, shard_bytes[k], NULL);
+        assert_int_equal(dataset_rows(dataset), ROWS);
+        assert_int_equal(dataset_vocab_size(dataset), SYNTHETIC_VOCAB);
+        assert_int_equal(dataset_sources(dataset), 2);
+        assert_string_equal(dataset_source_name(dataset, 1), "odd.jsonl");
+        for (int64_t i = 0; i < ROWS; i++) {
+            struct dataset_row row = dataset_row(dataset, i);
+            int32_t targets = 0;
+            assert_ok(dataset_row_check(dataset, i));
+            assert_int_equal(row.n_tokens, lengths[i]);
+            assert_int_equal(row.source, i % 2);
+            assert_int_equal(row.line, i + 1);
+            for (int32_t t = 0; t < row.n_tokens; t++) {
+                assert_int_equal(row.tokens[t], synthetic_token(i, t));
+                assert_int_equal(row.supervised[t], synthetic_supervised(i, t, lengths[i]));
+                targets += t > 0 && row.supervised[t];
+            }
+            assert_int_equal(row.n_supervised, targets);
+        }
+        struct hash128 fingerprint = dataset_fingerprint(dataset);
+        if (k == 0) first = fingerprint;
+        dataset_close(dataset);
+        dataset = synthetic_dataset(lengths, ROWS, shard_bytes[k], NULL); /* elsewhere: the same contents */
+        assert_true(hash128_equal(fingerprint, dataset_fingerprint(dataset)));
+        dataset_close(dataset);
+    }
+    lengths[500]++;
+    struct dataset *other = synthetic_dataset(lengths, ROWS, shard_bytes[0], NULL);
+    assert_false(hash128_equal(first, dataset_fingerprint(other)));
+    dataset_close(other);
+    free(lengths);
+}
+
+static void empty_folders_and_missing_files_are_refused(void **state)
+{
+    (void)state;
+    struct dataset *dataset;
+    assert_fails(dataset_open(&dataset, "/nowhere"), LORAD_NOT_FOUND, "/nowhere/dataset.json");
+    char folder[512], path[600];
+    const int32_t lengths[] = {5, 6};
+    dataset_close(synthetic_dataset(lengths, 2, 1, folder));
+    snprintf(path, sizeof path, "%s/tokens-00001.bin", folder);
+    assert_int_equal(unlink(path), 0);
+    assert_fails(dataset_open(&dataset, folder), LORAD_DATA, "tokens-00001.bin");
+}
+
+/* A shard in memory, aligned. */
+static void *read_shard(size_t *length)
+{
+    char folder[512], path[600];
+    int32_t *lengths = synthetic_lengths(40, 2, 60, 3);
+    dataset_close(synthetic_dataset(lengths, 40, 1 << 30, folder));
+    free(lengths);
+    snprintf(path, sizeof path, "%s/tokens-00000.bin", folder);
+    char *bytes;
+    assert_ok(file_read(&bytes, length, path, 1 << 20));
+    return bytes;
+}
+
+static enum status read_all(const void *bytes, size_t length)
+{
+    struct shard_view view;
+    TRY(shard_view_bytes(&view, bytes, length, "x.bin"));
+    for (int64_t i = 0; i < view.n_rows; i++) TRY(shard_row_check(&view, i, "x.bin"));
+    return LORAD_OK;
+}
+
+static void every_cut_and_every_flipped_bit_is_found(void **state)
+{
+    (void)state;
+    size_t length;
+    uint8_t *bytes = read_shard(&length);
+    assert_ok(read_all(bytes, length));
+    for (size_t cut = 0; cut < length; cut += 1 + cut / 64)
+        assert_fails(read_all(bytes, cut), LORAD_DATA, "x.bin");
+    /* Padding between sections is not covered by a hash and not read. */
+    const struct shard_header *header = (const void *)bytes;
+    int padding = 0;
+    for (size_t i = 0; i < length; i++) {
+        bool covered = i < SHARD_HEADER_BYTES;
+        for (int k = 0; k < SHARD_SECTIONS; k++)
+            covered |=
+                i >= header->section[k].offset && i < header->section[k].offset + header->section[k].bytes;
+        padding += !covered;
+        bytes[i] ^= (uint8_t)(1u << (i % 8));
+        enum status status = read_all(bytes, length);
+        bytes[i] ^= (uint8_t)(1u << (i % 8));
+        assert_int_equal(status, covered ? LORAD_DATA : LORAD_OK);
+    }
+    assert_true(padding < 2 * SHARD_ALIGN);
+    free(bytes);
+}
+
+/* Recomputes the hashes, so that only the other checks are left to find what is wrong. */
+static void seal(uint8_t *bytes)
+{
+    struct shard_header *header = (void *)bytes;
+    struct shard_section_entry *rows = &header->section[SHARD_ROWS];
+    struct hash128 hash = hash128(bytes + rows->offset, rows->bytes);
+    rows->hash_high = hash.high;
+    rows->hash_low = hash.low;
+    hash = hash128(header, SHARD_HEADER_BYTES - 16);
+    header->hash_high = hash.high;
+    header->hash_low = hash.low;
+}
+
+static void lies_with_right_hashes_are_found(void **state)
+{
+    (void)state;
+    size_t length;
+    uint8_t *bytes = read_shard(&length), *copy = malloc(length);
+    struct shard_header *header = (void *)copy;
+    struct shard_row *rows;
+#define WITH(change, words)                                                                                  \
+    do {                                                                                                     \
+        memcpy(copy, bytes, length);                                                                         \
+        rows = (void *)(copy + header->section[SHARD_ROWS].offset);                                          \
+        change;                                                                                              \
+        if (header->section[SHARD_ROWS].offset < length) seal(copy);                                         \
+        assert_fails(read_all(copy, length), LORAD_DATA, words);                                             \
+    } while (0)
+    WITH(rows[3].first_token = 1u << 30, "row 3");
+    WITH(rows[3].n_tokens = INT32_MAX, "behind the last token");
+    WITH(rows[3].n_tokens = -1, "row 3");
+    WITH(rows[3].n_supervised = rows[3].n_tokens, "row 3");
+    WITH(rows[3].n_supervised += rows[3].n_supervised > 1 ? -1 : 1, "row 3");
+    WITH(rows[3].line = 0, "row 3");
+    WITH(rows[39].n_tokens--, NULL);
+    WITH(header->vocab_size = 5, "of a vocabulary of 5");
+    WITH(header->vocab_size = 0, "vocabulary");
+    WITH(header->version = 2, NULL);
+#undef WITH
+    memcpy(copy, bytes, length);
+    header->n_tokens = UINT64_MAX / 2;
+    struct hash128 hash = hash128(header, SHARD_HEADER_BYTES - 16);
+    header->hash_high = hash.high, header->hash_low = hash.low;
+    assert_fails(read_all(copy, length), LORAD_DATA, "shorter than its header says");
+    memcpy(copy, bytes, length);
+    header->section[SHARD_TOKENS].offset = 1u << 31;
+    hash = hash128(header, SHARD_HEADER_BYTES - 16);
+    header->hash_high = hash.high, header->hash_low = hash.low;
+    assert_fails(read_all(copy, length), LORAD_DATA, "section tokens");
+    free(bytes);
+    free(copy);
+}
+
+static void a_writer_says_where_it_cannot_write(void **state)
+{
+    (void)state;
+    struct shard_writer *writer;
+    const int32_t tokens[] = {1, 2};
+    const uint8_t supervised[] = {0, 1};
+    assert_ok(shard_writer_create(&writer, "/nowhere/at/all", 10, 1));
+    assert_fails(shard_writer_add(writer, tokens, supervised, 2, 0, 1), LORAD_CANNOT_CREATE,
+                 "/nowhere/at/all/tokens-00000.bin");
+    shard_writer_destroy(writer);
+    /* A file that may not grow stands for a full disk. */
+    char path[600];
+    snprintf(path, sizeof path, "%s/full", test_tmpdir());
+    assert_ok(file_make_dirs(path));
+    struct rlimit limit, small = {.rlim_cur = 300};
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small.rlim_max = limit.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    assert_ok(shard_writer_create(&writer, path, 10, 1));
+    enum status status = shard_writer_add(writer, tokens, supervised, 2, 0, 1);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    assert_int_equal(status, LORAD_IO);
+    assert_non_null(strstr(status_message(), "cannot write"));
+    shard_writer_destroy(writer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_read_back),
+                                       cmocka_unit_test(empty_folders_and_missing_files_are_refused),
+                                       cmocka_unit_test(every_cut_and_every_flipped_bit_is_found),
+                                       cmocka_unit_test(lies_with_right_hashes_are_found),
+                                       cmocka_unit_test(a_writer_says_where_it_cannot_write)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
