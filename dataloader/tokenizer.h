@@ -31,14 +31,18 @@ const char *tokenizer_chat_template(const struct tokenizer *tokenizer);
 /* Hash of every file that decides token numbers. */
 struct hash128 tokenizer_hash(const struct tokenizer *tokenizer);
 
+/* Start with {0} (set want_spans where wanted); set length to 0 to reuse it: then nothing is allocated once it has grown.
+ * One list belongs to one thread at a time. */
 struct token_list {
     int32_t *ids;
     /* Byte range [start[i], end[i]) of the input that token i came from; filled when want_spans. */
     uint32_t *start, *end;
     size_t length, capacity;
     bool want_spans;
+    size_t start_capacity, end_capacity;  /* private */
+    struct token_scratch *scratch;        /* private: working memory and word cache, kept from call to call */
 };
-void token_list_free(struct token_list *list); /* empties it */
+void token_list_free(struct token_list *list); /* empties it; want_spans stays */
 
 struct encode_options {
     bool add_special_tokens; /* what the post-processor adds: BOS/EOS */

@@ -1,0 +1,44 @@
+/*
+ * normalize.h: the `normalizer` of tokenizer.json: a list of rewriting steps (inside the dataloader folder
+ * only). Implemented: NFC, Prepend, Replace of a plain string, Sequence of those.
+ */
+#ifndef LORAD_DATALOADER_NORMALIZE_H
+#define LORAD_DATALOADER_NORMALIZE_H
+
+#include "base/json.h"
+#include "dataloader/textbuf.h"
+
+enum normalize_kind { NORMALIZE_NFC, NORMALIZE_PREPEND, NORMALIZE_REPLACE };
+
+enum { NORMALIZE_STEPS = 8 };
+
+struct normalizer {
+    struct normalize_step {
+        enum normalize_kind kind;
+        char *pattern, *content; /* owned */
+        size_t pattern_length, content_length;
+    } step[NORMALIZE_STEPS];
+    int n_steps;
+};
+
+/* value: the JSON of `normalizer` (NULL or null: no steps). LORAD_DATA names what is not supported. */
+enum status normalizer_read(struct normalizer *out, const struct json *value,
+                            const char *where) LORAD_WARN_UNUSED;
+enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind, const char *pattern,
+                           const char *content) LORAD_WARN_UNUSED;
+void normalizer_free(struct normalizer *normalizer);
+
+/* Rewrites buffer[*current] (a or b of a pair) step by step; *current is the one that holds the result. */
+enum status normalizer_run(const struct normalizer *normalizer, struct textbuf buffer[2],
+                           int *current) LORAD_WARN_UNUSED;
+
+/* Appends `in` to `out` with every `pattern` replaced. */
+enum status textbuf_replace(struct textbuf *out, const struct textbuf *in, const char *pattern,
+                            size_t pattern_length, const char *content,
+                            size_t content_length) LORAD_WARN_UNUSED;
+
+/* Appends `in` to `out`, keeping where it came from. */
+enum status textbuf_append(struct textbuf *out, const struct textbuf *in, size_t begin,
+                           size_t end) LORAD_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,260 @@
+/*
+ * tokenizer.c: encoding and decoding with the parts that tokenizer_json.c read.
+ *
+ * Encoding goes as in Hugging Face: added tokens are cut out of the text; what lies between is normalised;
+ * added tokens that match normalised text are cut out of that; the rest is cut into words, and each word is
+ * merged.
+ */
+#include "dataloader/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/utf8.h"
+#include "dataloader/tokenizer_parts.h"
+
+enum { TEXT_MAX = 1 << 30 }; /* bytes; spans are 32 bits */
+
+struct token_scratch {
+    struct bpe_scratch *bpe;
+    struct word_list words, spare;
+    struct textbuf text[2]; /* normalising, to and fro */
+    struct textbuf stretch, rewritten;
+};
+
+enum status tokenizer_open(struct tokenizer **out, const char *model_dir)
+{
+    struct tokenizer *tokenizer = memory_new(1, sizeof *tokenizer);
+    if (!tokenizer) return LORAD_NOMEM;
+    enum status status = tokenizer_read(tokenizer, model_dir);
+    if (status != LORAD_OK) {
+        tokenizer_close(tokenizer);
+        return status;
+    }
+    *out = tokenizer;
+    return LORAD_OK;
+}
+
+void tokenizer_close(struct tokenizer *tokenizer)
+{
+    if (!tokenizer) return;
+    normalizer_free(&tokenizer->normalizer);
+    added_tokens_free(&tokenizer->added);
+    bpe_free(&tokenizer->bpe);
+    decoder_free(&tokenizer->decoder);
+    free(tokenizer->added_of);
+    free(tokenizer->chat_template);
+    free(tokenizer);
+}
+
+int32_t tokenizer_size(const struct tokenizer *tokenizer)
+{
+    return tokenizer->size;
+}
+
+int32_t tokenizer_token(const struct tokenizer *tokenizer, const char *text)
+{
+    const struct added_token *added = added_tokens_find(&tokenizer->added, text, strlen(text));
+    return added ? added->number : vocab_find(&tokenizer->bpe.vocab, text, strlen(text));
+}
+
+int32_t tokenizer_bos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->bos;
+}
+
+int32_t tokenizer_eos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->eos;
+}
+
+const char *tokenizer_chat_template(const struct tokenizer *tokenizer)
+{
+    return tokenizer->chat_template;
+}
+
+struct hash128 tokenizer_hash(const struct tokenizer *tokenizer)
+{
+    return tokenizer->hash;
+}
+
+/* ---- token lists ---- */
+
+static void scratch_destroy(struct token_scratch *scratch)
+{
+    if (!scratch) return;
+    bpe_scratch_destroy(scratch->bpe);
+    free(scratch->words.range);
+    free(scratch->spare.range);
+    for (int i = 0; i < 2; i++) textbuf_free(&scratch->text[i]);
+    textbuf_free(&scratch->stretch);
+    textbuf_free(&scratch->rewritten);
+    free(scratch);
+}
+
+void token_list_free(struct token_list *list)
+{
+    free(list->ids);
+    free(list->start);
+    free(list->end);
+    scratch_destroy(list->scratch);
+    *list = (struct token_list){.want_spans = list->want_spans};
+}
+
+static enum status need_scratch(struct token_list *list)
+{
+    if (list->scratch) return LORAD_OK;
+    struct token_scratch *scratch = memory_new(1, sizeof *scratch);
+    if (!scratch) return LORAD_NOMEM;
+    enum status status = bpe_scratch_create(&scratch->bpe);
+    if (status != LORAD_OK) {
+        free(scratch);
+        return status;
+    }
+    list->scratch = scratch;
+    return LORAD_OK;
+}
+
+static enum status add_token(struct token_list *out, int32_t number, size_t start, size_t end)
+{
+    size_t need = out->length + 1;
+    TRY(memory_grow((void **)&out->ids, &out->capacity, need, sizeof *out->ids));
+    if (out->want_spans) {
+        TRY(memory_grow((void **)&out->start, &out->start_capacity, need, sizeof *out->start));
+        TRY(memory_grow((void **)&out->end, &out->end_capacity, need, sizeof *out->end));
+        out->start[out->length] = (uint32_t)start;
+        out->end[out->length] = (uint32_t)end;
+    }
+    out->ids[out->length++] = number;
+    return LORAD_OK;
+}
+
+/* ---- encoding ---- */
+
+static enum status encode_words(const struct tokenizer *tokenizer, const char *text, size_t length,
+                                uint32_t base, struct token_list *out)
+{
+    struct token_scratch *scratch = out->scratch;
+    TRY(pretokenizer_cut(&tokenizer->pretokenizer, text, length, &scratch->words, &scratch->spare));
+    for (size_t i = 0; i < scratch->words.length; i++) {
+        struct word_range word = scratch->words.range[i];
+        TRY(bpe_encode(&tokenizer->bpe, scratch->bpe, text + word.begin, word.end - word.begin,
+                       base + word.begin, out));
+    }
+    return LORAD_OK;
+}
+
+/* Encodes rewritten text and takes the spans back to the input. */
+static enum status encode_mapped(const struct tokenizer *tokenizer, const struct textbuf *text, bool at_start,
+                                 struct token_list *out)
+{
+    const struct textbuf *final = text;
+    if (pretokenizer_rewrites(&tokenizer->pretokenizer)) {
+        struct textbuf *rewritten = &out->scratch->rewritten;
+        rewritten->length = 0;
+        rewritten->want_map = text->want_map;
+        TRY(pretokenizer_rewrite(&tokenizer->pretokenizer, rewritten, text, at_start));
+        final = rewritten;
+    }
+    size_t old = out->length;
+    TRY(encode_words(tokenizer, final->data, final->length, 0, out));
+    for (size_t i = old; out->want_spans && i < out->length; i++) {
+        uint32_t begin = out->start[i], end = out->end[i];
+        out->start[i] = final->from[begin];
+        out->end[i] = end > begin ? final->to[end - 1] : final->from[begin];
+    }
+    return LORAD_OK;
+}
+
+/* A part of the input between added tokens. */
+static enum status encode_part(const struct tokenizer *tokenizer, const char *text, size_t begin, size_t end,
+                               bool match_special, struct token_list *out)
+{
+    const struct token_trie *trie = &tokenizer->added.normalized;
+    if (!tokenizer->normalizer.n_steps && trie->empty && !pretokenizer_rewrites(&tokenizer->pretokenizer))
+        return encode_words(tokenizer, text + begin, end - begin, (uint32_t)begin, out);
+
+    struct token_scratch *scratch = out->scratch;
+    int current = 0;
+    scratch->text[0].length = 0;
+    scratch->text[0].want_map = out->want_spans;
+    TRY(textbuf_add(&scratch->text[0], text + begin, end - begin, (uint32_t)begin, 0, 1));
+    TRY(normalizer_run(&tokenizer->normalizer, scratch->text, &current));
+    const struct textbuf *normal = &scratch->text[current];
+    for (size_t at = 0; at < normal->length;) {
+        struct added_match match =
+            added_tokens_next(&tokenizer->added, trie, normal->data, normal->length, at, at, match_special);
+        if (match.begin > at) {
+            struct textbuf *stretch = &scratch->stretch;
+            stretch->length = 0;
+            stretch->want_map = normal->want_map;
+            TRY(textbuf_append(stretch, normal, at, match.begin));
+            TRY(encode_mapped(tokenizer, stretch, begin == 0 && at == 0, out));
+        }
+        if (match.token)
+            TRY(add_token(out, match.token->number, normal->want_map ? normal->from[match.begin] : 0,
+                          normal->want_map ? normal->to[match.end - 1] : 0));
+        at = match.end;
+    }
+    return LORAD_OK;
+}
+
+static enum status encode_all(const struct tokenizer *tokenizer, const char *text, size_t length,
+                              struct encode_options options, struct token_list *out)
+{
+    for (int i = 0; i < tokenizer->n_prefix && options.add_special_tokens; i++)
+        TRY(add_token(out, tokenizer->prefix[i], 0, 0));
+    for (size_t at = 0; at < length;) {
+        struct added_match match = added_tokens_next(&tokenizer->added, &tokenizer->added.plain, text, length,
+                                                     at, at, options.match_special);
+        if (match.begin > at) TRY(encode_part(tokenizer, text, at, match.begin, options.match_special, out));
+        if (match.token) TRY(add_token(out, match.token->number, match.begin, match.end));
+        at = match.end;
+    }
+    for (int i = 0; i < tokenizer->n_suffix && options.add_special_tokens; i++)
+        TRY(add_token(out, tokenizer->suffix[i], length, length));
+    return LORAD_OK;
+}
+
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
+                             struct encode_options options, struct token_list *out)
+{
+    size_t bad, old = out->length;
+    if (length > TEXT_MAX) return FAIL(LORAD_DATA, "text of %zu bytes is longer than %d", length, TEXT_MAX);
+    if (!utf8_valid(text, length, &bad))
+        return FAIL(LORAD_DATA, "invalid UTF-8 at byte %zu of the text", bad);
+    TRY(need_scratch(out));
+    enum status status = encode_all(tokenizer, text, length, options, out);
+    if (status != LORAD_OK) out->length = old;
+    return status;
+}
+
+/* ---- decoding ---- */
+
+static enum status add_piece(const struct tokenizer *tokenizer, int32_t number, bool skip_special,
+                             struct piece_list *pieces)
+{
+    int32_t index = number >= 0 && number < tokenizer->size ? tokenizer->added_of[number] : -1;
+    if (index >= 0) {
+        const struct added_token *added = &tokenizer->added.token[index];
+        return added->special && skip_special ? LORAD_OK : piece_list_add(pieces, added->text, added->length);
+    }
+    size_t length;
+    const char *text = vocab_text(&tokenizer->bpe.vocab, number, &length);
+    return text ? piece_list_add(pieces, text, length)
+                : LORAD_OK; /* numbers without a token say nothing, as in HF */
+}
+
+enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n,
+                             bool skip_special, struct strbuf *out)
+{
+    struct piece_list pieces = {0};
+    enum status status = LORAD_OK;
+    for (size_t i = 0; i < n && status == LORAD_OK; i++)
+        status = add_piece(tokenizer, ids[i], skip_special, &pieces);
+    if (status == LORAD_OK)
+        status = decoder_run(&tokenizer->decoder, tokenizer->bpe.character_byte, &pieces, out);
+    piece_list_free(&pieces);
+    return status;
+}

@@ -1,0 +1,29 @@
+/*
+ * unicode.h: the character classes that pre-tokenizers ask for: \p{L}, \p{N}, \s and \w as Hugging Face's
+ * regex libraries define them (inside the dataloader folder only). The owner of utf8proc.h is normalize.c,
+ * where this lives.
+ */
+#ifndef LORAD_DATALOADER_UNICODE_H
+#define LORAD_DATALOADER_UNICODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum unicode_class { UNICODE_OTHER, UNICODE_LETTER, UNICODE_NUMBER, UNICODE_SPACE };
+
+/* The class of a character outside ASCII and the common CJK block; use unicode_class. */
+enum unicode_class unicode_class_rare(uint32_t character);
+
+extern const uint8_t unicode_ascii_class[128];
+
+static inline enum unicode_class unicode_class(uint32_t character)
+{
+    if (character < 0x80) return (enum unicode_class)unicode_ascii_class[character];
+    if (character >= 0x4E00 && character <= 0x9FFF) return UNICODE_LETTER;
+    return unicode_class_rare(character);
+}
+
+/* \w of Rust's regex: letters, marks, decimal digits, connectors, joiners. */
+bool unicode_is_word(uint32_t character);
+
+#endif

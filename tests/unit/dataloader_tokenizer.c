@@ -1,0 +1,354 @@
+/*
+ * The tokenizer against Hugging Face tokenizers: every committed string and its numbers, and what is refused.
+ * The strings and numbers are written by tests/golden/gen_tokenizer.py.
+ */
+#include "support/test.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "dataloader/tokenizer.h"
+
+static const struct encode_options full = {.add_special_tokens = true, .match_special = true};
+static const struct encode_options plain = {.add_special_tokens = false, .match_special = false};
+
+static struct tokenizer *open_model(const char *path)
+{
+    char full_path[1024];
+    snprintf(full_path, sizeof full_path, "%s/%s", LORAD_TEST_DATA, path);
+    struct tokenizer *tokenizer = NULL;
+    assert_ok(tokenizer_open(&tokenizer, full_path));
+    return tokenizer;
+}
+
+/* ---- goldens ---- */
+
+static void expect_ids(const struct token_list *got, const struct json *expected, const char *file, long line)
+{
+    size_t n = js_length(expected);
+    bool same = got->length == n;
+    for (size_t i = 0; same && i < n; i++) same = got->ids[i] == js_int(js_at(expected, i), -1);
+    if (same) return;
+    struct strbuf text = STRBUF_EMPTY;
+    for (size_t i = 0; i < got->length; i++) strbuf_printf(&text, "%d ", got->ids[i]);
+    strbuf_puts(&text, "expected ");
+    js_write_value(&text, expected);
+    fail_msg("%s:%ld: got %s", file, line, strbuf_text(&text));
+}
+
+/* Spans lie in the text and never go back; token texts that are the input's own bytes are where the span
+ * says. */
+static void expect_spans(const struct token_list *list, size_t length, const char *file, long line)
+{
+    uint32_t before = 0;
+    for (size_t i = 0; i < list->length; i++) {
+        if (list->start[i] > list->end[i] || list->end[i] > length || list->start[i] < before)
+            fail_msg("%s:%ld: token %zu has the span %u..%u of %zu", file, line, i, list->start[i],
+                     list->end[i], length);
+        before = list->start[i];
+    }
+}
+
+static void check_row(const struct tokenizer *tokenizer, const struct json *row, struct token_list *list,
+                      const char *file, long line)
+{
+    size_t length;
+    const char *text = js_string(js_at(row, 0), &length);
+    list->length = 0;
+    assert_ok(tokenizer_encode(tokenizer, text, length, full, list));
+    expect_ids(list, js_at(row, 1), file, line);
+    if (list->want_spans) expect_spans(list, length, file, line);
+    list->length = 0;
+    assert_ok(tokenizer_encode(tokenizer, text, length, plain, list));
+    const struct json *without = js_at(row, 2);
+    expect_ids(list, js_type(without) == JS_NULL ? js_at(row, 1) : without, file, line);
+
+    const char *decoded = js_string(js_at(row, 3), NULL);
+    if (!decoded) return;
+    const struct json *ids = js_at(row, 1);
+    size_t n = js_length(ids), first = (line - 1) % 8 ? n / 3 : 0;
+    int32_t *part = test_malloc((n + 1) * sizeof *part);
+    for (size_t i = first; i < n; i++) part[i - first] = (int32_t)js_int(js_at(ids, i), -1);
+    struct strbuf out = STRBUF_EMPTY;
+    assert_ok(tokenizer_decode(tokenizer, part, n - first, true, &out));
+    if (strcmp(strbuf_text(&out), decoded) != 0)
+        fail_msg("%s:%ld: decoded \"%s\", expected \"%s\"", file, line, strbuf_text(&out), decoded);
+    strbuf_free(&out);
+    test_free(part);
+}
+
+static long check_goldens(const char *model, const char *name)
+{
+    struct tokenizer *tokenizer = open_model(model);
+    char path[1024];
+    snprintf(path, sizeof path, "%s/tokenizer/%s.jsonl", LORAD_TEST_DATA, name);
+    char *text;
+    size_t length;
+    assert_ok(file_read(&text, &length, path, 64 << 20));
+    struct token_list list = {0}, spans = {.want_spans = true};
+    long line = 0;
+    for (char *at = text; *at;) {
+        char *end = strchr(at, '\n');
+        assert_non_null(end);
+        struct json *row;
+        line++;
+        assert_ok(js_parse(&row, at, (size_t)(end - at), path));
+        check_row(tokenizer, row, &list, path, line);
+        check_row(tokenizer, row, &spans, path, line);
+        js_destroy(row);
+        at = end + 1;
+    }
+    token_list_free(&list);
+    token_list_free(&spans);
+    free(text);
+    tokenizer_close(tokenizer);
+    return line;
+}
+
+static void goldens_fin_zh_tiny(void **state)
+{
+    (void)state;
+    assert_true(check_goldens("models/fin-zh-tiny", "fin-zh-tiny") >= 2000);
+}
+
+static void goldens_tinystories(void **state)
+{
+    (void)state;
+    assert_true(check_goldens("models/tinystories-656k", "tinystories-656k") >= 2000);
+}
+
+static void goldens_small(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen2", "llama3", "mistral", "metaspace", "digits", "prefix"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char model[64];
+        snprintf(model, sizeof model, "tokenizer/%s", names[i]);
+        assert_true(check_goldens(model, names[i]) >= 400);
+    }
+}
+
+static void oracle_cases(void **state)
+{
+    (void)state;
+    struct json *root;
+    assert_ok(js_read_file(&root, LORAD_TEST_DATA "/models/fin-zh-tiny.oracle.json", 1 << 20));
+    const struct json *cases = js_get(root, "tokenizer_cases");
+    assert_true(js_length(cases) >= 1);
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    struct token_list list = {0};
+    for (size_t i = 0; i < js_length(cases); i++) {
+        size_t length;
+        const char *text = js_string(js_get(js_at(cases, i), "text"), &length);
+        list.length = 0;
+        assert_ok(tokenizer_encode(tokenizer, text, length, full, &list));
+        expect_ids(&list, js_get(js_at(cases, i), "ids"), "oracle", (long)i);
+    }
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+    js_destroy(root);
+}
+
+/* ---- the interface ---- */
+
+static void names_and_numbers(void **state)
+{
+    (void)state;
+    struct tokenizer *fin = open_model("models/fin-zh-tiny"), *story = open_model("models/tinystories-656k");
+    assert_int_equal(tokenizer_size(fin), 6400);
+    assert_int_equal(tokenizer_token(fin, "<|im_end|>"), 2);
+    assert_int_equal(tokenizer_bos(fin), 1);
+    assert_int_equal(tokenizer_eos(fin), 2);
+    assert_int_equal(tokenizer_token(fin, "no such token"), -1);
+    assert_non_null(strstr(tokenizer_chat_template(fin), "<|im_start|>"));
+    assert_int_equal(tokenizer_size(story), 2048);
+    assert_int_equal(tokenizer_bos(story), 1);
+    assert_null(tokenizer_chat_template(story));
+    assert_false(hash128_equal(tokenizer_hash(fin), tokenizer_hash(story)));
+    tokenizer_close(fin);
+    tokenizer_close(story);
+}
+
+static void appends_and_keeps_on_failure(void **state)
+{
+    (void)state;
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, "公司", 6, full, &list));
+    size_t first = list.length;
+    assert_ok(tokenizer_encode(tokenizer, "公司", 6, full, &list));
+    assert_int_equal(list.length, 2 * first);
+    assert_memory_equal(list.ids, list.ids + first, first * sizeof *list.ids);
+    assert_fails(tokenizer_encode(tokenizer, "abc\xFFz", 5, full, &list), LORAD_DATA, "byte 3");
+    assert_fails(tokenizer_encode(tokenizer, "\xED\xA0\x80", 3, full, &list), LORAD_DATA, "byte 0");
+    assert_int_equal(list.length, 2 * first);
+    list.want_spans = true; /* asked for later */
+    list.length = 0;
+    assert_ok(tokenizer_encode(tokenizer, "公司<|im_end|>\n", 17, full, &list));
+    assert_int_equal(list.ids[list.length - 2], 2);
+    assert_int_equal(list.start[list.length - 2], 6);
+    assert_int_equal(list.end[list.length - 2], 16);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
+static void nul_is_a_character(void **state)
+{
+    (void)state;
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, "a\0b", 3, full, &list));
+    struct strbuf text = STRBUF_EMPTY;
+    assert_ok(tokenizer_decode(tokenizer, list.ids, list.length, true, &text));
+    assert_int_equal(text.length, 3);
+    assert_memory_equal(text.data, "a\0b", 3);
+    strbuf_free(&text);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
+/* A million characters without a place to cut: ends at once unless merging is quadratic. */
+static void long_word(void **state)
+{
+    (void)state;
+    enum { LENGTH = 1 << 20 };
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    char *text = test_malloc(LENGTH);
+    for (int i = 0; i < LENGTH; i++) text[i] = "abcdefgh"[(i * 2654435761u >> 20) & 7];
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, text, LENGTH, full, &list));
+    struct strbuf out = STRBUF_EMPTY;
+    assert_ok(tokenizer_decode(tokenizer, list.ids, list.length, true, &out));
+    assert_int_equal(out.length, LENGTH);
+    assert_memory_equal(out.data, text, LENGTH);
+    strbuf_free(&out);
+    token_list_free(&list);
+    test_free(text);
+    tokenizer_close(tokenizer);
+}
+
+static void unknown_numbers_say_nothing(void **state)
+{
+    (void)state;
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    struct strbuf text = STRBUF_EMPTY;
+    assert_ok(tokenizer_decode(tokenizer, (int32_t[]){-1, 1 << 30, 2, 6400}, 4, false, &text));
+    assert_string_equal(strbuf_text(&text), "<|im_end|>");
+    strbuf_free(&text);
+    tokenizer_close(tokenizer);
+}
+
+/* ---- refusals ---- */
+
+static void write_file(const char *name, const char *text)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+#define MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[[\"a\",\"b\"]]}"
+
+static void refused(const char *json, const char *words)
+{
+    write_file("tokenizer.json", json);
+    struct tokenizer *tokenizer = NULL;
+    assert_fails(tokenizer_open(&tokenizer, test_tmpdir()), LORAD_DATA, words);
+    assert_non_null(strstr(status_message(), "tokenizer.json"));
+    assert_null(tokenizer);
+}
+
+static void refuses_by_name(void **state)
+{
+    (void)state;
+    refused("{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "WordPiece");
+    refused("{\"model\":{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}}", "dropout");
+    refused("{\"model\":{\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\",\"vocab\":{},\"merges\":[]}}",
+            "continuing_subword_prefix");
+    refused("{\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}}",
+            "end_of_word_suffix");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"b\"]]}}", "merge 0");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", "merge 0");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[7]}}", "merge 0");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "number 0");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":999999999},\"merges\":[]}}", "999999999");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-5},\"merges\":[]}}", "-5");
+    refused("{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+            "unk_token");
+    refused("{" MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", "Lowercase");
+    refused("{" MODEL
+            ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" +\"},\"content\":\"\"}}",
+            "regular expression");
+    refused("{" MODEL ",\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "BertPreTokenizer");
+    refused("{" MODEL
+            ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x+\"},\"behavior\":\"Isolated\","
+            "\"invert\":false}}",
+            "x+");
+    refused("{" MODEL ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "RobertaProcessing");
+    refused("{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", "WordPiece");
+    refused("{" MODEL ",\"added_tokens\":[{\"id\":7,\"content\":\"x\"}]}", "expected 3");
+    refused("{" MODEL ",\"added_tokens\":[{\"id\":0,\"content\":\"\"}]}", "no content");
+    refused("{}", "model");
+    refused("[1", "tokenizer.json");
+}
+
+static void opens_the_smallest(void **state)
+{
+    (void)state;
+    write_file("tokenizer.json", "{" MODEL "}");
+    struct tokenizer *tokenizer = NULL;
+    assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, "abxba", 5, full, &list));
+    assert_int_equal(list.length, 3); /* no unknown token: x disappears */
+    assert_memory_equal(list.ids, ((int32_t[]){2, 1, 0}), 3 * sizeof(int32_t));
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
+static void reads_vocab_and_merges(void **state)
+{
+    (void)state;
+    char path[1024];
+    snprintf(path, sizeof path, "%s/tokenizer.json", test_tmpdir());
+    remove(path);
+    struct tokenizer *tokenizer = NULL;
+    assert_fails(tokenizer_open(&tokenizer, test_tmpdir()), LORAD_NOT_FOUND, "tokenizer.json");
+    write_file("vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"1\":4}");
+    write_file("merges.txt", "#version: 0.2\na b\n");
+    write_file("tokenizer_config.json", "{\"tokenizer_class\":\"BertTokenizer\"}");
+    assert_fails(tokenizer_open(&tokenizer, test_tmpdir()), LORAD_DATA, "BertTokenizer");
+    write_file("tokenizer_config.json",
+               "{\"tokenizer_class\":\"Qwen2Tokenizer\",\"model_max_length\":1000000000000000019884624838656,"
+               "\"added_tokens_decoder\":{\"6\":{\"content\":\"<z>\",\"special\":true},"
+               "\"5\":{\"content\":\"<y>\",\"special\":true}},\"eos_token\":{\"content\":\"<z>\"}}");
+    assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+    assert_int_equal(tokenizer_eos(tokenizer), 6);
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, "ab 11<y>", 8, full, &list));
+    assert_int_equal(list.length, 5);
+    assert_memory_equal(list.ids, ((int32_t[]){2, 3, 4, 4, 5}), 5 * sizeof(int32_t));
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goldens_fin_zh_tiny),
+        cmocka_unit_test(goldens_tinystories),
+        cmocka_unit_test(goldens_small),
+        cmocka_unit_test(oracle_cases),
+        cmocka_unit_test(names_and_numbers),
+        cmocka_unit_test(appends_and_keeps_on_failure),
+        cmocka_unit_test(nul_is_a_character),
+        cmocka_unit_test(long_word),
+        cmocka_unit_test(unknown_numbers_say_nothing),
+        cmocka_unit_test(refuses_by_name),
+        cmocka_unit_test(opens_the_smallest),
+        cmocka_unit_test(reads_vocab_and_merges),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
