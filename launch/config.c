@@ -2,11 +2,10 @@
  * config.c: from texts to a finished config: read, choose one node per key, set values, apply the rules,
  * write the resolved text and its hash.
  *
- * Invariants:
- * (1) Every key is set exactly once, from the last override, else the file, else the table's default; all
- * three go through the same parser. (2) A key whose value is refused gets its default, so the options are
- * always complete enough to look at. (3) The resolved text is itself a configuration that resolves to the
- * same text and hash.
+ * 1. Every key is set exactly once, from the last override, else the file, else the table's default; all
+ *    three go through the same parser.
+ * 2. A key whose value is refused gets its default, so the options are always complete enough to look at.
+ * 3. The resolved text is itself a configuration that resolves to the same text and hash.
  */
 #include "launch/config_impl.h"
 

@@ -3,9 +3,11 @@
  *
  * The table (config_table.c) says everything about a key once: names, type, default, allowed values, help,
  * field. It drives parsing, defaults, checks, `lorad help`, docs/config.md and the hash that all ranks
- * compare. Problems are collected, not thrown: a file with five mistakes is told all five, each as
- * "file:line: key: what: what to do". A key with a problem keeps its default, so that `lorad check` can go on
- * and look at the rest.
+ * compare.
+ *
+ * Problems are collected, not thrown: a file with five mistakes is told all five, each as
+ * "file:line: key: what: what to do". A key with a problem keeps its default, so that `lorad check` can go
+ * on and look at the rest.
  */
 #ifndef LORAD_LAUNCH_CONFIG_H
 #define LORAD_LAUNCH_CONFIG_H

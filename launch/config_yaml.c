@@ -1,11 +1,11 @@
 /*
  * config_yaml.c: a YAML text -> a tree of nodes. The owner of yaml.h.
  *
- * Invariants:
- * (1) A value appears in the tree where it is written and once: anchors, aliases and merge keys are refused,
- * so a small file can never become a large tree. (2) Every node knows its source and line. (3) Depth is at
- * most CONFIG_MAX_DEPTH, so the recursion here and in every reader of the tree is bounded. (4) The first of
- * two equal keys stays; the second is a problem.
+ * 1. A value appears in the tree where it is written and once: anchors, aliases and merge keys are refused,
+ *    so a small file can never become a large tree.
+ * 2. Every node knows its source and line.
+ * 3. Depth is at most CONFIG_MAX_DEPTH, so recursion here and in every reader of the tree is bounded.
+ * 4. The first of two equal keys stays; the second is a problem.
  */
 #include "launch/config_impl.h"
 

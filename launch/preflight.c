@@ -3,10 +3,11 @@
  * headers and memory plan, tokenizer and template, every row of the data, the output folder, and two rows as
  * they are trained.
  *
- * Invariants:
- * (1) A problem never hides another one that can be found without it: each part runs when its own inputs are
- * there. (2) The report goes to standard output, problems to standard error at the end; the exit code is the
- * first one's. (3) What it prepares is what a run finds in the cache later.
+ * 1. A problem never hides another one that can be found without it: each part runs when its own inputs are
+ *    there.
+ * 2. The report goes to standard output, problems to standard error at the end; the exit code is the first
+ *    one's.
+ * 3. What it prepares is what a run finds in the cache later.
  */
 #include "launch/verbs.h"
 

@@ -1,11 +1,10 @@
 /*
  * ranks.c: the frame around a verb that runs on ranks.
  *
- * Invariants:
- * (1) A failure is printed once. One that all ranks share (comm_agree gave it to them: "rank N: ...") is
- * printed by rank 0; one that this rank alone has is printed here, and ends the job with its code. (2) After
- * a shared end all ranks pass a barrier (comm_shutdown); then rank 0 exits with the run's code and the others
- *     with 0, because mpirun kills the rest as soon as one exits otherwise.
+ * 1. A failure is printed once. One that all ranks share (comm_agree gave it to them: "rank N: ...") is
+ *    printed by rank 0; one that this rank alone has is printed here, and ends the job with its code.
+ * 2. After a shared end all ranks pass a barrier (comm_shutdown); then rank 0 exits with the run's code and
+ *    the others with 0, because mpirun kills the rest as soon as one exits otherwise.
  */
 #include "launch/ranks.h"
 
@@ -17,7 +16,7 @@
 #include "launch/config.h"
 #include "launch/signals.h"
 
-enum { PEER_SPEAKS_FIRST_MS = 1000 };
+enum { PEER_SPEAKS_FIRST_MS = 1500, POLL_MS = 50 };
 
 /* Every rank reads the file; *out only when it has no problems. Rank 0 prints all of them. */
 static enum status read_config(struct config **out, const struct command *command,
@@ -84,6 +83,16 @@ static bool outcome_is_shared(enum status status, const struct comm_world_info *
     return status != LORAD_PEER_LOST && status != LORAD_BUG && strncmp(status_message(), "rank ", 5) == 0;
 }
 
+/* When all ranks fail alike without having agreed on it, rank 0 says so, and the launcher ends the others. */
+static bool rank_0_ends_the_job(void)
+{
+    for (int waited = 0; waited < PEER_SPEAKS_FIRST_MS; waited += POLL_MS) {
+        if (signals_terminating()) return true;
+        clock_sleep_ms(POLL_MS);
+    }
+    return false;
+}
+
 static int end_of_ranks(enum status status, const struct comm_world_info *world)
 {
     int code = status_exit_code(status);
@@ -93,8 +102,7 @@ static int end_of_ranks(enum status status, const struct comm_world_info *world)
         comm_shutdown();
         return world->rank == 0 ? code : 0;
     }
-    if (world->rank != 0)
-        clock_sleep_ms(PEER_SPEAKS_FIRST_MS); /* when all ranks fail alike, rank 0 says so */
+    if (world->rank != 0 && rank_0_ends_the_job()) return code;
     log_error("%s", status_message());
     log_debug("detected at %s", status_origin());
     comm_abort(code);

@@ -6,7 +6,7 @@
 
 #include "trainer/trainer.h"
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted, terminating;
 
 static void on_signal(int number)
 {
@@ -18,6 +18,7 @@ static void on_signal(int number)
         if (interrupted) _exit(130);
         interrupted = 1;
     }
+    if (number == SIGTERM) terminating = 1;
     run_request(true, true);
 }
 
@@ -32,4 +33,9 @@ void signals_install(void)
     struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigemptyset(&ignore.sa_mask);
     sigaction(SIGPIPE, &ignore, NULL);
+}
+
+bool signals_terminating(void)
+{
+    return terminating;
 }

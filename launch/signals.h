@@ -2,8 +2,13 @@
 #ifndef LORAD_LAUNCH_SIGNALS_H
 #define LORAD_LAUNCH_SIGNALS_H
 
+#include <stdbool.h>
+
 /* USR1, TERM, INT: finish the step, checkpoint, end with exit code 75. USR2: checkpoint, go on. A second INT:
  * exit 130 at once. PIPE is ignored. Installed before MPI starts, because a signal may come while it does. */
 void signals_install(void);
+
+/* Whether TERM came: the launcher is ending the job. */
+bool signals_terminating(void);
 
 #endif
