@@ -6,11 +6,24 @@
 #include "base/memory.h"
 
 /* What a rank contributes to the agreement; plain data. */
-struct share {
+struct step_share {
     double loss, replicated_squares, local_squares;
     int64_t correct;
     uint64_t wants;
 };
+
+enum status step_prepare(struct step_context *context)
+{
+    size_t ranks = context->world ? (size_t)comm_size(context->world) : 1;
+    context->shares = memory_new(ranks, sizeof *context->shares);
+    return context->shares ? LORAD_OK : LORAD_NOMEM;
+}
+
+void step_release(struct step_context *context)
+{
+    free(context->shares);
+    context->shares = NULL;
+}
 
 enum status step_begin(struct step_context *context)
 {
@@ -27,18 +40,18 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
                                                             .step = step});
 }
 
-static enum status gather_shares(struct step_context *context, const struct share *mine, struct share *total)
+static enum status gather_shares(struct step_context *context, const struct step_share *mine,
+                                 struct step_share *total)
 {
     if (!context->world || comm_size(context->world) == 1) {
         *total = *mine;
         return LORAD_OK;
     }
     int world = comm_size(context->world), tp = context->part->tp;
-    struct share *all = memory_new((size_t)world, sizeof *all);
-    if (!all) return LORAD_NOMEM;
-    enum status status = comm_host_all_gather(context->world, mine, all, sizeof *mine);
-    *total = (struct share){0};
-    for (int rank = 0; status == LORAD_OK && rank < world; rank++) {
+    struct step_share *all = context->shares;
+    TRY(comm_host_all_gather(context->world, mine, all, sizeof *mine));
+    *total = (struct step_share){.replicated_squares = all[0].replicated_squares};
+    for (int rank = 0; rank < world; rank++) {
         total->wants |= all[rank].wants;
         /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
         if (rank % tp == 0) {
@@ -47,15 +60,13 @@ static enum status gather_shares(struct step_context *context, const struct shar
         }
         if (rank < tp) total->local_squares += all[rank].local_squares;
     }
-    total->replicated_squares = all[0].replicated_squares;
-    free(all);
-    return status;
+    return LORAD_OK;
 }
 
 enum status step_finish(struct step_context *context, int64_t supervised, double factor, unsigned wants,
                         struct step_result *out)
 {
-    struct share mine = {.wants = wants}, total;
+    struct step_share mine = {.wants = wants}, total;
     struct model_sums sums;
     TRY(optimizer_reduce(context->adapter));
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares, &mine.local_squares));

@@ -22,7 +22,12 @@ struct step_context {
     struct comm *world;               /* NULL: one rank */
     const struct partition *part;
     uint64_t seed;
+    struct step_share *shares;        /* [ranks], step_prepare */
 };
+
+/* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */
+enum status step_prepare(struct step_context *context) LORAD_WARN_UNUSED;
+void step_release(struct step_context *context);
 
 /* What ranks ask for at a step boundary: the union is agreed on together with the norm. */
 enum { STEP_WANTS_STOP = 1, STEP_WANTS_SAVE = 2 };

@@ -1,0 +1,141 @@
+#include "trainer/data.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+bool data_has_eval(const struct run_options *options)
+{
+    return options->n_eval_sources > 0 || options->val_size > 0;
+}
+
+struct prepare_options data_prepare_options(const struct session *session, enum data_part part)
+{
+    const struct run_options *o = session->options;
+    bool own_files = part == DATA_EVAL && o->n_eval_sources > 0;
+    return (struct prepare_options){
+        .sources = own_files ? o->eval_sources : o->train_sources,
+        .n_sources = own_files ? o->n_eval_sources : o->n_train_sources,
+        .tokenizer = session->tokenizer,
+        .chat = session->chat,
+        .chat_options = o->chat,
+        .cutoff_len = o->cutoff_len,
+        .excess = o->excess,
+        .cache_dir = session->cache_dir,
+        .overwrite_cache = o->overwrite_cache,
+        .val_size = o->n_eval_sources > 0 ? 0 : o->val_size,
+        .split_seed = o->data_seed,
+        .want_eval_part = part == DATA_EVAL && !own_files,
+    };
+}
+
+void data_print_report(const struct session *session, enum data_part part, const struct prepare_report *report)
+{
+    const struct prepare_options options = data_prepare_options(session, part);
+    const char *what = part == DATA_TRAIN ? "training" : "evaluation";
+    log_info("%s data: %lld rows, %lld tokens, %lld supervised (%.1f %%), longest row %d%s", what,
+             (long long)report->rows_kept, (long long)report->tokens, (long long)report->supervised_tokens,
+             report->tokens ? 100.0 * (double)report->supervised_tokens / (double)report->tokens : 0.0,
+             report->longest_row, report->from_cache ? " (prepared before)" : "");
+    for (int p = 0; p < ROW_PROBLEMS; p++) {
+        if (!report->problem_count[p]) continue;
+        const struct row_place *first = &report->place[p][0];
+        log_warn("%s data: %lld rows %s: %s; the first is %s line %lld%s%s", what, (long long)report->problem_count[p],
+                 p == ROW_TRUNCATED ? "changed" : "left out", row_problem_name((enum row_problem)p),
+                 options.sources[first->source].path, (long long)first->line,
+                 report->problems_path[0] ? "; all are listed in " : "", report->problems_path);
+    }
+}
+
+static enum status prepare_here(char **dir, const struct session *session, enum data_part part)
+{
+    struct prepare_options options = data_prepare_options(session, part);
+    struct prepare_report *report = memory_new(1, sizeof *report);
+    if (!report) return LORAD_NOMEM;
+    enum status status = dataset_prepare(dir, &options, report);
+    if (status == LORAD_OK && session->ranks.local_rank == 0) data_print_report(session, part, report);
+    free(report);
+    return status;
+}
+
+enum status data_open(struct dataset **out, struct session *session, enum data_part part)
+{
+    char *dir = NULL;
+    enum status status = LORAD_OK;
+    bool first = session->ranks.local_rank == 0;
+    if (first) status = prepare_here(&dir, session, part);
+    if ((status = comm_agree(session->world, status)) != LORAD_OK) goto free_dir;
+    if (!first) status = prepare_here(&dir, session, part); /* finds what the first rank of this host made */
+    if (status == LORAD_OK) status = dataset_open(out, dir);
+    status = comm_agree(session->world, status);
+
+free_dir:
+    free(dir);
+    return status;
+}
+
+struct loader_options data_train_loader(const struct session *session, int64_t global_batch_size)
+{
+    const struct run_options *o = session->options;
+    return (struct loader_options){
+        .data_seed = o->data_seed,
+        .packing = o->packing,
+        .shuffle = true,
+        .cutoff_len = o->cutoff_len,
+        .micro_batch_size = o->per_device_train_batch_size,
+        .global_batch_size = global_batch_size,
+        .dp_rank = session->part.dp_rank,
+        .dp_size = session->part.dp > 0 ? session->part.dp : 1,
+    };
+}
+
+struct loader_options data_eval_loader(const struct session *session)
+{
+    const struct run_options *o = session->options;
+    int dp = session->part.dp > 0 ? session->part.dp : 1;
+    return (struct loader_options){
+        .packing = true, /* rows never see each other, so packing changes nothing but speed */
+        .shuffle = false,
+        .cutoff_len = o->cutoff_len,
+        .micro_batch_size = o->per_device_eval_batch_size,
+        .global_batch_size = (int64_t)o->per_device_eval_batch_size * dp,
+        .dp_rank = session->part.dp_rank,
+        .dp_size = dp,
+    };
+}
+
+enum status data_new_batch(struct micro_batch *batch, struct loader_capacity capacity)
+{
+    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences;
+    *batch = (struct micro_batch){.tokens = memory_new(tokens, sizeof(int32_t)),
+                                  .positions = memory_new(tokens, sizeof(int32_t)),
+                                  .labels = memory_new(tokens, sizeof(int32_t)),
+                                  .token_index = memory_new(tokens, sizeof(int64_t)),
+                                  .seq_start = memory_new(sequences + 1, sizeof(int32_t)),
+                                  .row_ids = memory_new(sequences, sizeof(int64_t))};
+    bool all = batch->tokens && batch->positions && batch->labels && batch->token_index && batch->seq_start &&
+               batch->row_ids;
+    if (all) return LORAD_OK;
+    data_free_batch(batch);
+    return LORAD_NOMEM;
+}
+
+void data_free_batch(struct micro_batch *batch)
+{
+    free(batch->tokens);
+    free(batch->positions);
+    free(batch->labels);
+    free(batch->token_index);
+    free(batch->seq_start);
+    free(batch->row_ids);
+    *batch = (struct micro_batch){0};
+}
+
+struct loader_capacity data_larger(struct loader_capacity a, struct loader_capacity b)
+{
+    return (struct loader_capacity){.tokens = a.tokens > b.tokens ? a.tokens : b.tokens,
+                                    .sequences = a.sequences > b.sequences ? a.sequences : b.sequences};
+}

@@ -1,0 +1,34 @@
+/*
+ * data.h: the rows of a run: one process per host prepares, all open; buffers for one micro-batch.
+ */
+#ifndef LORAD_TRAINER_DATA_H
+#define LORAD_TRAINER_DATA_H
+
+#include "base/status.h"
+#include "dataloader/dataloader.h"
+#include "trainer/session.h"
+
+enum data_part { DATA_TRAIN, DATA_EVAL };
+
+/* Whether the options ask for evaluation rows at all. */
+bool data_has_eval(const struct run_options *options);
+
+/* What dataset_prepare is asked for that part. */
+struct prepare_options data_prepare_options(const struct session *session, enum data_part part);
+
+/* Prepares (or finds) the shards and opens them. Reports problems once. Collective. Owns: *out. */
+enum status data_open(struct dataset **out, struct session *session, enum data_part part) LORAD_WARN_UNUSED;
+
+/* The report of preparing, for people. */
+void data_print_report(const struct session *session, enum data_part part, const struct prepare_report *report);
+
+struct loader_options data_train_loader(const struct session *session, int64_t global_batch_size);
+/* Every row once, in file order; a "step" is one micro-batch a data-parallel rank. */
+struct loader_options data_eval_loader(const struct session *session);
+
+/* Buffers of the largest of two capacities. Owns: *batch's arrays, data_free_batch. */
+enum status data_new_batch(struct micro_batch *batch, struct loader_capacity capacity) LORAD_WARN_UNUSED;
+void data_free_batch(struct micro_batch *batch);
+struct loader_capacity data_larger(struct loader_capacity a, struct loader_capacity b);
+
+#endif

@@ -1,0 +1,94 @@
+#include "trainer/evaluate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+struct rows {
+    double *sum;      /* [rows] loss over supervised tokens; zero on ranks that do not own the row */
+    float *token;     /* [capacity] */
+};
+
+static enum status evaluate_batch(struct session *session, const struct micro_batch *batch, bool use_adapter,
+                                  struct rows *rows)
+{
+    struct eval_pass pass = {.batch = batch, .use_adapter = use_adapter, .row_loss = rows->token};
+    TRY(model_eval(session->model, &pass));
+    if (!rows->token || session->part.tp_rank != 0) return LORAD_OK;
+    for (int32_t s = 0, n = 0; s < batch->n_sequences; s++) {
+        for (int32_t t = batch->seq_start[s]; t < batch->seq_start[s + 1]; t++)
+            if (batch->labels[t] >= 0) rows->sum[batch->row_ids[s]] += (double)rows->token[n++];
+    }
+    return LORAD_OK;
+}
+
+static enum status walk(struct session *session, const struct dataset *dataset, struct micro_batch *batch,
+                        bool use_adapter, struct rows *rows)
+{
+    struct loader_options options = data_eval_loader(session);
+    struct loader *loader;
+    struct step_info info = {0};
+    TRY(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
+    enum status status = LORAD_OK;
+    while (status == LORAD_OK && !info.last_of_epoch) {
+        status = loader_next_step(loader, &info);
+        for (int32_t i = 0; status == LORAD_OK && i < info.my_micro_batches; i++) {
+            status = loader_next(loader, batch);
+            if (status == LORAD_OK && batch->n_tokens > 0)
+                status = evaluate_batch(session, batch, use_adapter, rows);
+        }
+    }
+    loader_close(loader);
+    return status;
+}
+
+/* Sums of all data-parallel ranks in rank order; one tensor-parallel rank of each speaks. */
+static enum status add_up(struct session *session, struct evaluation *out)
+{
+    struct model_sums mine, *all = memory_new((size_t)comm_size(session->world), sizeof *all);
+    if (!all) return LORAD_NOMEM;
+    enum status status = model_read_sums(session->model, &mine);
+    if (status == LORAD_OK) status = comm_host_all_gather(session->world, &mine, all, sizeof mine);
+    double loss = 0;
+    int64_t correct = 0;
+    for (int rank = 0; status == LORAD_OK && rank < comm_size(session->world); rank += session->part.tp) {
+        loss += all[rank].loss;
+        correct += all[rank].correct;
+    }
+    free(all);
+    out->loss = loss / (double)out->tokens;
+    out->accuracy = (double)correct / (double)out->tokens;
+    return status;
+}
+
+enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
+                     struct micro_batch *batch, bool use_adapter, bool per_row)
+{
+    int64_t start = clock_monotonic_ns(), n_rows = dataset_rows(dataset);
+    struct evaluation result = {0};
+    struct rows rows = {0};
+    enum status status = LORAD_OK;
+    for (int64_t i = 0; i < n_rows; i++) result.tokens += dataset_row(dataset, i).n_supervised;
+    if (per_row) {
+        rows.sum = memory_new((size_t)n_rows, sizeof(double));
+        rows.token = memory_new((size_t)session->model_options.max_tokens, sizeof(float));
+        if (!rows.sum || !rows.token) status = LORAD_NOMEM;
+    }
+    if (status == LORAD_OK) status = model_zero_sums(session->model);
+    if (status == LORAD_OK) status = walk(session, dataset, batch, use_adapter, &rows);
+    if (status == LORAD_OK) status = add_up(session, &result);
+    if (status == LORAD_OK && per_row)
+        status = comm_host_all_reduce(session->world, rows.sum, n_rows, DTYPE_F64, COMM_SUM);
+    free(rows.token);
+    if (status != LORAD_OK) {
+        free(rows.sum);
+        return status;
+    }
+    for (int64_t i = 0; per_row && i < n_rows; i++) rows.sum[i] /= dataset_row(dataset, i).n_supervised;
+    result.row_loss = rows.sum;
+    result.seconds = clock_seconds_since(start);
+    *out = result;
+    return LORAD_OK;
+}

@@ -1,0 +1,21 @@
+/* evaluate.h: held-out loss over a dataset, at any number of ranks. */
+#ifndef LORAD_TRAINER_EVALUATE_H
+#define LORAD_TRAINER_EVALUATE_H
+
+#include "base/status.h"
+#include "trainer/data.h"
+#include "trainer/session.h"
+
+struct evaluation {
+    double loss;       /* mean over supervised tokens */
+    double accuracy;   /* of them predicted right */
+    int64_t tokens;    /* supervised */
+    double seconds;
+    double *row_loss;  /* [rows] mean loss of each row, when asked for; free */
+};
+
+/* use_adapter false: the frozen base. `batch` is lent scratch. Every rank gets the same numbers. Collective. */
+enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
+                     struct micro_batch *batch, bool use_adapter, bool per_row) LORAD_WARN_UNUSED;
+
+#endif

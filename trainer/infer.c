@@ -1,0 +1,166 @@
+/* infer.c: the two things besides training: held-out loss, and a greedy answer. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "trainer/data.h"
+#include "trainer/evaluate.h"
+
+static void print_rows(const struct dataset *rows, const struct evaluation *result, bool json)
+{
+    for (int64_t i = 0; i < dataset_rows(rows); i++) {
+        struct dataset_row row = dataset_row(rows, i);
+        const char *source = dataset_source_name(rows, row.source);
+        if (!json) {
+            printf("%s:%lld  loss %.6f  tokens %d\n", source, (long long)row.line, result->row_loss[i], row.n_supervised);
+            continue;
+        }
+        struct strbuf text = STRBUF_EMPTY;
+        strbuf_puts(&text, "{\"file\":");
+        js_write_string(&text, source, strlen(source));
+        strbuf_printf(&text, ",\"line\":%lld,\"tokens\":%d,\"loss\":", (long long)row.line, row.n_supervised);
+        js_write_double(&text, result->row_loss[i]);
+        strbuf_puts(&text, "}\n");
+        fputs(strbuf_text(&text), stdout);
+        strbuf_free(&text);
+    }
+}
+
+static void print_result(const struct dataset *rows, const struct evaluation *result, const struct eval_options *eval)
+{
+    if (eval->per_row) print_rows(rows, result, eval->json);
+    if (!eval->json) {
+        printf("loss %.6f  perplexity %.4f  token accuracy %.4f  over %lld supervised tokens of %lld rows\n", result->loss,
+               exp(result->loss), result->accuracy, (long long)result->tokens, (long long)dataset_rows(rows));
+        return;
+    }
+    struct strbuf text = STRBUF_EMPTY;
+    strbuf_puts(&text, "{\"eval_loss\":");
+    js_write_double(&text, result->loss);
+    strbuf_puts(&text, ",\"eval_perplexity\":");
+    js_write_double(&text, exp(result->loss));
+    strbuf_puts(&text, ",\"eval_token_accuracy\":");
+    js_write_double(&text, result->accuracy);
+    strbuf_printf(&text, ",\"eval_tokens\":%lld,\"rows\":%lld}\n", (long long)result->tokens,
+                  (long long)dataset_rows(rows));
+    fputs(strbuf_text(&text), stdout);
+    strbuf_free(&text);
+}
+
+struct evaluating {
+    struct session session;
+    struct dataset *rows;
+    struct micro_batch batch;
+};
+
+static enum status evaluate_all(struct evaluating *e, const struct run_options *options, const struct eval_options *eval,
+                                const struct comm_world_info *ranks)
+{
+    if (!data_has_eval(options))
+        return FAIL(LORAD_CONFIG, "there is nothing to evaluate on: set eval_file, or val_size");
+    TRY(session_read(&e->session, options, eval->adapter_dir, SESSION_INFER));
+    TRY(session_join(&e->session, ranks));
+    TRY(data_open(&e->rows, &e->session, DATA_EVAL));
+    struct loader_options loader = data_eval_loader(&e->session);
+    struct loader_capacity capacity = loader_capacity(e->rows, &loader);
+    TRY(data_new_batch(&e->batch, capacity));
+    TRY(session_load(&e->session, capacity, eval->adapter_dir, SESSION_INFER));
+    struct evaluation result;
+    TRY(evaluate(&result, &e->session, e->rows, &e->batch, eval->adapter_dir != NULL, eval->per_row));
+    if (ranks->rank == 0) print_result(e->rows, &result, eval);
+    free(result.row_loss);
+    return LORAD_OK;
+}
+
+enum status run_eval(const struct run_options *options, const struct eval_options *eval,
+                     const struct comm_world_info *ranks)
+{
+    struct evaluating e = {0};
+    enum status status = evaluate_all(&e, options, eval, ranks);
+    data_free_batch(&e.batch);
+    dataset_close(e.rows);
+    session_close(&e.session);
+    return status;
+}
+
+/* ---- generation ---- */
+
+struct generating {
+    struct session session;
+    struct decoder *decoder;
+    struct token_list prompt;
+    struct token_list answer;
+};
+
+/* Prints what the new token adds, once it is whole UTF-8: a character may take several tokens. */
+static enum status print_new(struct generating *g, size_t *printed, bool last)
+{
+    struct strbuf text = STRBUF_EMPTY;
+    enum status status =
+        tokenizer_decode(g->session.tokenizer, g->answer.ids, g->answer.length, true, &text);
+    size_t n = text.length;
+    static const char replacement[] = "\xef\xbf\xbd";
+    while (!last && n >= 3 && memcmp(strbuf_text(&text) + n - 3, replacement, 3) == 0) n -= 3;
+    if (status == LORAD_OK && n > *printed && g->session.ranks.rank == 0) {
+        fwrite(strbuf_text(&text) + *printed, 1, n - *printed, stdout);
+        fflush(stdout);
+        *printed = n;
+    }
+    strbuf_free(&text);
+    return status;
+}
+
+static enum status answer(struct generating *g, int32_t max_new_tokens)
+{
+    int32_t stop = chat_template_end_token(g->session.chat), eos = tokenizer_eos(g->session.tokenizer), next;
+    size_t printed = 0;
+    const int32_t *feed = g->prompt.ids;
+    int32_t n = (int32_t)g->prompt.length, room = g->session.options->cutoff_len - n;
+    g->answer.ids = memory_new((size_t)max_new_tokens + 1, sizeof(int32_t));
+    if (!g->answer.ids) return LORAD_NOMEM;
+    while ((int32_t)g->answer.length < max_new_tokens && (int32_t)g->answer.length < room) {
+        TRY(decoder_next(g->decoder, feed, n, &next));
+        if (next == stop || next == eos) break;
+        g->answer.ids[g->answer.length++] = next;
+        TRY(print_new(g, &printed, false));
+        feed = &g->answer.ids[g->answer.length - 1];
+        n = 1;
+    }
+    TRY(print_new(g, &printed, true));
+    if (g->session.ranks.rank == 0) putchar('\n');
+    return LORAD_OK;
+}
+
+static enum status generate_all(struct generating *g, const struct run_options *options,
+                                const struct generate_options *generate, const struct comm_world_info *ranks)
+{
+    struct message messages[2];
+    size_t n = 0;
+    TRY(session_read(&g->session, options, generate->adapter_dir, SESSION_INFER));
+    TRY(session_join(&g->session, ranks));
+    if (generate->system)
+        messages[n++] = (struct message){ROLE_SYSTEM, generate->system, strlen(generate->system)};
+    messages[n++] = (struct message){ROLE_USER, generate->prompt, strlen(generate->prompt)};
+    TRY(chat_template_prompt(g->session.chat, messages, n, &g->prompt));
+    if ((int32_t)g->prompt.length >= options->cutoff_len)
+        return FAIL(LORAD_USAGE, "the prompt has %zu tokens, but cutoff_len is %d", g->prompt.length, options->cutoff_len);
+    struct loader_capacity capacity = {.tokens = options->cutoff_len, .sequences = 1};
+    TRY(session_load(&g->session, capacity, generate->adapter_dir, SESSION_INFER));
+    TRY(decoder_create(&g->decoder, g->session.model, generate->adapter_dir != NULL));
+    return answer(g, generate->max_new_tokens);
+}
+
+enum status run_generate(const struct run_options *options, const struct generate_options *generate,
+                         const struct comm_world_info *ranks)
+{
+    struct generating g = {0};
+    enum status status = generate_all(&g, options, generate, ranks);
+    decoder_destroy(g.decoder);
+    token_list_free(&g.prompt);
+    token_list_free(&g.answer);
+    session_close(&g.session);
+    return status;
+}

@@ -1,0 +1,34 @@
+/*
+ * plan.h: the memory a rank needs, before any of it is taken, and the choice of gradient checkpointing.
+ * The sizes come from the same functions that later take the memory, so plan and use agree by construction.
+ */
+#ifndef LORAD_TRAINER_PLAN_H
+#define LORAD_TRAINER_PLAN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/strbuf.h"
+#include "trainer/model.h"
+
+struct plan {
+    struct model_bytes model; /* at the chosen rung */
+    size_t adapter;           /* masters, gradients, moments */
+    size_t total;
+    enum checkpointing checkpointing;
+    int64_t available;        /* bytes this rank may use */
+};
+
+/* Climbs the ladder none, mlp, layer only as far as `available` demands (wanted == CHECKPOINTING_AUTO), or takes the rung
+ * that was asked for. LORAD_NOMEM with the sizes when it does not fit. options->checkpointing is ignored. */
+enum status plan_make(struct plan *out, const struct arch *arch, const struct partition *partition,
+                      const struct lora *lora, const struct model_options *options, enum checkpointing wanted,
+                      int64_t available) LORAD_WARN_UNUSED;
+
+/* A table for people. */
+void plan_print(struct strbuf *out, const struct plan *plan);
+
+const char *checkpointing_name(enum checkpointing mode);
+
+#endif

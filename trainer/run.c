@@ -1,0 +1,366 @@
+/*
+ * run.c: a run from start to adapter. Read run_train first: one call a line. This room owns everything a run owns and is
+ * the only one that decides to stop.
+ *
+ * Invariants:
+ *  1. Every branch that changes the order of collectives depends on agreed values only: the configuration, the order of
+ *     the data, and what step_finish gathered.
+ *  2. At a step boundary: evaluation that is due comes before the checkpoint of that step.
+ *  3. A run that ends because it was asked to has committed its last step.
+ */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "trainer/data.h"
+#include "trainer/evaluate.h"
+#include "trainer/metrics.h"
+#include "trainer/output_dir.h"
+#include "trainer/progress.h"
+#include "trainer/saver.h"
+#include "trainer/schedule.h"
+#include "trainer/step.h"
+
+static volatile sig_atomic_t wants_checkpoint, wants_stop;
+
+void run_request(bool checkpoint, bool stop)
+{
+    if (checkpoint) wants_checkpoint = 1;
+    if (stop) wants_stop = 1;
+}
+
+struct run {
+    const struct run_options *options;
+    struct session session;
+    struct coord *coord; /* rank 0 */
+    struct dataset *train, *eval; /* eval NULL: none asked for */
+    struct loader_options loader_options;
+    struct loader *loader;
+    struct micro_batch batch;
+    struct optimizer *optimizer;
+    struct step_context step;
+    struct saver saver;
+    struct run_identity identity;
+    struct run_state state;
+    struct metrics *metrics;   /* rank 0 */
+    struct progress *progress; /* rank 0 */
+    double waited_seconds;
+    bool finished;             /* no more steps: the plan is done, or early stopping said so */
+    bool asked_to_stop;
+};
+
+static bool is_first(const struct run *run)
+{
+    return run->session.ranks.rank == 0;
+}
+
+/* ---- start ---- */
+
+static enum status coordinate(struct run *run)
+{
+    const char *job = getenv("SLURM_JOB_ID"), *restarts = getenv("SLURM_RESTART_COUNT");
+    struct coord_options options = {.output_dir = run->options->output_dir,
+                                    .run_name = run->options->run_name,
+                                    .job_id = job,
+                                    .restart_count = restarts ? atoi(restarts) : 0};
+    enum status status = LORAD_OK;
+    int64_t epoch = 0;
+    if (is_first(run)) {
+        status = output_dir_prepare(run->options);
+        if (status == LORAD_OK) status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options) + 1);
+        if (status == LORAD_OK) status = output_dir_clear(run->options, options.restart_count > 0);
+        if (status == LORAD_OK) epoch = coord_epoch(run->coord);
+    }
+    TRY(comm_agree(run->session.world, status));
+    TRY(comm_host_broadcast(run->session.world, &epoch, sizeof epoch, 0));
+    run->saver = (struct saver){.session = &run->session,
+                                .coord = run->coord,
+                                .fs = fs_posix(),
+                                .output_dir = run->options->output_dir,
+                                .epoch = epoch,
+                                .last_saved_step = -1};
+    return LORAD_OK;
+}
+
+static enum status open_rows(struct run *run)
+{
+    TRY(data_open(&run->train, &run->session, DATA_TRAIN));
+    return data_has_eval(run->options) ? data_open(&run->eval, &run->session, DATA_EVAL) : LORAD_OK;
+}
+
+static enum status load_model(struct run *run)
+{
+    struct loader_options train = data_train_loader(&run->session, 1), eval = data_eval_loader(&run->session);
+    struct loader_capacity capacity = loader_capacity(run->train, &train);
+    if (run->eval) capacity = data_larger(capacity, loader_capacity(run->eval, &eval));
+    TRY(data_new_batch(&run->batch, capacity));
+    TRY(session_load(&run->session, capacity, run->options->adapter_dir, SESSION_TRAIN));
+    log_info("%s: %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)", run->session.arch.family,
+             (double)arch_parameters(&run->session.arch) * 1e-6, (double)run->session.lora->parameters * 1e-6,
+             run->session.lora->rank, run->session.lora->alpha);
+    TRY(optimizer_create(&run->optimizer, run->session.lora, &run->options->optimizer));
+    run->step = (struct step_context){.model = run->session.model,
+                                      .adapter = run->session.adapter,
+                                      .optimizer = run->optimizer,
+                                      .world = run->session.world,
+                                      .part = &run->session.part,
+                                      .seed = run->options->seed};
+    return step_prepare(&run->step);
+}
+
+/* A new run's state, or the newest good checkpoint's. */
+static enum status begin_or_resume(struct run *run)
+{
+    const struct run_options *o = run->options;
+    const char *resume = o->resume_from_checkpoint, *restarts = getenv("SLURM_RESTART_COUNT");
+    if (!resume && restarts && atoi(restarts) > 0) resume = "auto";
+    bool found = false;
+    run_identity_make(&run->identity, &run->session, run->train);
+    if (resume)
+        TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state, &run->identity, &found));
+    if (!found) {
+        run->state = (struct run_state){.best_step = -1};
+        run->state.global_batch_size =
+            o->global_batch_size > 0 ? o->global_batch_size
+                                     : (int64_t)o->per_device_train_batch_size * o->gradient_accumulation_steps *
+                                           run->session.part.dp;
+        if (resume) log_info("no checkpoint in %s yet: starting from the beginning", o->output_dir);
+    }
+    return LORAD_OK;
+}
+
+static enum status open_loader(struct run *run)
+{
+    const struct run_options *o = run->options;
+    run->loader_options = data_train_loader(&run->session, run->state.global_batch_size);
+    run->state.total_steps = o->max_steps;
+    if (o->max_steps <= 0)
+        TRY(loader_count_steps(&run->state.total_steps, run->train, &run->loader_options, o->num_train_epochs));
+    run->finished = run->state.step >= run->state.total_steps;
+    log_info("%lld steps of %lld packs (%lld warm-up), starting at step %lld", (long long)run->state.total_steps,
+             (long long)run->state.global_batch_size,
+             (long long)schedule_warmup(&o->optimizer, run->state.total_steps), (long long)run->state.step);
+    return loader_open(&run->loader, run->train, &run->loader_options, run->state.cursor);
+}
+
+static enum status open_logs(struct run *run)
+{
+    enum status status = LORAD_OK;
+    if (is_first(run)) {
+        status = metrics_open(&run->metrics, &(struct metrics_options){.output_dir = run->options->output_dir,
+                                                                       .resume_bytes = run->state.metrics_bytes,
+                                                                       .resume_step = run->state.step,
+                                                                       .tensorboard = run->options->report_tensorboard});
+        if (status == LORAD_OK)
+            status = progress_open(&run->progress, run->options->progress, run->state.step, run->state.total_steps);
+    }
+    return comm_agree(run->session.world, status);
+}
+
+/* ---- one step ---- */
+
+static bool due(enum when when, int64_t every, int64_t step, bool last_of_epoch)
+{
+    return (when == WHEN_STEPS && every > 0 && step % every == 0) || (when == WHEN_EPOCH && last_of_epoch);
+}
+
+static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
+{
+    double factor = schedule_factor(&run->options->optimizer, run->state.step, run->state.total_steps);
+    unsigned wants = (wants_stop ? STEP_WANTS_STOP : 0u) | (wants_checkpoint ? STEP_WANTS_SAVE : 0u);
+    wants_checkpoint = 0;
+    TRY(loader_next_step(run->loader, info));
+    TRY(step_begin(&run->step));
+    for (int32_t i = 0; i < info->my_micro_batches; i++) {
+        TRY(loader_next(run->loader, &run->batch));
+        TRY(step_accumulate(&run->step, &run->batch, run->state.step));
+    }
+    return step_finish(&run->step, info->supervised_tokens, factor, wants, result);
+}
+
+/* The batch is consumed whether or not the update was applied. */
+static enum status advance(struct run *run, const struct step_info *info, const struct step_result *result)
+{
+    struct run_state *state = &run->state;
+    state->step++;
+    state->applied_steps = run->session.adapter->applied_steps;
+    state->cursor = info->after;
+    state->epoch = info->epoch;
+    state->tokens += info->tokens;
+    state->supervised_tokens += info->supervised_tokens;
+    state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
+    state->skipped_steps += result->skipped;
+    if (result->skipped) {
+        log_warn("step %lld skipped: loss %g, gradient norm %g; last row of the batch: %s line %lld (%d in a row)",
+                 (long long)state->step, result->loss, result->grad_norm,
+                 dataset_source_name(run->train, dataset_row(run->train, run->batch.row_ids[0]).source),
+                 (long long)dataset_row(run->train, run->batch.row_ids[0]).line, state->skipped_in_row);
+        if (state->skipped_in_row >= run->options->max_skipped_steps && run->options->max_skipped_steps > 0)
+            return FAIL(LORAD_NUMERIC,
+                        "%d steps in a row had a loss or gradient that is not finite (max_skipped_steps); lower "
+                        "learning_rate, or look at the rows named above",
+                        state->skipped_in_row);
+    }
+    return LORAD_OK;
+}
+
+static void report(struct run *run, const struct step_info *info, const struct step_result *result, double seconds)
+{
+    double waited = loader_wait_seconds(run->loader);
+    struct step_record record = {.step = run->state.step,
+                                 .total_steps = run->state.total_steps,
+                                 .epoch = run->state.epoch,
+                                 .loss = result->loss,
+                                 .grad_norm = result->grad_norm,
+                                 .learning_rate = result->learning_rate,
+                                 .supervised_tokens = info->supervised_tokens,
+                                 .tokens = info->tokens,
+                                 .slots = info->capacity_tokens,
+                                 .total_tokens = run->state.tokens,
+                                 .step_seconds = seconds,
+                                 .loader_wait_seconds = waited - run->waited_seconds,
+                                 .skipped_steps = run->state.skipped_steps,
+                                 .skipped = result->skipped};
+    bool logged = run->state.step % run->options->logging_steps == 0 || run->state.step == 1 ||
+                  run->state.step == run->state.total_steps;
+    run->waited_seconds = waited;
+    if (logged) metrics_log_step(run->metrics, &record);
+    progress_step(run->progress, &record, logged);
+    if (run->coord) coord_heartbeat(run->coord, run->state.step, "training");
+}
+
+/* ---- at a step boundary ---- */
+
+static enum status evaluate_now(struct run *run, bool *improved)
+{
+    struct evaluation result;
+    const struct run_options *o = run->options;
+    progress_note(run->progress, "evaluating");
+    TRY(evaluate(&result, &run->session, run->eval, &run->batch, true, false));
+    bool accuracy = o->metric_for_best_model && strstr(o->metric_for_best_model, "accuracy");
+    double metric = accuracy ? result.accuracy : result.loss;
+    bool greater = accuracy || o->greater_is_better;
+    struct run_state *state = &run->state;
+    *improved = isfinite(metric) &&
+                (!state->has_best || (greater ? metric > state->best_metric : metric < state->best_metric));
+    state->evaluations_without_gain = *improved ? 0 : state->evaluations_without_gain + 1;
+    if (*improved) {
+        state->has_best = true;
+        state->best_metric = metric;
+        state->best_step = state->step;
+    }
+    struct eval_record record = {.step = state->step,
+                                 .epoch = state->epoch,
+                                 .loss = result.loss,
+                                 .token_accuracy = result.accuracy,
+                                 .tokens = result.tokens,
+                                 .seconds = result.seconds,
+                                 .best = *improved};
+    metrics_log_eval(run->metrics, &record);
+    progress_eval(run->progress, &record);
+    if (o->early_stopping_patience > 0 && state->evaluations_without_gain >= o->early_stopping_patience) {
+        log_info("stopping early: %d evaluations without a better %s", state->evaluations_without_gain,
+                 accuracy ? "eval_token_accuracy" : "eval_loss");
+        run->finished = true;
+    }
+    return LORAD_OK;
+}
+
+static enum status save_now(struct run *run)
+{
+    progress_note(run->progress, "saving");
+    run->state.metrics_bytes = metrics_offset(run->metrics);
+    TRY(saver_save(&run->saver, &run->state, &run->identity));
+    saver_collect(&run->saver, run->options->save_total_limit, run->state.has_best ? run->state.best_step : -1);
+    return LORAD_OK;
+}
+
+static enum status at_boundary(struct run *run, const struct step_info *info, const struct step_result *result)
+{
+    const struct run_options *o = run->options;
+    bool improved = false;
+    run->finished = run->finished || run->state.step >= run->state.total_steps;
+    run->asked_to_stop = result->wants & STEP_WANTS_STOP;
+    bool evaluate_due = run->eval && o->eval_strategy != WHEN_NO && !run->asked_to_stop &&
+                        (run->finished || due(o->eval_strategy, o->eval_steps, run->state.step, info->last_of_epoch));
+    if (evaluate_due) TRY(evaluate_now(run, &improved));
+    bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
+    bool save = due(o->save_strategy, o->save_steps, run->state.step, info->last_of_epoch) ||
+                (improved && keep_best) || (result->wants & STEP_WANTS_SAVE) || run->asked_to_stop ||
+                (run->finished && o->save_strategy != WHEN_NO);
+    return save ? save_now(run) : LORAD_OK;
+}
+
+static enum status train(struct run *run)
+{
+    while (!run->finished && !run->asked_to_stop) {
+        int64_t start = clock_monotonic_ns();
+        struct step_info info;
+        struct step_result result;
+        TRY(train_step(run, &info, &result));
+        TRY(advance(run, &info, &result));
+        report(run, &info, &result, clock_seconds_since(start));
+        TRY(at_boundary(run, &info, &result));
+    }
+    return LORAD_OK;
+}
+
+/* ---- end ---- */
+
+static enum status finish(struct run *run)
+{
+    progress_close(run->progress);
+    run->progress = NULL;
+    if (run->asked_to_stop && !run->finished) {
+        log_info("stopped on request after step %lld; resume_from_checkpoint: auto continues", (long long)run->state.step);
+        return LORAD_REQUEUE;
+    }
+    if (run->options->load_best_model_at_end && run->state.has_best) {
+        TRY(saver_load_masters(&run->saver, run->state.best_step));
+        log_info("the best adapter is that of step %lld (%g)", (long long)run->state.best_step, run->state.best_metric);
+    }
+    TRY(saver_export(&run->saver, run->options->output_dir));
+    log_info("adapter written to %s", run->options->output_dir);
+    return LORAD_OK;
+}
+
+static void close_all(struct run *run)
+{
+    progress_close(run->progress);
+    metrics_close(run->metrics);
+    loader_close(run->loader);
+    optimizer_destroy(run->optimizer);
+    step_release(&run->step);
+    data_free_batch(&run->batch);
+    dataset_close(run->train);
+    dataset_close(run->eval);
+    coord_leave(run->coord);
+    session_close(&run->session);
+}
+
+static enum status run_all(struct run *run, const struct comm_world_info *ranks)
+{
+    TRY(session_read(&run->session, run->options, run->options->adapter_dir, SESSION_TRAIN));
+    TRY(session_join(&run->session, ranks));
+    TRY(coordinate(run));
+    TRY(open_rows(run));
+    TRY(load_model(run));
+    TRY(begin_or_resume(run));
+    TRY(open_loader(run));
+    TRY(open_logs(run));
+    TRY(train(run));
+    return finish(run);
+}
+
+enum status run_train(const struct run_options *options, const struct comm_world_info *ranks)
+{
+    struct run run = {.options = options};
+    enum status status = run_all(&run, ranks);
+    close_all(&run);
+    return status;
+}

@@ -1,0 +1,139 @@
+#include "trainer/session.h"
+
+#include <stdio.h>
+
+#include "base/log.h"
+#include "trainer/weights.h"
+
+/* The CPU backend has no fp16: such a run computes in f32 there, which is more exact, and says so. */
+enum dtype session_dtype(const struct run_options *options)
+{
+    return options->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static enum status read_lora(struct session *session, const char *adapter_dir, enum session_use use)
+{
+    const struct lora_options *asked = &session->options->lora;
+    if (adapter_dir) {
+        TRY(adapter_shape(&session->lora_options, &session->adapter_config, adapter_dir));
+        if (use == SESSION_TRAIN) session->lora_options.dropout = asked->dropout;
+    } else {
+        session->lora_options = *asked;
+    }
+    struct partition whole;
+    TRY(partition_make(&whole, &session->arch, 1, 1, 0));
+    struct lora *lora; /* a first look at the targets; the real layout needs the ranks */
+    TRY(lora_create(&lora, &session->lora_options, &session->arch, &whole));
+    lora_destroy(lora);
+    return LORAD_OK;
+}
+
+enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
+                         enum session_use use)
+{
+    *session = (struct session){.options = options};
+    if (options->cache_dir)
+        snprintf(session->cache_dir, sizeof session->cache_dir, "%s", options->cache_dir);
+    else
+        snprintf(session->cache_dir, sizeof session->cache_dir, "%s/cache", options->output_dir);
+    TRY(arch_read(&session->arch, options->model_dir));
+    TRY(st_open_dir(&session->weights, options->model_dir));
+    TRY(weights_check(session->weights, &session->arch));
+    TRY(st_fingerprint(&session->model_hash, session->weights));
+    TRY(tokenizer_open(&session->tokenizer, options->model_dir));
+    if (tokenizer_size(session->tokenizer) > session->arch.vocab)
+        return FAIL(LORAD_DATA,
+                    "%s: the tokenizer has %d tokens, but the model only %d; tokenizer and model do not belong together",
+                    options->model_dir, tokenizer_size(session->tokenizer), session->arch.vocab);
+    TRY(chat_template_open(&session->chat, session->tokenizer, options->template_name));
+    if (options->cutoff_len > session->arch.max_positions)
+        return FAIL(LORAD_CONFIG, "cutoff_len %d exceeds the model's max_position_embeddings (%d)", options->cutoff_len,
+                    session->arch.max_positions);
+    return use == SESSION_TRAIN || adapter_dir ? read_lora(session, adapter_dir, use) : LORAD_OK;
+}
+
+enum status session_join(struct session *session, const struct comm_world_info *ranks)
+{
+    const struct run_options *options = session->options;
+    session->ranks = *ranks;
+    TRY(partition_make(&session->part, &session->arch, options->tensor_parallel_size, ranks->world, ranks->rank));
+    TRY(device_open(&session->device, &(struct device_options){.kind = options->device,
+                                                               .local_rank = ranks->local_rank,
+                                                               .threads = ranks->threads,
+                                                               .deterministic = options->deterministic}));
+    TRY(comm_create(&session->world, options->comm, session->device));
+    TRY(comm_split(&session->tp, session->world, session->part.dp_rank, session->part.tp_rank));
+    TRY(comm_split(&session->dp, session->world, session->part.tp_rank, session->part.dp_rank));
+    if (options->precision == PRECISION_F16 && device_is_host(session->device))
+        log_info("fp16: the CPU computes in f32 instead (no loss scaling needed)");
+    log_info("%s", device_describe(session->device));
+    if (ranks->world > 1)
+        log_info("%d ranks: tensor parallel %d x data parallel %d", ranks->world, session->part.tp, session->part.dp);
+    return LORAD_OK;
+}
+
+struct model_options session_model_options(const struct session *session, struct loader_capacity capacity, bool training)
+{
+    return (struct model_options){.dtype = session_dtype(session->options),
+                                  .max_tokens = capacity.tokens,
+                                  .max_sequences = capacity.sequences,
+                                  .max_positions = session->options->cutoff_len,
+                                  .training = training};
+}
+
+static enum status create_model(struct session *session, bool training)
+{
+    const struct run_options *options = session->options;
+    int64_t available = device_memory_bytes(session->device);
+    if (device_is_host(session->device)) available /= session->ranks.local_world;
+    TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &session->model_options,
+                  options->gradient_checkpointing, available));
+    session->model_options.checkpointing = session->plan.checkpointing;
+    if (training && session->plan.checkpointing != CHECKPOINTING_NONE)
+        log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));
+    TRY(model_create(&session->model, &session->arch, &session->part, session->lora, &session->model_options,
+                     session->device, session->tp));
+    return weights_load(session->model, session->weights);
+}
+
+static enum status create_adapter(struct session *session, const char *adapter_dir, bool training)
+{
+    TRY(adapter_create(&session->adapter, session->lora, session->device, session->tp, session->dp));
+    if (adapter_dir)
+        TRY(adapter_load(session->adapter, adapter_dir));
+    else if (training)
+        TRY(adapter_init(session->adapter, session->options->seed));
+    return model_set_adapter(session->model, session->adapter);
+}
+
+static enum status load_here(struct session *session, const char *adapter_dir, enum session_use use)
+{
+    bool training = use == SESSION_TRAIN;
+    if (training || adapter_dir)
+        TRY(lora_create(&session->lora, &session->lora_options, &session->arch, &session->part));
+    TRY(create_model(session, training));
+    return session->lora ? create_adapter(session, adapter_dir, training) : LORAD_OK;
+}
+
+enum status session_load(struct session *session, struct loader_capacity capacity, const char *adapter_dir,
+                         enum session_use use)
+{
+    session->model_options = session_model_options(session, capacity, use == SESSION_TRAIN);
+    return comm_agree(session->world, load_here(session, adapter_dir, use));
+}
+
+void session_close(struct session *session)
+{
+    adapter_destroy(session->adapter);
+    model_destroy(session->model);
+    st_close(session->weights);
+    lora_destroy(session->lora);
+    adapter_config_free(&session->adapter_config);
+    chat_template_close(session->chat);
+    tokenizer_close(session->tokenizer);
+    comm_destroy(session->dp);
+    comm_destroy(session->tp);
+    comm_destroy(session->world);
+    device_close(session->device);
+    *session = (struct session){0};
+}
