@@ -34,10 +34,12 @@ struct preflight {
     enum status first;
 };
 
-/* Keeps the recorded message when `status` is a failure; true when it is LORAD_OK. */
+/* Keeps the recorded message when `status` is a failure, once: a part that builds on another one repeats its
+ * problem. True when it is LORAD_OK. */
 static bool check(struct preflight *p, enum status status)
 {
     if (status == LORAD_OK) return true;
+    if (p->n_problems > 0 && strstr(strbuf_text(&p->problems), status_message())) return false;
     strbuf_printf(&p->problems, "%s\n", status_message());
     p->n_problems++;
     if (p->first == LORAD_OK) p->first = status;
@@ -54,13 +56,18 @@ static void check_config(struct preflight *p, struct config *config)
     if (config_noted(config)[0]) printf("These keys change nothing here: %s\n\n", config_noted(config));
 }
 
-static void check_model(struct preflight *p, int ranks)
+static void check_tokenizer(struct preflight *p)
+{
+    if (!check(p, tokenizer_open(&p->tokenizer, p->run->model_dir))) return;
+    check(p, chat_template_open(&p->chat, p->tokenizer, p->run->template_name));
+}
+
+/* Model headers, adapter, memory, steps. */
+static void check_plan(struct preflight *p, int ranks)
 {
     struct strbuf plan = STRBUF_EMPTY;
     if (check(p, run_plan(&plan, p->run, ranks))) printf("%s\n", strbuf_text(&plan));
     strbuf_free(&plan);
-    if (!check(p, tokenizer_open(&p->tokenizer, p->run->model_dir))) return;
-    check(p, chat_template_open(&p->chat, p->tokenizer, p->run->template_name));
 }
 
 /* true when output_dir can be written to. */
@@ -190,12 +197,14 @@ enum status verb_check(const struct command *command)
     const struct run_options *run = p.run;
     check_config(&p, config);
     int ranks = command->plan_ranks ? command->plan_ranks : run->tensor_parallel_size;
-    if (run->model_dir && file_is_dir(run->model_dir)) check_model(&p, ranks);
+    bool has_model = run->model_dir && file_is_dir(run->model_dir);
+    if (has_model) check_tokenizer(&p);
     bool writable = run->output_dir && check_output(&p);
     if (writable && p.chat) {
         if (run->n_train_sources > 0) check_data(&p, false);
         if (run->n_eval_sources > 0 || run->val_size > 0) check_data(&p, true);
     }
+    if (has_model && run->n_train_sources > 0) check_plan(&p, ranks);
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);
     print_problems(&p);

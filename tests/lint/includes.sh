@@ -17,7 +17,7 @@ declare -A may=(
     [checkpoint]='checkpoint/ base/'
     [trainer]='trainer/ comm/ kernels/ dataloader/ checkpoint/ base/'
     # trainer.h speaks of the world and of data, so launch sees those headers too; device.h is for --version
-    [launch]='launch/ trainer/trainer.h trainer/plan.h comm/comm.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
+    [launch]='launch/ trainer/trainer.h comm/comm.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
 )
 includes=0
 for folder in "${!may[@]}"; do
@@ -48,8 +48,8 @@ done <<'OWNERS'
 zstd.h checkpoint/shard.c
 mpi.h comm/comm_mpi.c
 yaml.h launch/config_yaml.c
-pcre2.h base/pattern.c dataloader/unicode.c
-utf8proc.h dataloader/unicode.c
+pcre2.h base/pattern.c
+utf8proc.h dataloader/normalize.c
 jansson.h base/json.c
 xxhash.h base/hash.c
 cblas.h kernels/cpu/gemm_blas.c
