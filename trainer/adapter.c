@@ -14,8 +14,8 @@ size_t adapter_bytes(const struct lora *lora)
     return (size_t)lora->count * sizeof(float) * ADAPTER_VECTORS;
 }
 
-enum status adapter_create(struct adapter **out, const struct lora *lora, struct device *device, struct comm *tp,
-                           struct comm *dp)
+enum status adapter_create(struct adapter **out, const struct lora *lora, struct device *device,
+                           struct comm *tp, struct comm *dp)
 {
     struct adapter *adapter = memory_new(1, sizeof *adapter);
     if (!adapter) return LORAD_NOMEM;
@@ -50,10 +50,14 @@ void adapter_destroy(struct adapter *adapter)
 float *adapter_vector(struct adapter *adapter, enum adapter_vector which)
 {
     switch (which) {
-    case ADAPTER_PARAM: return adapter->param;
-    case ADAPTER_M: return adapter->m;
-    case ADAPTER_V: return adapter->v;
-    default: return adapter->grad;
+    case ADAPTER_PARAM:
+        return adapter->param;
+    case ADAPTER_M:
+        return adapter->m;
+    case ADAPTER_V:
+        return adapter->v;
+    default:
+        return adapter->grad;
     }
 }
 
@@ -73,7 +77,8 @@ enum status adapter_write_vector(struct adapter *adapter, enum adapter_vector wh
 
 enum status adapter_zero_grad(struct adapter *adapter)
 {
-    return device_zero(adapter->device, STREAM_COMPUTE, adapter->grad, (size_t)adapter->lora->count * sizeof(float));
+    return device_zero(adapter->device, STREAM_COMPUTE, adapter->grad,
+                       (size_t)adapter->lora->count * sizeof(float));
 }
 
 enum status adapter_init(struct adapter *adapter, uint64_t seed)
@@ -113,19 +118,20 @@ static void widen(float *to, const void *from, enum st_dtype dtype, int64_t n)
     }
 }
 
-static enum status load_factor(const struct st_set *set, const struct lora_tensor *t, float *piece, void *staging,
-                               const char *dir)
+static enum status load_factor(const struct st_set *set, const struct lora_tensor *t, float *piece,
+                               void *staging, const char *dir)
 {
     char name[LORA_NAME_BYTES + sizeof peft_prefix];
     snprintf(name, sizeof name, "%s%s", peft_prefix, t->name);
     const struct st_tensor *found = st_find(set, name);
     if (!found) return FAIL(LORAD_DATA, "%s: the adapter lacks %s", dir, name);
     if (found->n_dims != 2 || found->shape[0] != t->shape[0] || found->shape[1] != t->shape[1])
-        return FAIL(LORAD_DATA, "%s: %s is [%lld, %lld], but this model and rank need [%lld, %lld]", dir, name,
-                    (long long)found->shape[0], (long long)(found->n_dims > 1 ? found->shape[1] : 0),
+        return FAIL(LORAD_DATA, "%s: %s is [%lld, %lld], but this model and rank need [%lld, %lld]", dir,
+                    name, (long long)found->shape[0], (long long)(found->n_dims > 1 ? found->shape[1] : 0),
                     (long long)t->shape[0], (long long)t->shape[1]);
     if (found->dtype != ST_F32 && found->dtype != ST_BF16 && found->dtype != ST_F16)
-        return FAIL(LORAD_DATA, "%s: %s is %s; adapters are F32, BF16 or F16", dir, name, st_dtype_name(found->dtype));
+        return FAIL(LORAD_DATA, "%s: %s is %s; adapters are F32, BF16 or F16", dir, name,
+                    st_dtype_name(found->dtype));
     TRY(st_read_part(set, found, t->row, t->rows, t->col, t->cols, staging));
     widen(piece, staging, found->dtype, t->rows * t->cols);
     for (int64_t i = 0; i < t->rows * t->cols; i++)
@@ -145,8 +151,9 @@ enum status adapter_load(struct adapter *adapter, const char *dir)
         goto close_set;
     }
     if (st_count(set) != (size_t)lora->n_tensors) {
-        status = FAIL(LORAD_DATA, "%s: the adapter has %zu tensors, but its target modules on this model make %d", dir,
-                      st_count(set), lora->n_tensors);
+        status =
+            FAIL(LORAD_DATA, "%s: the adapter has %zu tensors, but its target modules on this model make %d",
+                 dir, st_count(set), lora->n_tensors);
         goto free_staging;
     }
     memset(adapter->host, 0, (size_t)lora->count * sizeof(float));
@@ -180,7 +187,8 @@ enum status adapter_gather(float ***out, struct adapter *adapter, enum adapter_v
     int tp = adapter->tp ? comm_size(adapter->tp) : 1;
     int64_t split = lora->count - lora->replicated_count;
     size_t total = 0;
-    for (int32_t i = 0; i < lora->n_tensors; i++) total += (size_t)(lora->tensors[i].shape[0] * lora->tensors[i].shape[1]);
+    for (int32_t i = 0; i < lora->n_tensors; i++)
+        total += (size_t)(lora->tensors[i].shape[0] * lora->tensors[i].shape[1]);
 
     size_t head = (size_t)lora->n_tensors * sizeof(float *);
     float **whole = memory_new(head + total * sizeof(float), 1);
@@ -225,12 +233,16 @@ enum status adapter_export(const struct lora *lora, float *const *whole, const s
     for (size_t i = 0; status == LORAD_OK && i < n; i++) {
         const struct lora_tensor *t = &lora->tensors[i];
         snprintf(names[i], sizeof names[i], "%s%s", peft_prefix, t->name);
-        items[i] = (struct st_item){.name = names[i], .dtype = ST_F32, .n_dims = 2,
-                                    .shape = {t->shape[0], t->shape[1]}, .data = whole[i]};
+        items[i] = (struct st_item){.name = names[i],
+                                    .dtype = ST_F32,
+                                    .n_dims = 2,
+                                    .shape = {t->shape[0], t->shape[1]},
+                                    .data = whole[i]};
     }
-    static const char *const every[MODULES] = {"q_proj", "k_proj", "v_proj", "o_proj",
+    static const char *const every[MODULES] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                                "gate_proj", "up_proj", "down_proj"};
-    bool all = !shape->targets_are_pattern && shape->n_targets == 1 && strncmp(shape->targets[0], "all", 3) == 0;
+    bool all =
+        !shape->targets_are_pattern && shape->n_targets == 1 && strncmp(shape->targets[0], "all", 3) == 0;
     struct adapter_config config = {
         .r = lora->rank,
         .lora_alpha = lora->alpha,

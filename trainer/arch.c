@@ -38,8 +38,9 @@ static enum status read_family(struct arch *arch, const struct json *config, con
             return LORAD_OK;
         }
     }
-    return FAIL(LORAD_CONFIG, "%s: model_type \"%s\" is not supported; lorad trains llama, mistral, qwen2 and qwen3",
-                path, type);
+    return FAIL(LORAD_CONFIG,
+                "%s: model_type \"%s\" is not supported; lorad trains llama, mistral, qwen2 and qwen3", path,
+                type);
 }
 
 /* Everything that would change the arithmetic and is not implemented. */
@@ -49,7 +50,8 @@ static enum status refuse_unsupported(const struct json *config, const char *pat
     if (activation && strcmp(activation, "silu") != 0)
         return FAIL(LORAD_CONFIG, "%s: hidden_act \"%s\" is not supported, only \"silu\"", path, activation);
     if (js_get(config, "quantization_config") && js_type(js_get(config, "quantization_config")) != JS_NULL)
-        return FAIL(LORAD_CONFIG, "%s: the weights are quantised (quantization_config); use the F32, F16 or BF16 model",
+        return FAIL(LORAD_CONFIG,
+                    "%s: the weights are quantised (quantization_config); use the F32, F16 or BF16 model",
                     path);
     if (js_bool(js_get(config, "mlp_bias"), false))
         return FAIL(LORAD_CONFIG, "%s: mlp_bias true is not supported", path);
@@ -87,7 +89,8 @@ static enum status read_rope(struct arch *arch, const struct json *config, const
             return FAIL(LORAD_DATA, "%s: rope_scaling has low_freq_factor %g and high_freq_factor %g", path,
                         rope->low_freq_factor, rope->high_freq_factor);
     } else {
-        return FAIL(LORAD_CONFIG, "%s: rope_scaling type \"%s\" is not supported, only linear and llama3", path, type);
+        return FAIL(LORAD_CONFIG, "%s: rope_scaling type \"%s\" is not supported, only linear and llama3",
+                    path, type);
     }
     if (!(rope->factor >= 1.0)) return FAIL(LORAD_DATA, "%s: rope_scaling factor is %g", path, rope->factor);
     return LORAD_OK;
@@ -97,7 +100,8 @@ static enum status read_window(struct arch *arch, const struct json *config, con
 {
     const struct json *window = js_get(config, "sliding_window");
     bool used = window && js_type(window) == JS_INT;
-    if (strncmp(arch->family, "qwen", 4) == 0) used = used && js_bool(js_get(config, "use_sliding_window"), false);
+    if (strncmp(arch->family, "qwen", 4) == 0)
+        used = used && js_bool(js_get(config, "use_sliding_window"), false);
     if (strcmp(arch->family, "llama") == 0) used = false;
     if (!used) return LORAD_OK;
     TRY(read_size(&arch->window, config, "sliding_window", -1, path));
@@ -121,10 +125,11 @@ static enum status read_config(struct arch *out, const struct json *config, cons
     TRY(read_size(&arch.vocab, config, "vocab_size", -1, path));
     TRY(read_size(&arch.max_positions, config, "max_position_embeddings", 1 << 20, path));
     if (arch.heads % arch.kv_heads != 0)
-        return FAIL(LORAD_DATA, "%s: %d query heads cannot share %d key/value heads", path, arch.heads, arch.kv_heads);
+        return FAIL(LORAD_DATA, "%s: %d query heads cannot share %d key/value heads", path, arch.heads,
+                    arch.kv_heads);
     if (arch.head_dim % 8 != 0 || arch.head_dim > MAX_HEAD_DIM)
-        return FAIL(LORAD_CONFIG, "%s: head_dim %d is not supported; it must be a multiple of 8, at most %d", path,
-                    arch.head_dim, MAX_HEAD_DIM);
+        return FAIL(LORAD_CONFIG, "%s: head_dim %d is not supported; it must be a multiple of 8, at most %d",
+                    path, arch.head_dim, MAX_HEAD_DIM);
     if (arch.hidden % 8 != 0 || arch.intermediate % 8 != 0)
         return FAIL(LORAD_CONFIG, "%s: hidden_size %d and intermediate_size %d must be multiples of 8", path,
                     arch.hidden, arch.intermediate);
@@ -143,7 +148,8 @@ static enum status read_config(struct arch *out, const struct json *config, cons
 enum status arch_read(struct arch *out, const char *model_dir)
 {
     if (!file_is_dir(model_dir))
-        return FAIL(LORAD_NOT_FOUND, "model_name_or_path: %s is not a folder; give the model's local folder", model_dir);
+        return FAIL(LORAD_NOT_FOUND, "model_name_or_path: %s is not a folder; give the model's local folder",
+                    model_dir);
     char *path = file_join(model_dir, "config.json");
     if (!path) return LORAD_NOMEM;
     struct json *config = NULL;
@@ -161,7 +167,8 @@ int32_t arch_window(const struct arch *arch, int32_t layer)
 
 int64_t arch_parameters(const struct arch *arch)
 {
-    int64_t d = arch->hidden, q = (int64_t)arch->heads * arch->head_dim, kv = (int64_t)arch->kv_heads * arch->head_dim;
+    int64_t d = arch->hidden, q = (int64_t)arch->heads * arch->head_dim,
+            kv = (int64_t)arch->kv_heads * arch->head_dim;
     int64_t layer = d * (q + 2 * kv) + q * d + 3 * d * arch->intermediate + 2 * d;
     if (arch->qkv_bias) layer += q + 2 * kv;
     if (arch->o_bias) layer += d;

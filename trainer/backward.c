@@ -1,11 +1,12 @@
 /*
- * backward.c: from the gradient of the final residual down to the lowest adapted module. No gradient of a frozen weight is
- * ever formed.
+ * backward.c: from the gradient of the final residual down to the lowest adapted module. No gradient of a
+ * frozen weight is ever formed.
  *
  * Invariants:
- *  1. dres is the gradient of the residual stream at the point reached; o and down read it as their dy, whose spare
- *     columns g they write behind it.
- *  2. A column-split panel's dx is a partial sum: one all-reduce completes it before the norm's backward adds it to dres.
+ *  1. dres is the gradient of the residual stream at the point reached; o and down read it as their dy, whose
+ * spare columns g they write behind it.
+ *  2. A column-split panel's dx is a partial sum: one all-reduce completes it before the norm's backward adds
+ * it to dres.
  *  3. Below the lowest adapted module nothing is computed.
  */
 #include "trainer/model_parts.h"
@@ -17,8 +18,8 @@ static bool wants_dx(const struct model *model, int32_t layer, enum panel_slot s
 }
 
 static enum status differentiate_panel(struct model *model, const struct pass *pass, struct adapter *adapter,
-                                       int32_t number, enum panel_slot slot, struct matrix x, struct matrix dy,
-                                       struct matrix dx)
+                                       int32_t number, enum panel_slot slot, struct matrix x,
+                                       struct matrix dy, struct matrix dx)
 {
     struct layer *layer = &model->layers[number];
     struct panel_dropout dropout;
@@ -43,7 +44,8 @@ static enum status apply_norm(struct model *model, struct matrix x, const float 
 }
 
 /* dres += d(norm), from the partial gradient in dh. */
-static enum status differentiate_norm(struct model *model, struct matrix x, const float *rstd, const void *weight)
+static enum status differentiate_norm(struct model *model, struct matrix x, const float *rstd,
+                                      const void *weight)
 {
     struct matrix dh = rows_of(model->dh, x.rows);
     TRY(model_all_reduce(model, dh));
@@ -53,7 +55,8 @@ static enum status differentiate_norm(struct model *model, struct matrix x, cons
             .x = x, .rstd = rstd, .weight = weight, .dh = dh, .dx = rows_of(model->dres, x.rows)});
 }
 
-static enum status backward_mlp(struct model *model, const struct pass *pass, struct adapter *adapter, int32_t number)
+static enum status backward_mlp(struct model *model, const struct pass *pass, struct adapter *adapter,
+                                int32_t number)
 {
     struct layer *layer = &model->layers[number];
     int32_t tokens = model->n_tokens;
@@ -61,7 +64,8 @@ static enum status backward_mlp(struct model *model, const struct pass *pass, st
     struct matrix a = rows_of(model->a, tokens), dres = rows_of(model->dres, tokens);
     struct matrix da = matrix_of(model->dwide.data, model->dwide.dtype, tokens, model->part->intermediate,
                                  model->part->intermediate);
-    if (layer->spare[PANEL_DOWN]) TRY(op_swiglu(model->device, &(struct op_swiglu){.gate_up = gate_up, .a = a}));
+    if (layer->spare[PANEL_DOWN])
+        TRY(op_swiglu(model->device, &(struct op_swiglu){.gate_up = gate_up, .a = a}));
     TRY(differentiate_panel(model, pass, adapter, number, PANEL_DOWN, a, dres, da));
     if (!wants_dx(model, number, PANEL_DOWN)) return LORAD_OK;
     TRY(op_swiglu_backward(model->device,
@@ -100,7 +104,8 @@ static enum status unrotate(struct model *model, struct layer *layer, struct mat
                                                                  .eps = model->arch->norm_eps});
 }
 
-static enum status backward_scores(struct model *model, struct layer *layer, int32_t number, struct matrix dattn)
+static enum status backward_scores(struct model *model, struct layer *layer, int32_t number,
+                                   struct matrix dattn)
 {
     int32_t tokens = model->n_tokens;
     int64_t q_cols = model_q_cols(model), kv_cols = model_kv_cols(model);

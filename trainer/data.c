@@ -32,7 +32,8 @@ struct prepare_options data_prepare_options(const struct session *session, enum 
     };
 }
 
-void data_print_report(const struct session *session, enum data_part part, const struct prepare_report *report)
+void data_print_report(const struct session *session, enum data_part part,
+                       const struct prepare_report *report)
 {
     const struct prepare_options options = data_prepare_options(session, part);
     const char *what = part == DATA_TRAIN ? "training" : "evaluation";
@@ -43,10 +44,11 @@ void data_print_report(const struct session *session, enum data_part part, const
     for (int p = 0; p < ROW_PROBLEMS; p++) {
         if (!report->problem_count[p]) continue;
         const struct row_place *first = &report->place[p][0];
-        log_warn("%s data: %lld rows %s: %s; the first is %s line %lld%s%s", what, (long long)report->problem_count[p],
-                 p == ROW_TRUNCATED ? "changed" : "left out", row_problem_name((enum row_problem)p),
-                 options.sources[first->source].path, (long long)first->line,
-                 report->problems_path[0] ? "; all are listed in " : "", report->problems_path);
+        log_warn("%s data: %lld rows %s: %s; the first is %s line %lld%s%s", what,
+                 (long long)report->problem_count[p], p == ROW_TRUNCATED ? "changed" : "left out",
+                 row_problem_name((enum row_problem)p), options.sources[first->source].path,
+                 (long long)first->line, report->problems_path[0] ? "; all are listed in " : "",
+                 report->problems_path);
     }
 }
 

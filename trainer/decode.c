@@ -93,7 +93,8 @@ enum status decoder_next(struct decoder *decoder, const int32_t *tokens, int32_t
 {
     struct model *model = decoder->model;
     if (n < 1 || n > model->options.max_positions - decoder->cache.length || n > model->options.max_tokens)
-        return FAIL(LORAD_USAGE, "the prompt and answer have more than %d tokens; shorten the prompt or raise cutoff_len",
+        return FAIL(LORAD_USAGE,
+                    "the prompt and answer have more than %d tokens; shorten the prompt or raise cutoff_len",
                     model->options.max_positions);
     /* Attention over a filled cache takes one token at a time. */
     int32_t first = decoder->cache.length == 0 ? n : 1;

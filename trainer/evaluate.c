@@ -7,8 +7,8 @@
 #include "base/memory.h"
 
 struct rows {
-    double *sum;      /* [rows] loss over supervised tokens; zero on ranks that do not own the row */
-    float *token;     /* [capacity] */
+    double *sum;  /* [rows] loss over supervised tokens; zero on ranks that do not own the row */
+    float *token; /* [capacity] */
 };
 
 static enum status evaluate_batch(struct session *session, const struct micro_batch *batch, bool use_adapter,

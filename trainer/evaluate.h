@@ -7,14 +7,15 @@
 #include "trainer/session.h"
 
 struct evaluation {
-    double loss;       /* mean over supervised tokens */
-    double accuracy;   /* of them predicted right */
-    int64_t tokens;    /* supervised */
+    double loss;     /* mean over supervised tokens */
+    double accuracy; /* of them predicted right */
+    int64_t tokens;  /* supervised */
     double seconds;
-    double *row_loss;  /* [rows] mean loss of each row, when asked for; free */
+    double *row_loss; /* [rows] mean loss of each row, when asked for; free */
 };
 
-/* use_adapter false: the frozen base. `batch` is lent scratch. Every rank gets the same numbers. Collective. */
+/* use_adapter false: the frozen base. `batch` is lent scratch. Every rank gets the same numbers. Collective.
+ */
 enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
                      struct micro_batch *batch, bool use_adapter, bool per_row) LORAD_WARN_UNUSED;
 

@@ -1,11 +1,11 @@
 /*
- * forward.c: embedding and layers of one micro-batch, top to bottom. Row-split panels (o, down) give partial sums; one
- * all-reduce after each carries the base's and the adapter's part together.
+ * forward.c: embedding and layers of one micro-batch, top to bottom. Row-split panels (o, down) give partial
+ * sums; one all-reduce after each carries the base's and the adapter's part together.
  */
 #include "trainer/model_parts.h"
 
-static enum status norm(struct model *model, struct matrix x, struct matrix delta, struct matrix sum, const void *weight,
-                        float *rstd)
+static enum status norm(struct model *model, struct matrix x, struct matrix delta, struct matrix sum,
+                        const void *weight, float *rstd)
 {
     return op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
                                                           .delta = delta,
@@ -17,16 +17,16 @@ static enum status norm(struct model *model, struct matrix x, struct matrix delt
 }
 
 /* y = panel(x), and a copy of u for the backward unless it may stay where it is. */
-static enum status apply_panel(struct model *model, const struct pass *pass, int32_t number, enum panel_slot slot,
-                               struct matrix x, struct matrix y)
+static enum status apply_panel(struct model *model, const struct pass *pass, int32_t number,
+                               enum panel_slot slot, struct matrix x, struct matrix y)
 {
     struct layer *layer = &model->layers[number];
     struct panel_dropout dropout;
     model_dropout(model, pass, number, slot, &dropout);
-    TRY(panel_forward(layer->panel[slot], &(struct panel_forward){.x = x,
-                                                                  .y = y,
-                                                                  .adapter = pass->use_adapter,
-                                                                  .dropout = pass->dropout > 0 ? &dropout : NULL}));
+    TRY(panel_forward(
+        layer->panel[slot],
+        &(struct panel_forward){
+            .x = x, .y = y, .adapter = pass->use_adapter, .dropout = pass->dropout > 0 ? &dropout : NULL}));
     int64_t spare = layer->spare[slot];
     if (!spare || slot == PANEL_O || !model->options.training) return LORAD_OK;
     struct matrix u = x;
@@ -77,26 +77,30 @@ static enum status attend_sequences(struct model *model, int32_t number, struct 
                                                               .lse = layer->lse});
 }
 
-/* Keys and values go behind those of the tokens before; a first pass attends inside itself, a later one is one token. */
-static enum status attend_cached(struct model *model, const struct kv_cache *cache, int32_t number, struct matrix q,
-                                 struct matrix k, struct matrix v)
+/* Keys and values go behind those of the tokens before; a first pass attends inside itself, a later one is
+ * one token. */
+static enum status attend_cached(struct model *model, const struct kv_cache *cache, int32_t number,
+                                 struct matrix q, struct matrix k, struct matrix v)
 {
     struct layer *layer = &model->layers[number];
     int64_t kv_cols = model_kv_cols(model);
-    TRY(op_copy(model->device, &(struct op_copy){.in = k, .out = matrix_part(cache->k[number], cache->length, k.rows, 0,
-                                                                             kv_cols)}));
-    TRY(op_copy(model->device, &(struct op_copy){.in = v, .out = matrix_part(cache->v[number], cache->length, v.rows, 0,
-                                                                             kv_cols)}));
+    TRY(op_copy(
+        model->device,
+        &(struct op_copy){.in = k, .out = matrix_part(cache->k[number], cache->length, k.rows, 0, kv_cols)}));
+    TRY(op_copy(
+        model->device,
+        &(struct op_copy){.in = v, .out = matrix_part(cache->v[number], cache->length, v.rows, 0, kv_cols)}));
     if (cache->length == 0) return attend_sequences(model, number, q, k, v);
     ASSERT(model->n_tokens == 1);
-    return op_attention_decode(model->device, &(struct op_attention_decode){.q = q,
-                                                                            .k_cache = cache->k[number],
-                                                                            .v_cache = cache->v[number],
-                                                                            .length = cache->length + 1,
-                                                                            .head_dim = model->arch->head_dim,
-                                                                            .scale = model_attention_scale(model),
-                                                                            .window = arch_window(model->arch, number),
-                                                                            .out = rows_of(layer->attn, 1)});
+    return op_attention_decode(model->device,
+                               &(struct op_attention_decode){.q = q,
+                                                             .k_cache = cache->k[number],
+                                                             .v_cache = cache->v[number],
+                                                             .length = cache->length + 1,
+                                                             .head_dim = model->arch->head_dim,
+                                                             .scale = model_attention_scale(model),
+                                                             .window = arch_window(model->arch, number),
+                                                             .out = rows_of(layer->attn, 1)});
 }
 
 static enum status attend(struct model *model, const struct pass *pass, int32_t number)
@@ -107,8 +111,10 @@ static enum status attend(struct model *model, const struct pass *pass, int32_t 
     TRY(apply_panel(model, pass, number, PANEL_QKV, rows_of(model->h, tokens), qkv));
     TRY(rotate(model, layer, &q, &k));
     struct matrix v = cols_of(qkv, model_q_cols(model) + model_kv_cols(model), model_kv_cols(model));
-    TRY(pass->cache ? attend_cached(model, pass->cache, number, q, k, v) : attend_sequences(model, number, q, k, v));
-    return apply_panel(model, pass, number, PANEL_O, rows_of(layer->attn, tokens), rows_of(model->delta, tokens));
+    TRY(pass->cache ? attend_cached(model, pass->cache, number, q, k, v)
+                    : attend_sequences(model, number, q, k, v));
+    return apply_panel(model, pass, number, PANEL_O, rows_of(layer->attn, tokens),
+                       rows_of(model->delta, tokens));
 }
 
 static enum status mlp_up(struct model *model, const struct pass *pass, int32_t number)
@@ -135,7 +141,8 @@ static enum status forward_layer(struct model *model, const struct pass *pass, i
     if (number == 0)
         TRY(norm(model, x1, none, none, layer->input_norm, layer->rstd1));
     else
-        TRY(norm(model, rows_of(model->layers[number - 1].x2, tokens), delta, x1, layer->input_norm, layer->rstd1));
+        TRY(norm(model, rows_of(model->layers[number - 1].x2, tokens), delta, x1, layer->input_norm,
+                 layer->rstd1));
     TRY(attend(model, pass, number));
     TRY(model_all_reduce(model, delta));
     TRY(norm(model, x1, delta, x2, layer->post_norm, layer->rstd2));

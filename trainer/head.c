@@ -1,7 +1,7 @@
 /*
- * head.c: final norm, output head and loss, over supervised rows only, in chunks: no [T, vocabulary] tensor exists, and
- * rows without a label cost nothing. The vocabulary is split over the tensor-parallel group; each chunk gathers one
- * struct loss_stat a row.
+ * head.c: final norm, output head and loss, over supervised rows only, in chunks: no [T, vocabulary] tensor
+ * exists, and rows without a label cost nothing. The vocabulary is split over the tensor-parallel group; each
+ * chunk gathers one struct loss_stat a row.
  */
 #include "trainer/model_parts.h"
 
@@ -14,9 +14,9 @@ static enum status chunk_logits(struct model *model, const int32_t *rows, int32_
 {
     struct head_chunk *chunk = &model->chunk;
     struct matrix none = {0}, x = rows_of(chunk->x, n), h = rows_of(chunk->h, n);
-    TRY(op_gather_rows(model->device, &(struct op_gather_rows){.in = rows_of(model->delta, model->n_tokens),
-                                                               .index = rows,
-                                                               .out = x}));
+    TRY(op_gather_rows(
+        model->device,
+        &(struct op_gather_rows){.in = rows_of(model->delta, model->n_tokens), .index = rows, .out = x}));
     TRY(op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
                                                        .delta = none,
                                                        .sum = none,
@@ -27,7 +27,8 @@ static enum status chunk_logits(struct model *model, const int32_t *rows, int32_
     return panel_forward(model->head, &(struct panel_forward){.x = h, .y = rows_of(chunk->logits, n)});
 }
 
-static enum status chunk_loss(struct model *model, const int32_t *labels, int32_t n, bool want_gradient, float *row_loss)
+static enum status chunk_loss(struct model *model, const int32_t *labels, int32_t n, bool want_gradient,
+                              float *row_loss)
 {
     struct head_chunk *chunk = &model->chunk;
     struct matrix logits = rows_of(chunk->logits, n), none = {0};
@@ -61,11 +62,12 @@ static enum status chunk_backward(struct model *model, struct matrix out)
     struct head_chunk *chunk = &model->chunk;
     int32_t n = (int32_t)out.rows;
     struct matrix dh = rows_of(chunk->dh, n);
-    TRY(panel_backward(model->head, &(struct panel_backward){.x = rows_of(chunk->h, n),
-                                                             .dy = rows_of(chunk->dlogits, n),
-                                                             .dx = dh}));
+    TRY(panel_backward(
+        model->head,
+        &(struct panel_backward){.x = rows_of(chunk->h, n), .dy = rows_of(chunk->dlogits, n), .dx = dh}));
     TRY(model_all_reduce(model, dh));
-    TRY(device_zero(model->device, STREAM_COMPUTE, out.data, (size_t)(n * out.stride) * dtype_bytes(out.dtype)));
+    TRY(device_zero(model->device, STREAM_COMPUTE, out.data,
+                    (size_t)(n * out.stride) * dtype_bytes(out.dtype)));
     return op_rmsnorm_backward(model->device, &(struct op_rmsnorm_backward){.x = rows_of(chunk->x, n),
                                                                             .rstd = chunk->rstd,
                                                                             .weight = model->final_norm,
@@ -79,14 +81,16 @@ enum status model_head(struct model *model, bool want_gradient, float *row_loss)
     for (int32_t first = 0; first < n; first += model->chunk.rows) {
         int32_t rows = n - first < model->chunk.rows ? n - first : model->chunk.rows;
         TRY(chunk_logits(model, model->supervised + first, rows));
-        TRY(chunk_loss(model, model->labels + first, rows, want_gradient, row_loss ? row_loss + first : NULL));
+        TRY(chunk_loss(model, model->labels + first, rows, want_gradient,
+                       row_loss ? row_loss + first : NULL));
         /* dh is free until the layers' backward: it holds the gradient of all supervised rows. */
         if (want_gradient) TRY(chunk_backward(model, matrix_part(model->dh, first, rows, 0, model->dh.cols)));
     }
     if (!want_gradient) return LORAD_OK;
-    return op_scatter_rows(model->device, &(struct op_scatter_rows){.in = rows_of(model->dh, n),
-                                                                    .index = model->supervised,
-                                                                    .out = rows_of(model->dres, model->n_tokens)});
+    return op_scatter_rows(model->device,
+                           &(struct op_scatter_rows){.in = rows_of(model->dh, n),
+                                                     .index = model->supervised,
+                                                     .out = rows_of(model->dres, model->n_tokens)});
 }
 
 /* This rank's logits of the chunk -> its columns of `host` [n, vocab]. */
@@ -95,10 +99,12 @@ static enum status gather_logits(struct model *model, int32_t n, float *host)
     struct matrix logits = model->chunk.logits;
     int tp = model->part->tp;
     int64_t vocab = model->arch->vocab, cols = logits.cols, block = n * cols;
-    float *mine = memory_new((size_t)block, sizeof(float)), *all = memory_new((size_t)(block * tp), sizeof(float));
+    float *mine = memory_new((size_t)block, sizeof(float)),
+          *all = memory_new((size_t)(block * tp), sizeof(float));
     enum status status = mine && all ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK)
-        status = device_copy_from(model->device, STREAM_COMPUTE, mine, logits.data, (size_t)block * sizeof(float));
+        status =
+            device_copy_from(model->device, STREAM_COMPUTE, mine, logits.data, (size_t)block * sizeof(float));
     if (status == LORAD_OK) status = device_sync(model->device);
     if (status == LORAD_OK && model->tp)
         status = comm_host_all_gather(model->tp, mine, all, (size_t)block * sizeof(float));
@@ -119,7 +125,8 @@ enum status model_last_logits(struct model *model, int32_t first, int32_t n, flo
     for (int32_t done = 0; done < n;) {
         int32_t count = n - done < model->chunk.rows ? n - done : model->chunk.rows;
         for (int32_t i = 0; i < count; i++) rows[i] = first + done + i;
-        TRY(device_copy_to(model->device, STREAM_COMPUTE, model->supervised, rows, (size_t)count * sizeof(int32_t)));
+        TRY(device_copy_to(model->device, STREAM_COMPUTE, model->supervised, rows,
+                           (size_t)count * sizeof(int32_t)));
         TRY(chunk_logits(model, model->supervised, count));
         TRY(gather_logits(model, count, host + done * (int64_t)model->arch->vocab));
         done += count;
@@ -127,8 +134,8 @@ enum status model_last_logits(struct model *model, int32_t first, int32_t n, flo
     return LORAD_OK;
 }
 
-enum status model_logits(struct model *model, const struct micro_batch *batch, bool use_adapter, int32_t first,
-                         int32_t n, float *host)
+enum status model_logits(struct model *model, const struct micro_batch *batch, bool use_adapter,
+                         int32_t first, int32_t n, float *host)
 {
     struct pass pass = {.use_adapter = use_adapter};
     TRY(model_load_batch(model, batch));

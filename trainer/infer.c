@@ -15,7 +15,8 @@ static void print_rows(const struct dataset *rows, const struct evaluation *resu
         struct dataset_row row = dataset_row(rows, i);
         const char *source = dataset_source_name(rows, row.source);
         if (!json) {
-            printf("%s:%lld  loss %.6f  tokens %d\n", source, (long long)row.line, result->row_loss[i], row.n_supervised);
+            printf("%s:%lld  loss %.6f  tokens %d\n", source, (long long)row.line, result->row_loss[i],
+                   row.n_supervised);
             continue;
         }
         struct strbuf text = STRBUF_EMPTY;
@@ -29,12 +30,14 @@ static void print_rows(const struct dataset *rows, const struct evaluation *resu
     }
 }
 
-static void print_result(const struct dataset *rows, const struct evaluation *result, const struct eval_options *eval)
+static void print_result(const struct dataset *rows, const struct evaluation *result,
+                         const struct eval_options *eval)
 {
     if (eval->per_row) print_rows(rows, result, eval->json);
     if (!eval->json) {
-        printf("loss %.6f  perplexity %.4f  token accuracy %.4f  over %lld supervised tokens of %lld rows\n", result->loss,
-               exp(result->loss), result->accuracy, (long long)result->tokens, (long long)dataset_rows(rows));
+        printf("loss %.6f  perplexity %.4f  token accuracy %.4f  over %lld supervised tokens of %lld rows\n",
+               result->loss, exp(result->loss), result->accuracy, (long long)result->tokens,
+               (long long)dataset_rows(rows));
         return;
     }
     struct strbuf text = STRBUF_EMPTY;
@@ -56,8 +59,8 @@ struct evaluating {
     struct micro_batch batch;
 };
 
-static enum status evaluate_all(struct evaluating *e, const struct run_options *options, const struct eval_options *eval,
-                                const struct comm_world_info *ranks)
+static enum status evaluate_all(struct evaluating *e, const struct run_options *options,
+                                const struct eval_options *eval, const struct comm_world_info *ranks)
 {
     if (!data_has_eval(options))
         return FAIL(LORAD_CONFIG, "there is nothing to evaluate on: set eval_file, or val_size");
@@ -99,8 +102,7 @@ struct generating {
 static enum status print_new(struct generating *g, size_t *printed, bool last)
 {
     struct strbuf text = STRBUF_EMPTY;
-    enum status status =
-        tokenizer_decode(g->session.tokenizer, g->answer.ids, g->answer.length, true, &text);
+    enum status status = tokenizer_decode(g->session.tokenizer, g->answer.ids, g->answer.length, true, &text);
     size_t n = text.length;
     static const char replacement[] = "\xef\xbf\xbd";
     while (!last && n >= 3 && memcmp(strbuf_text(&text) + n - 3, replacement, 3) == 0) n -= 3;
@@ -146,7 +148,8 @@ static enum status generate_all(struct generating *g, const struct run_options *
     messages[n++] = (struct message){ROLE_USER, generate->prompt, strlen(generate->prompt)};
     TRY(chat_template_prompt(g->session.chat, messages, n, &g->prompt));
     if ((int32_t)g->prompt.length >= options->cutoff_len)
-        return FAIL(LORAD_USAGE, "the prompt has %zu tokens, but cutoff_len is %d", g->prompt.length, options->cutoff_len);
+        return FAIL(LORAD_USAGE, "the prompt has %zu tokens, but cutoff_len is %d", g->prompt.length,
+                    options->cutoff_len);
     struct loader_capacity capacity = {.tokens = options->cutoff_len, .sequences = 1};
     TRY(session_load(&g->session, capacity, generate->adapter_dir, SESSION_INFER));
     TRY(decoder_create(&g->decoder, g->session.model, generate->adapter_dir != NULL));

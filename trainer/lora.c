@@ -13,9 +13,9 @@ static const struct {
     const char *name, *path;
     bool row_split;
 } modules[MODULES] = {
-    [MODULE_Q] = {"q_proj", "self_attn.q_proj", false},     [MODULE_K] = {"k_proj", "self_attn.k_proj", false},
-    [MODULE_V] = {"v_proj", "self_attn.v_proj", false},     [MODULE_O] = {"o_proj", "self_attn.o_proj", true},
-    [MODULE_GATE] = {"gate_proj", "mlp.gate_proj", false},  [MODULE_UP] = {"up_proj", "mlp.up_proj", false},
+    [MODULE_Q] = {"q_proj", "self_attn.q_proj", false},    [MODULE_K] = {"k_proj", "self_attn.k_proj", false},
+    [MODULE_V] = {"v_proj", "self_attn.v_proj", false},    [MODULE_O] = {"o_proj", "self_attn.o_proj", true},
+    [MODULE_GATE] = {"gate_proj", "mlp.gate_proj", false}, [MODULE_UP] = {"up_proj", "mlp.up_proj", false},
     [MODULE_DOWN] = {"down_proj", "mlp.down_proj", true},
 };
 
@@ -43,16 +43,21 @@ int64_t module_in(const struct arch *arch, enum module module)
 int64_t module_out(const struct arch *arch, enum module module)
 {
     switch (module) {
-    case MODULE_Q: return (int64_t)arch->heads * arch->head_dim;
+    case MODULE_Q:
+        return (int64_t)arch->heads * arch->head_dim;
     case MODULE_K:
-    case MODULE_V: return (int64_t)arch->kv_heads * arch->head_dim;
+    case MODULE_V:
+        return (int64_t)arch->kv_heads * arch->head_dim;
     case MODULE_GATE:
-    case MODULE_UP: return arch->intermediate;
-    default: return arch->hidden;
+    case MODULE_UP:
+        return arch->intermediate;
+    default:
+        return arch->hidden;
     }
 }
 
-void module_slice(const struct arch *arch, const struct partition *p, enum module module, int64_t *first, int64_t *count)
+void module_slice(const struct arch *arch, const struct partition *p, enum module module, int64_t *first,
+                  int64_t *count)
 {
     switch (module) {
     case MODULE_Q:
@@ -79,11 +84,12 @@ static bool path_ends_with(const char *path, const char *target)
 }
 
 struct chosen {
-    bool *module;  /* [layers][MODULES] */
+    bool *module; /* [layers][MODULES] */
     int32_t count;
 };
 
-static enum status choose_listed(struct chosen *chosen, const struct lora_options *options, const struct arch *arch)
+static enum status choose_listed(struct chosen *chosen, const struct lora_options *options,
+                                 const struct arch *arch)
 {
     for (int32_t t = 0; t < options->n_targets; t++) {
         const char *target = options->targets[t];
@@ -95,7 +101,8 @@ static enum status choose_listed(struct chosen *chosen, const struct lora_option
         }
         if (!used)
             return FAIL(LORAD_CONFIG,
-                        "lora_target: \"%s\" names no linear module of this model; use all, or some of q_proj, k_proj, "
+                        "lora_target: \"%s\" names no linear module of this model; use all, or some of "
+                        "q_proj, k_proj, "
                         "v_proj, o_proj, gate_proj, up_proj, down_proj",
                         target);
     }
@@ -116,23 +123,26 @@ static enum status choose_by_pattern(struct chosen *chosen, const char *expressi
     return LORAD_OK;
 }
 
-static enum status choose_targets(struct chosen *chosen, const struct lora_options *options, const struct arch *arch)
+static enum status choose_targets(struct chosen *chosen, const struct lora_options *options,
+                                  const struct arch *arch)
 {
     if (options->n_targets < 1) return FAIL(LORAD_CONFIG, "lora_target is empty; use all, or name modules");
     TRY(options->targets_are_pattern ? choose_by_pattern(chosen, options->targets[0], arch)
                                      : choose_listed(chosen, options, arch));
     for (int32_t i = 0; i < arch->layers * MODULES; i++) chosen->count += chosen->module[i];
     if (!chosen->count)
-        return FAIL(LORAD_CONFIG, "lora_target: \"%s\" matches no module; paths look like model.layers.0.self_attn.q_proj",
+        return FAIL(LORAD_CONFIG,
+                    "lora_target: \"%s\" matches no module; paths look like model.layers.0.self_attn.q_proj",
                     options->targets[0]);
     return LORAD_OK;
 }
 
-static struct lora_tensor describe(const struct lora *lora, const struct arch *arch, const struct partition *p,
-                                   int32_t layer, enum module module, bool is_b)
+static struct lora_tensor describe(const struct lora *lora, const struct arch *arch,
+                                   const struct partition *p, int32_t layer, enum module module, bool is_b)
 {
     struct lora_tensor t = {.layer = layer, .module = module, .is_b = is_b};
-    snprintf(t.name, sizeof t.name, "model.layers.%d.%s.lora_%c.weight", layer, modules[module].path, is_b ? 'B' : 'A');
+    snprintf(t.name, sizeof t.name, "model.layers.%d.%s.lora_%c.weight", layer, modules[module].path,
+             is_b ? 'B' : 'A');
     t.shape[0] = is_b ? module_out(arch, module) : lora->rank;
     t.shape[1] = is_b ? lora->rank : module_in(arch, module);
     t.rows = t.shape[0];
@@ -159,7 +169,8 @@ static void place(struct lora *lora, const struct arch *arch, const struct parti
 {
     for (int32_t i = 0; i < arch->layers * MODULES * 2; i++) {
         if (!chosen[i / 2]) continue;
-        struct lora_tensor t = describe(lora, arch, p, i / 2 / MODULES, (enum module)(i / 2 % MODULES), i % 2);
+        struct lora_tensor t =
+            describe(lora, arch, p, i / 2 / MODULES, (enum module)(i / 2 % MODULES), i % 2);
         if (t.replicated != replicated) continue;
         t.offset = lora->count;
         lora->count += (t.rows * t.cols + LORA_ALIGN - 1) / LORA_ALIGN * LORA_ALIGN;

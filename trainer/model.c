@@ -147,7 +147,8 @@ void model_destroy(struct model *model)
     free(model);
 }
 
-/* B of a factor that this rank keeps whole although it uses only its own rows (replicated key/value heads). */
+/* B of a factor that this rank keeps whole although it uses only its own rows (replicated key/value heads).
+ */
 static int64_t local_offset(const struct model *model, const struct lora_tensor *b)
 {
     if (!b->replicated || module_is_row_split(b->module)) return b->offset;
@@ -188,7 +189,8 @@ void model_gradient(const struct model *model, struct adapter *adapter, int32_t 
 enum status model_load_batch(struct model *model, const struct micro_batch *batch)
 {
     ASSERT(batch->n_tokens > 0 && batch->n_tokens <= model->options.max_tokens);
-    ASSERT(batch->n_sequences <= model->options.max_sequences && batch->longest <= model->options.max_positions);
+    ASSERT(batch->n_sequences <= model->options.max_sequences &&
+           batch->longest <= model->options.max_positions);
     int32_t n = 0;
     for (int32_t t = 0; t < batch->n_tokens; t++) {
         if (batch->labels[t] < 0) continue;
@@ -240,7 +242,8 @@ enum status model_all_reduce(struct model *model, struct matrix m)
 
 enum status model_train(struct model *model, const struct train_pass *args)
 {
-    struct pass pass = {.use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
+    struct pass pass = {
+        .use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
     TRY(model_load_batch(model, args->batch));
     TRY(model_forward(model, &pass));
     TRY(model_head(model, true, NULL));
@@ -268,6 +271,7 @@ enum status model_zero_sums(struct model *model)
 enum status model_read_sums(struct model *model, struct model_sums *out)
 {
     TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->loss, model->loss_sum, sizeof out->loss));
-    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->correct, model->correct_sum, sizeof out->correct));
+    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->correct, model->correct_sum,
+                         sizeof out->correct));
     return device_sync(model->device);
 }

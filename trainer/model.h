@@ -1,9 +1,11 @@
 /*
  * model.h: the frozen base with an adapter's forward and backward for one micro-batch, on any device and any
- * tensor-parallel layout. The order of the operations is forward.c and backward.c; the memory is model_memory.c.
+ * tensor-parallel layout. The order of the operations is forward.c and backward.c; the memory is
+ * model_memory.c.
  *
- * A model owns all its device memory from model_create on; nothing is allocated in a pass. Passes are enqueued; sums stay
- * on the device until model_read_sums. Collective over the tensor-parallel group: every pass.
+ * A model owns all its device memory from model_create on; nothing is allocated in a pass. Passes are
+ * enqueued; sums stay on the device until model_read_sums. Collective over the tensor-parallel group: every
+ * pass.
  */
 #ifndef LORAD_TRAINER_MODEL_H
 #define LORAD_TRAINER_MODEL_H
@@ -25,24 +27,25 @@
 struct model;
 
 struct model_options {
-    enum dtype dtype;                    /* of activations and frozen weights: f32 or bf16 */
-    enum checkpointing checkpointing;    /* NONE, MLP or LAYER (the plan has resolved AUTO) */
-    int32_t max_tokens;                  /* tokens of the largest micro-batch */
+    enum dtype dtype;                 /* of activations and frozen weights: f32 or bf16 */
+    enum checkpointing checkpointing; /* NONE, MLP or LAYER (the plan has resolved AUTO) */
+    int32_t max_tokens;               /* tokens of the largest micro-batch */
     int32_t max_sequences;
-    int32_t max_positions;               /* of any row */
-    bool training;                       /* false: no backward, no saved activations */
+    int32_t max_positions; /* of any row */
+    bool training;         /* false: no backward, no saved activations */
 };
 
 /* What model_create will take from the device, by the same arithmetic: see plan.h. */
 struct model_bytes {
-    size_t weights;     /* frozen: panels, embedding, norms */
-    size_t saved;       /* kept from the forward for the backward */
-    size_t scratch;     /* everything else */
+    size_t weights; /* frozen: panels, embedding, norms */
+    size_t saved;   /* kept from the forward for the backward */
+    size_t scratch; /* everything else */
 };
 enum status model_measure(struct model_bytes *out, const struct arch *arch, const struct partition *partition,
                           const struct lora *lora, const struct model_options *options) LORAD_WARN_UNUSED;
 
-/* lora NULL: the frozen base alone. Borrows everything. The weights are loaded by weights_load. Owns: *out. */
+/* lora NULL: the frozen base alone. Borrows everything. The weights are loaded by weights_load. Owns: *out.
+ */
 enum status model_create(struct model **out, const struct arch *arch, const struct partition *partition,
                          const struct lora *lora, const struct model_options *options, struct device *device,
                          struct comm *tp) LORAD_WARN_UNUSED;
@@ -51,8 +54,8 @@ void model_destroy(struct model *model);
 /* Refreshes the compute copies of the adapter from its masters: after every update, and once at the start. */
 enum status model_set_adapter(struct model *model, const struct adapter *adapter) LORAD_WARN_UNUSED;
 
-/* Forward, loss and backward: adds the unscaled gradient (sum over supervised tokens) to adapter->grad and the loss to the
- * model's sums. step: optimizer step number, part of the dropout key; seed likewise. */
+/* Forward, loss and backward: adds the unscaled gradient (sum over supervised tokens) to adapter->grad and
+ * the loss to the model's sums. step: optimizer step number, part of the dropout key; seed likewise. */
 struct train_pass {
     const struct micro_batch *batch; /* host memory */
     struct adapter *adapter;
@@ -61,8 +64,8 @@ struct train_pass {
 };
 enum status model_train(struct model *model, const struct train_pass *pass) LORAD_WARN_UNUSED;
 
-/* Forward and loss without dropout. use_adapter false: the frozen base. row_loss, optional: host [supervised tokens of
- * the batch], the loss of each in batch order (then the call blocks). */
+/* Forward and loss without dropout. use_adapter false: the frozen base. row_loss, optional: host [supervised
+ * tokens of the batch], the loss of each in batch order (then the call blocks). */
 struct eval_pass {
     const struct micro_batch *batch;
     bool use_adapter;
@@ -78,16 +81,17 @@ struct model_sums {
 enum status model_zero_sums(struct model *model) LORAD_WARN_UNUSED;
 enum status model_read_sums(struct model *model, struct model_sums *out) LORAD_WARN_UNUSED;
 
-/* f32 logits of tokens [first, first + n) of a batch of one pass, whole vocabulary, to host memory [n, arch->vocab].
- * For tests and tools. Blocks. */
-enum status model_logits(struct model *model, const struct micro_batch *batch, bool use_adapter, int32_t first,
-                         int32_t n, float *host) LORAD_WARN_UNUSED;
+/* f32 logits of tokens [first, first + n) of a batch of one pass, whole vocabulary, to host memory [n,
+ * arch->vocab]. For tests and tools. Blocks. */
+enum status model_logits(struct model *model, const struct micro_batch *batch, bool use_adapter,
+                         int32_t first, int32_t n, float *host) LORAD_WARN_UNUSED;
 
 /* Greedy decoding: a cache of keys and values for one sequence of at most max_positions tokens. */
 struct decoder;
 enum status decoder_create(struct decoder **out, struct model *model, bool use_adapter) LORAD_WARN_UNUSED;
 void decoder_destroy(struct decoder *decoder);
 /* Feeds n tokens behind those fed before and gives the likeliest next token. Blocks. */
-enum status decoder_next(struct decoder *decoder, const int32_t *tokens, int32_t n, int32_t *next) LORAD_WARN_UNUSED;
+enum status decoder_next(struct decoder *decoder, const int32_t *tokens, int32_t n,
+                         int32_t *next) LORAD_WARN_UNUSED;
 
 #endif

@@ -6,7 +6,7 @@ enum { HEAD_ROWS_MIN = 256, HEAD_ROWS_MAX = 1024, HEAD_LOGIT_BYTES = 32 << 20 };
 
 enum panel_slot module_panel(enum module module)
 {
-    static const enum panel_slot slot[MODULES] = {PANEL_QKV, PANEL_QKV,     PANEL_QKV, PANEL_O,
+    static const enum panel_slot slot[MODULES] = {PANEL_QKV,     PANEL_QKV,     PANEL_QKV, PANEL_O,
                                                   PANEL_GATE_UP, PANEL_GATE_UP, PANEL_DOWN};
     return slot[module];
 }
@@ -43,14 +43,16 @@ static bool needs_dx(const struct model *model, int32_t layer, enum panel_slot s
     if (!model->options.training || !model->lora || layer < model->lora->first_layer) return false;
     if (layer > model->lora->first_layer) return true;
     for (int module = 0; module < MODULES; module++)
-        if (module_panel((enum module)module) < slot && adapted(model, layer, (enum module)module)) return true;
+        if (module_panel((enum module)module) < slot && adapted(model, layer, (enum module)module))
+            return true;
     return false;
 }
 
 static void describe_layer(struct model *model, int32_t number)
 {
     struct layer *layer = &model->layers[number];
-    int64_t d = model->arch->hidden, q = model_q_cols(model), kv = model_kv_cols(model), f = model->part->intermediate;
+    int64_t d = model->arch->hidden, q = model_q_cols(model), kv = model_kv_cols(model),
+            f = model->part->intermediate;
     const struct {
         int64_t in, out[PANEL_PARTS];
         int32_t parts;
@@ -74,7 +76,8 @@ static void describe_layer(struct model *model, int32_t number)
     }
     for (int m = 0; m < MODULES; m++) {
         if (!adapted(model, number, (enum module)m)) continue;
-        layer->spec[module_panel((enum module)m)].part[module_part_number((enum module)m)].rank = model->lora->rank;
+        layer->spec[module_panel((enum module)m)].part[module_part_number((enum module)m)].rank =
+            model->lora->rank;
     }
     for (int slot = 0; slot < PANEL_SLOTS; slot++) layer->spare[slot] = panel_spare(&layer->spec[slot]);
 }
@@ -104,8 +107,8 @@ static int64_t widest_spare(const struct model *model, enum panel_slot a, enum p
     return most;
 }
 
-static enum status take(struct arena *arena, struct matrix *out, int64_t rows, int64_t cols,
-                        int64_t spare, enum dtype dtype)
+static enum status take(struct arena *arena, struct matrix *out, int64_t rows, int64_t cols, int64_t spare,
+                        enum dtype dtype)
 {
     void *data;
     TRY(arena_take(arena, &data, (size_t)(rows * (cols + spare)) * dtype_bytes(dtype)));
@@ -178,7 +181,8 @@ static void share_attention(struct layer *layer, const struct layer *first)
     for (int slot = 0; slot < PANEL_SLOTS; slot++) layer->u[slot] = first->u[slot];
 }
 
-/* Layers that are never differentiated, and every layer of a model that only evaluates, need no memory of their own. */
+/* Layers that are never differentiated, and every layer of a model that only evaluates, need no memory of
+ * their own. */
 static bool keeps(const struct model *model, int32_t layer)
 {
     return model->options.training && model->lora && layer >= model->lora->first_layer;
@@ -261,7 +265,8 @@ static enum status take_batch(struct model *model, struct arena *arena)
     return take_vector(arena, &model->correct_sum, 1, sizeof(int64_t));
 }
 
-enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved, struct arena *scratch)
+enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved,
+                              struct arena *scratch)
 {
     enum dtype act = model->options.dtype;
     int64_t tokens = model->options.max_tokens, d = model->arch->hidden, f = model->part->intermediate;

@@ -8,7 +8,7 @@
 void model_describe_panels(struct model *model);
 
 /* Takes every buffer from the arenas, in order; with measuring arenas only their used_bytes matter. */
-enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved, struct arena *scratch)
-    LORAD_WARN_UNUSED;
+enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved,
+                              struct arena *scratch) LORAD_WARN_UNUSED;
 
 #endif

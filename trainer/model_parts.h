@@ -1,9 +1,10 @@
 /*
- * model_parts.h: the inside of a model, for model*.c, forward.c, backward.c, head.c, decode.c and weights.c only.
+ * model_parts.h: the inside of a model, for model*.c, forward.c, backward.c, head.c, decode.c and weights.c
+ * only.
  *
- * Shapes: T tokens of the micro-batch (at most max_tokens), d hidden, q and kv this rank's query and key/value columns,
- * f this rank's intermediate columns, R_x the spare columns of panel x, V this rank's vocabulary columns.
- * "act" is the dtype of options.dtype.
+ * Shapes: T tokens of the micro-batch (at most max_tokens), d hidden, q and kv this rank's query and
+ * key/value columns, f this rank's intermediate columns, R_x the spare columns of panel x, V this rank's
+ * vocabulary columns. "act" is the dtype of options.dtype.
  */
 #ifndef LORAD_TRAINER_MODEL_PARTS_H
 #define LORAD_TRAINER_MODEL_PARTS_H
@@ -19,8 +20,8 @@ struct layer {
     struct panel *panel[PANEL_SLOTS];
     struct panel_spec spec[PANEL_SLOTS];
     int64_t spare[PANEL_SLOTS];
-    void *input_norm;   /* [d] act */
-    void *post_norm;    /* [d] act */
+    void *input_norm;      /* [d] act */
+    void *post_norm;       /* [d] act */
     void *q_norm, *k_norm; /* [head_dim] act, Qwen3 */
 
     /* Saved by the forward for the backward. With checkpointing some of them are shared by all layers. */
@@ -31,19 +32,20 @@ struct layer {
     struct matrix rotated; /* [T, q + kv], Qwen3 only: normed and rotated q, k */
     struct matrix attn;    /* [T, q], stride q + R_o: u of o lies behind */
     float *lse;            /* [heads, T] */
-    struct matrix gate_up; /* [T, 2f], stride 2f + R_gate_up; the backward turns it into its gradient in place */
+    struct matrix
+        gate_up; /* [T, 2f], stride 2f + R_gate_up; the backward turns it into its gradient in place */
     struct matrix u[PANEL_SLOTS]; /* [T, R] copies of u for qkv, gate_up and down */
 };
 
 struct head_chunk {
-    int32_t rows;          /* supervised rows a chunk holds */
-    struct matrix x;       /* [rows, d] gathered residual */
-    struct matrix h;       /* [rows, d] normed */
-    struct matrix dx;      /* [rows, d] */
-    struct matrix dh;      /* [rows, d] */
-    float *rstd;           /* [rows] */
-    struct matrix logits;  /* [rows, V] f32 */
-    struct matrix dlogits; /* [rows, V] act: the logits themselves for f32 */
+    int32_t rows;                /* supervised rows a chunk holds */
+    struct matrix x;             /* [rows, d] gathered residual */
+    struct matrix h;             /* [rows, d] normed */
+    struct matrix dx;            /* [rows, d] */
+    struct matrix dh;            /* [rows, d] */
+    float *rstd;                 /* [rows] */
+    struct matrix logits;        /* [rows, V] f32 */
+    struct matrix dlogits;       /* [rows, V] act: the logits themselves for f32 */
     struct loss_stat *stats;     /* [rows] */
     struct loss_stat *all_stats; /* [tp][rows] */
 };
@@ -56,10 +58,10 @@ struct model {
     struct device *device;
     struct comm *tp;
 
-    void *block;             /* the arena's memory: everything below but the panels */
+    void *block; /* the arena's memory: everything below but the panels */
     void *panel_scratch;
     struct layer *layers;
-    struct panel *head;      /* no adapter */
+    struct panel *head; /* no adapter */
     struct panel_spec head_spec;
     void *final_norm;        /* [d] act */
     struct matrix embedding; /* [V, d] act */
@@ -71,18 +73,18 @@ struct model {
     int64_t *token_index;                 /* [T] */
     int32_t *seq_start;
     int32_t *host_labels, *host_supervised; /* [T] host memory to build them in */
-    float *row_loss;                      /* [T] */
+    float *row_loss;                        /* [T] */
     int32_t n_tokens, n_supervised;
     struct sequences sequences;
 
     /* Scratch shared by the layers. */
-    struct matrix h;      /* [T, d], stride d + max(R_qkv, R_gate_up) */
-    struct matrix a;      /* [T, f], stride f + R_down */
-    struct matrix delta;  /* [T, d] a block's output; after the last layer the final residual */
-    struct matrix dres;   /* [T, d], stride d + max(R_o, R_down): gradient of the residual stream */
-    struct matrix dh;     /* [T, d] */
-    struct matrix dwide;  /* [T, max(f, q)]: gradient of a, or of the attention output */
-    struct matrix dqkv;   /* [T, q + 2 kv], stride with R_qkv */
+    struct matrix h;     /* [T, d], stride d + max(R_qkv, R_gate_up) */
+    struct matrix a;     /* [T, f], stride f + R_down */
+    struct matrix delta; /* [T, d] a block's output; after the last layer the final residual */
+    struct matrix dres;  /* [T, d], stride d + max(R_o, R_down): gradient of the residual stream */
+    struct matrix dh;    /* [T, d] */
+    struct matrix dwide; /* [T, max(f, q)]: gradient of a, or of the attention output */
+    struct matrix dqkv;  /* [T, q + 2 kv], stride with R_qkv */
     struct head_chunk chunk;
 
     double *loss_sum;     /* device */
@@ -104,8 +106,8 @@ static inline struct matrix cols_of(struct matrix m, int64_t first, int64_t cols
     return matrix_part(m, 0, m.rows, first, cols);
 }
 
-int64_t model_q_cols(const struct model *model);  /* q */
-int64_t model_kv_cols(const struct model *model); /* kv */
+int64_t model_q_cols(const struct model *model);        /* q */
+int64_t model_kv_cols(const struct model *model);       /* kv */
 float model_attention_scale(const struct model *model); /* 1 / sqrt(head_dim) */
 
 /* Copies the batch to the device and finds its supervised rows. */
@@ -133,10 +135,13 @@ enum status model_forward(struct model *model, const struct pass *pass) LORAD_WA
 /* The parts of a layer's forward that gradient checkpointing did not keep, again. */
 enum status model_recompute(struct model *model, const struct pass *pass, int32_t layer) LORAD_WARN_UNUSED;
 /* From model->dres (gradient of the final residual) down to the lowest adapted module. */
-enum status model_backward(struct model *model, const struct pass *pass, struct adapter *adapter) LORAD_WARN_UNUSED;
-/* Final norm, head and loss over the supervised rows; with want_gradient leaves dres. row_loss: [n_supervised] or NULL. */
+enum status model_backward(struct model *model, const struct pass *pass,
+                           struct adapter *adapter) LORAD_WARN_UNUSED;
+/* Final norm, head and loss over the supervised rows; with want_gradient leaves dres. row_loss:
+ * [n_supervised] or NULL. */
 enum status model_head(struct model *model, bool want_gradient, float *row_loss) LORAD_WARN_UNUSED;
-/* Logits of rows [first, first + n) of the final residual of the last forward, whole vocabulary, to host [n, vocab]. */
+/* Logits of rows [first, first + n) of the final residual of the last forward, whole vocabulary, to host [n,
+ * vocab]. */
 enum status model_last_logits(struct model *model, int32_t first, int32_t n, float *host) LORAD_WARN_UNUSED;
 /* Points da and db of a panel's parts into the adapter's gradient. */
 void model_gradient(const struct model *model, struct adapter *adapter, int32_t layer, enum panel_slot slot,

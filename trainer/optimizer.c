@@ -5,7 +5,8 @@
 
 #include "base/memory.h"
 
-static double peak_rate(const struct optimizer_options *options, const struct lora_tensor *tensor, bool *group_used)
+static double peak_rate(const struct optimizer_options *options, const struct lora_tensor *tensor,
+                        bool *group_used)
 {
     for (int32_t i = 0; i < options->n_lr_groups; i++) {
         if (fnmatch(options->lr_groups[i].pattern, tensor->name, 0) != 0) continue;
@@ -32,13 +33,15 @@ static enum status fill(struct optimizer *optimizer, const struct lora *lora, bo
     for (int32_t i = 0; i < options->n_lr_groups; i++)
         if (!group_used[i])
             return FAIL(LORAD_CONFIG,
-                        "lr_groups: pattern \"%s\" matches no trained factor (or an earlier pattern took all of them); "
+                        "lr_groups: pattern \"%s\" matches no trained factor (or an earlier pattern took all "
+                        "of them); "
                         "names look like %s",
                         options->lr_groups[i].pattern, lora->tensors[0].name);
     return LORAD_OK;
 }
 
-enum status optimizer_create(struct optimizer **out, const struct lora *lora, const struct optimizer_options *options)
+enum status optimizer_create(struct optimizer **out, const struct lora *lora,
+                             const struct optimizer_options *options)
 {
     struct optimizer *optimizer = memory_new(1, sizeof *optimizer);
     bool *group_used = memory_new((size_t)options->n_lr_groups + 1, sizeof *group_used);
@@ -82,7 +85,8 @@ enum status optimizer_reduce(struct adapter *adapter)
     return LORAD_OK;
 }
 
-enum status optimizer_squares(struct optimizer *optimizer, struct adapter *adapter, double *replicated, double *local)
+enum status optimizer_squares(struct optimizer *optimizer, struct adapter *adapter, double *replicated,
+                              double *local)
 {
     const struct lora *lora = adapter->lora;
     TRY(op_sum_squares(adapter->device, &(struct op_sum_squares){.x = adapter->grad,
@@ -95,7 +99,8 @@ enum status optimizer_squares(struct optimizer *optimizer, struct adapter *adapt
     return LORAD_OK;
 }
 
-enum status optimizer_apply(struct optimizer *optimizer, struct adapter *adapter, double factor, double grad_scale)
+enum status optimizer_apply(struct optimizer *optimizer, struct adapter *adapter, double factor,
+                            double grad_scale)
 {
     for (int32_t i = 0; i < optimizer->n; i++)
         optimizer->scaled[i].learning_rate = optimizer->segments[i].learning_rate * factor;

@@ -15,7 +15,8 @@ enum status output_dir_prepare(const struct run_options *options)
 {
     TRY(file_make_dirs(options->output_dir));
     if (access(options->output_dir, W_OK | X_OK) != 0)
-        return FAIL(LORAD_CANNOT_CREATE, "output_dir: %s cannot be written: %s", options->output_dir, strerror(errno));
+        return FAIL(LORAD_CANNOT_CREATE, "output_dir: %s cannot be written: %s", options->output_dir,
+                    strerror(errno));
     return LORAD_OK;
 }
 
@@ -57,7 +58,8 @@ enum status output_dir_clear(const struct run_options *options, bool is_restart)
     if (!options->overwrite_output_dir) {
         free(entries);
         return FAIL(LORAD_CANNOT_CREATE,
-                    "output_dir %s already holds a run with %zu checkpoints; set resume_from_checkpoint: auto to continue "
+                    "output_dir %s already holds a run with %zu checkpoints; set resume_from_checkpoint: "
+                    "auto to continue "
                     "it, overwrite_output_dir: true to move it to trash, or choose another output_dir",
                     options->output_dir, committed);
     }

@@ -14,8 +14,8 @@ enum status output_dir_prepare(const struct run_options *options) LORAD_WARN_UNU
 /* The highest fencing epoch of any checkpoint in it; 0: none. */
 int64_t output_dir_last_epoch(const struct run_options *options);
 
-/* Once this run owns the folder: an old run is continued (resume_from_checkpoint), moved to trash/ (overwrite_output_dir on
- * a first start), or the reason to refuse (LORAD_CANNOT_CREATE). */
+/* Once this run owns the folder: an old run is continued (resume_from_checkpoint), moved to trash/
+ * (overwrite_output_dir on a first start), or the reason to refuse (LORAD_CANNOT_CREATE). */
 enum status output_dir_clear(const struct run_options *options, bool is_restart) LORAD_WARN_UNUSED;
 
 #endif

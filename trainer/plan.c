@@ -18,7 +18,8 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
     struct model_options rung = *options;
     enum checkpointing first = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_NONE : wanted;
     enum checkpointing last = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_LAYER : wanted;
-    struct plan plan = {.adapter = lora && options->training ? adapter_bytes(lora) : 0, .available = available};
+    struct plan plan = {.adapter = lora && options->training ? adapter_bytes(lora) : 0,
+                        .available = available};
     for (rung.checkpointing = first; rung.checkpointing <= last; rung.checkpointing++) {
         TRY(model_measure(&plan.model, arch, partition, lora, &rung));
         plan.checkpointing = rung.checkpointing;
@@ -28,12 +29,14 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
             return LORAD_OK;
         }
     }
-    return FAIL(LORAD_NOMEM,
-                "a rank needs %.0f MiB (weights %.0f, saved activations %.0f, scratch %.0f, adapter %.0f) with "
-                "gradient_checkpointing %s, but %.0f MiB are available; lower per_device_train_batch_size or cutoff_len, "
-                "or raise tensor_parallel_size",
-                mib(plan.total), mib(plan.model.weights), mib(plan.model.saved), mib(plan.model.scratch),
-                mib(plan.adapter), checkpointing_name(plan.checkpointing), mib((size_t)available));
+    return FAIL(
+        LORAD_NOMEM,
+        "a rank needs %.0f MiB (weights %.0f, saved activations %.0f, scratch %.0f, adapter %.0f) with "
+        "gradient_checkpointing %s, but %.0f MiB are available; lower per_device_train_batch_size or "
+        "cutoff_len, "
+        "or raise tensor_parallel_size",
+        mib(plan.total), mib(plan.model.weights), mib(plan.model.saved), mib(plan.model.scratch),
+        mib(plan.adapter), checkpointing_name(plan.checkpointing), mib((size_t)available));
 }
 
 void plan_print(struct strbuf *out, const struct plan *plan)
@@ -42,11 +45,12 @@ void plan_print(struct strbuf *out, const struct plan *plan)
         const char *name;
         size_t bytes;
     } rows[] = {
-        {"frozen weights", plan->model.weights},      {"saved activations", plan->model.saved},
-        {"scratch", plan->model.scratch},             {"adapter and its optimizer", plan->adapter},
+        {"frozen weights", plan->model.weights}, {"saved activations", plan->model.saved},
+        {"scratch", plan->model.scratch},        {"adapter and its optimizer", plan->adapter},
         {"a rank in all", plan->total},
     };
-    strbuf_printf(out, "memory of a rank, gradient_checkpointing %s\n", checkpointing_name(plan->checkpointing));
+    strbuf_printf(out, "memory of a rank, gradient_checkpointing %s\n",
+                  checkpointing_name(plan->checkpointing));
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         strbuf_printf(out, "  %-26s %10.1f MiB\n", rows[i].name, mib(rows[i].bytes));
 }

@@ -1,10 +1,10 @@
 /*
- * run.c: a run from start to adapter. Read run_train first: one call a line. This room owns everything a run owns and is
- * the only one that decides to stop.
+ * run.c: a run from start to adapter. Read run_train first: one call a line. This room owns everything a run
+ * owns and is the only one that decides to stop.
  *
  * Invariants:
- *  1. Every branch that changes the order of collectives depends on agreed values only: the configuration, the order of
- *     the data, and what step_finish gathered.
+ *  1. Every branch that changes the order of collectives depends on agreed values only: the configuration,
+ * the order of the data, and what step_finish gathered.
  *  2. At a step boundary: evaluation that is due comes before the checkpoint of that step.
  *  3. A run that ends because it was asked to has committed its last step.
  */
@@ -37,7 +37,7 @@ void run_request(bool checkpoint, bool stop)
 struct run {
     const struct run_options *options;
     struct session session;
-    struct coord *coord; /* rank 0 */
+    struct coord *coord;          /* rank 0 */
     struct dataset *train, *eval; /* eval NULL: none asked for */
     struct loader_options loader_options;
     struct loader *loader;
@@ -50,7 +50,7 @@ struct run {
     struct metrics *metrics;   /* rank 0 */
     struct progress *progress; /* rank 0 */
     double waited_seconds;
-    bool finished;             /* no more steps: the plan is done, or early stopping said so */
+    bool finished; /* no more steps: the plan is done, or early stopping said so */
     bool asked_to_stop;
 };
 
@@ -72,7 +72,8 @@ static enum status coordinate(struct run *run)
     int64_t epoch = 0;
     if (is_first(run)) {
         status = output_dir_prepare(run->options);
-        if (status == LORAD_OK) status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options) + 1);
+        if (status == LORAD_OK)
+            status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options) + 1);
         if (status == LORAD_OK) status = output_dir_clear(run->options, options.restart_count > 0);
         if (status == LORAD_OK) epoch = coord_epoch(run->coord);
     }
@@ -122,13 +123,14 @@ static enum status begin_or_resume(struct run *run)
     bool found = false;
     run_identity_make(&run->identity, &run->session, run->train);
     if (resume)
-        TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state, &run->identity, &found));
+        TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
+                          &run->identity, &found));
     if (!found) {
         run->state = (struct run_state){.best_step = -1};
-        run->state.global_batch_size =
-            o->global_batch_size > 0 ? o->global_batch_size
-                                     : (int64_t)o->per_device_train_batch_size * o->gradient_accumulation_steps *
-                                           run->session.part.dp;
+        run->state.global_batch_size = o->global_batch_size > 0
+                                           ? o->global_batch_size
+                                           : (int64_t)o->per_device_train_batch_size *
+                                                 o->gradient_accumulation_steps * run->session.part.dp;
         if (resume) log_info("no checkpoint in %s yet: starting from the beginning", o->output_dir);
     }
     return LORAD_OK;
@@ -140,10 +142,11 @@ static enum status open_loader(struct run *run)
     run->loader_options = data_train_loader(&run->session, run->state.global_batch_size);
     run->state.total_steps = o->max_steps;
     if (o->max_steps <= 0)
-        TRY(loader_count_steps(&run->state.total_steps, run->train, &run->loader_options, o->num_train_epochs));
+        TRY(loader_count_steps(&run->state.total_steps, run->train, &run->loader_options,
+                               o->num_train_epochs));
     run->finished = run->state.step >= run->state.total_steps;
-    log_info("%lld steps of %lld packs (%lld warm-up), starting at step %lld", (long long)run->state.total_steps,
-             (long long)run->state.global_batch_size,
+    log_info("%lld steps of %lld packs (%lld warm-up), starting at step %lld",
+             (long long)run->state.total_steps, (long long)run->state.global_batch_size,
              (long long)schedule_warmup(&o->optimizer, run->state.total_steps), (long long)run->state.step);
     return loader_open(&run->loader, run->train, &run->loader_options, run->state.cursor);
 }
@@ -152,12 +155,14 @@ static enum status open_logs(struct run *run)
 {
     enum status status = LORAD_OK;
     if (is_first(run)) {
-        status = metrics_open(&run->metrics, &(struct metrics_options){.output_dir = run->options->output_dir,
-                                                                       .resume_bytes = run->state.metrics_bytes,
-                                                                       .resume_step = run->state.step,
-                                                                       .tensorboard = run->options->report_tensorboard});
+        status = metrics_open(&run->metrics,
+                              &(struct metrics_options){.output_dir = run->options->output_dir,
+                                                        .resume_bytes = run->state.metrics_bytes,
+                                                        .resume_step = run->state.step,
+                                                        .tensorboard = run->options->report_tensorboard});
         if (status == LORAD_OK)
-            status = progress_open(&run->progress, run->options->progress, run->state.step, run->state.total_steps);
+            status = progress_open(&run->progress, run->options->progress, run->state.step,
+                                   run->state.total_steps);
     }
     return comm_agree(run->session.world, status);
 }
@@ -196,20 +201,23 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
     state->skipped_steps += result->skipped;
     if (result->skipped) {
-        log_warn("step %lld skipped: loss %g, gradient norm %g; last row of the batch: %s line %lld (%d in a row)",
-                 (long long)state->step, result->loss, result->grad_norm,
-                 dataset_source_name(run->train, dataset_row(run->train, run->batch.row_ids[0]).source),
-                 (long long)dataset_row(run->train, run->batch.row_ids[0]).line, state->skipped_in_row);
+        log_warn(
+            "step %lld skipped: loss %g, gradient norm %g; last row of the batch: %s line %lld (%d in a row)",
+            (long long)state->step, result->loss, result->grad_norm,
+            dataset_source_name(run->train, dataset_row(run->train, run->batch.row_ids[0]).source),
+            (long long)dataset_row(run->train, run->batch.row_ids[0]).line, state->skipped_in_row);
         if (state->skipped_in_row >= run->options->max_skipped_steps && run->options->max_skipped_steps > 0)
-            return FAIL(LORAD_NUMERIC,
-                        "%d steps in a row had a loss or gradient that is not finite (max_skipped_steps); lower "
-                        "learning_rate, or look at the rows named above",
-                        state->skipped_in_row);
+            return FAIL(
+                LORAD_NUMERIC,
+                "%d steps in a row had a loss or gradient that is not finite (max_skipped_steps); lower "
+                "learning_rate, or look at the rows named above",
+                state->skipped_in_row);
     }
     return LORAD_OK;
 }
 
-static void report(struct run *run, const struct step_info *info, const struct step_result *result, double seconds)
+static void report(struct run *run, const struct step_info *info, const struct step_result *result,
+                   double seconds)
 {
     double waited = loader_wait_seconds(run->loader);
     struct step_record record = {.step = run->state.step,
@@ -276,18 +284,21 @@ static enum status save_now(struct run *run)
     progress_note(run->progress, "saving");
     run->state.metrics_bytes = metrics_offset(run->metrics);
     TRY(saver_save(&run->saver, &run->state, &run->identity));
-    saver_collect(&run->saver, run->options->save_total_limit, run->state.has_best ? run->state.best_step : -1);
+    saver_collect(&run->saver, run->options->save_total_limit,
+                  run->state.has_best ? run->state.best_step : -1);
     return LORAD_OK;
 }
 
-static enum status at_boundary(struct run *run, const struct step_info *info, const struct step_result *result)
+static enum status at_boundary(struct run *run, const struct step_info *info,
+                               const struct step_result *result)
 {
     const struct run_options *o = run->options;
     bool improved = false;
     run->finished = run->finished || run->state.step >= run->state.total_steps;
     run->asked_to_stop = result->wants & STEP_WANTS_STOP;
-    bool evaluate_due = run->eval && o->eval_strategy != WHEN_NO && !run->asked_to_stop &&
-                        (run->finished || due(o->eval_strategy, o->eval_steps, run->state.step, info->last_of_epoch));
+    bool evaluate_due =
+        run->eval && o->eval_strategy != WHEN_NO && !run->asked_to_stop &&
+        (run->finished || due(o->eval_strategy, o->eval_steps, run->state.step, info->last_of_epoch));
     if (evaluate_due) TRY(evaluate_now(run, &improved));
     bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
     bool save = due(o->save_strategy, o->save_steps, run->state.step, info->last_of_epoch) ||
@@ -317,12 +328,14 @@ static enum status finish(struct run *run)
     progress_close(run->progress);
     run->progress = NULL;
     if (run->asked_to_stop && !run->finished) {
-        log_info("stopped on request after step %lld; resume_from_checkpoint: auto continues", (long long)run->state.step);
+        log_info("stopped on request after step %lld; resume_from_checkpoint: auto continues",
+                 (long long)run->state.step);
         return LORAD_REQUEUE;
     }
     if (run->options->load_best_model_at_end && run->state.has_best) {
         TRY(saver_load_masters(&run->saver, run->state.best_step));
-        log_info("the best adapter is that of step %lld (%g)", (long long)run->state.best_step, run->state.best_metric);
+        log_info("the best adapter is that of step %lld (%g)", (long long)run->state.best_step,
+                 run->state.best_metric);
     }
     TRY(saver_export(&run->saver, run->options->output_dir));
     log_info("adapter written to %s", run->options->output_dir);

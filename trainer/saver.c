@@ -9,7 +9,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 
-static const char *const vector_names[] = {[ADAPTER_PARAM] = "master", [ADAPTER_M] = "adam.m", [ADAPTER_V] = "adam.v"};
+static const char *const vector_names[] = {
+    [ADAPTER_PARAM] = "master", [ADAPTER_M] = "adam.m", [ADAPTER_V] = "adam.v"};
 enum { SAVED_VECTORS = 3, PIECE_NAME_BYTES = LORA_NAME_BYTES + 16 };
 
 static void piece_name(char name[PIECE_NAME_BYTES], int vector, const struct lora_tensor *t)
@@ -34,7 +35,8 @@ static void snapshot_free(struct snapshot *snapshot)
     free(snapshot->host);
 }
 
-/* Data-parallel replicas hold the same bits: the first of them writes; of replicated factors the first TP rank. */
+/* Data-parallel replicas hold the same bits: the first of them writes; of replicated factors the first TP
+ * rank. */
 static enum status snapshot_take(struct snapshot *out, const struct saver *saver)
 {
     const struct session *session = saver->session;
@@ -84,7 +86,8 @@ enum status saver_export(struct saver *saver, const char *dir)
     TRY(adapter_gather(&whole, session->adapter, ADAPTER_PARAM));
     enum status status = LORAD_OK;
     if (session->ranks.rank == 0)
-        status = adapter_export(session->lora, whole, &session->lora_options, session->options->model_dir, saver->fs, dir);
+        status = adapter_export(session->lora, whole, &session->lora_options, session->options->model_dir,
+                                saver->fs, dir);
     free(whole);
     return comm_agree(session->world, status);
 }
@@ -126,7 +129,8 @@ static enum status write_and_commit(struct saver *saver, struct checkpoint_write
     bool first = session->ranks.rank == 0;
     struct checkpoint_receipt mine = {.rank = session->ranks.rank};
     struct checkpoint_receipt *all = memory_new((size_t)session->ranks.world, sizeof *all);
-    enum status status = all ? checkpoint_write_shard(writer, snapshot->pieces, snapshot->n, &mine) : LORAD_NOMEM;
+    enum status status =
+        all ? checkpoint_write_shard(writer, snapshot->pieces, snapshot->n, &mine) : LORAD_NOMEM;
     if (status == LORAD_OK && first) status = write_config(saver, checkpoint_writer_dir(writer));
     status = comm_agree(session->world, status);
     if (status == LORAD_OK) status = saver_export(saver, checkpoint_writer_dir(writer));
@@ -134,8 +138,7 @@ static enum status write_and_commit(struct saver *saver, struct checkpoint_write
     if (status != LORAD_OK) {
         checkpoint_abandon(writer);
     } else {
-        if (first)
-            status = commit(saver, writer, all, state, identity);
+        if (first) status = commit(saver, writer, all, state, identity);
         status = comm_agree(session->world, status);
         if (!first) checkpoint_finish(writer);
     }
@@ -143,12 +146,14 @@ static enum status write_and_commit(struct saver *saver, struct checkpoint_write
     return status;
 }
 
-static enum status try_save(struct saver *saver, const struct run_state *state, const struct run_identity *identity)
+static enum status try_save(struct saver *saver, const struct run_state *state,
+                            const struct run_identity *identity)
 {
     struct session *session = saver->session;
     struct checkpoint_writer *writer = NULL;
     struct snapshot snapshot = {0};
-    struct checkpoint_id id = {.step = state->step, .epoch = saver->epoch, .attempt = (int32_t)saver->failures};
+    struct checkpoint_id id = {
+        .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)saver->failures};
     int64_t need = (int64_t)adapter_bytes(session->lora) + (1 << 20);
     bool first = session->ranks.rank == 0;
     enum status status = snapshot_take(&snapshot, saver);
@@ -156,7 +161,8 @@ static enum status try_save(struct saver *saver, const struct run_state *state, 
         status = checkpoint_begin(&writer, saver->fs, saver->output_dir, id, 0, session->ranks.world, need);
     status = comm_agree(session->world, status);
     if (status == LORAD_OK && !first)
-        status = checkpoint_begin(&writer, saver->fs, saver->output_dir, id, session->ranks.rank, session->ranks.world, 0);
+        status = checkpoint_begin(&writer, saver->fs, saver->output_dir, id, session->ranks.rank,
+                                  session->ranks.world, 0);
     status = comm_agree(session->world, status);
     if (status == LORAD_OK)
         status = write_and_commit(saver, writer, &snapshot, state, identity);
@@ -173,15 +179,16 @@ enum status saver_save(struct saver *saver, struct run_state *state, const struc
     enum status status = try_save(saver, state, identity);
     if (status == LORAD_OK) {
         saver->last_saved_step = state->step;
-        log_info("checkpoint of step %lld committed in %.2f s", (long long)state->step, clock_seconds_since(start));
+        log_info("checkpoint of step %lld committed in %.2f s", (long long)state->step,
+                 clock_seconds_since(start));
         return LORAD_OK;
     }
     if (status != LORAD_IO && status != LORAD_CANNOT_CREATE) return status;
     saver->failures++;
     if (saver->session->ranks.rank == 0)
         log_error("checkpoint of step %lld FAILED: %s. Training goes on; the last good checkpoint is %s%lld",
-                  (long long)state->step, status_message(), saver->last_saved_step < 0 ? "none: " : "that of step ",
-                  (long long)saver->last_saved_step);
+                  (long long)state->step, status_message(),
+                  saver->last_saved_step < 0 ? "none: " : "that of step ", (long long)saver->last_saved_step);
     return LORAD_OK;
 }
 
@@ -193,7 +200,8 @@ void saver_collect(struct saver *saver, int32_t keep, int64_t best_step)
     size_t n, n_pinned = 0;
     if (checkpoint_list(&entries, &n, saver->output_dir) != LORAD_OK) return;
     for (size_t i = 0; i < n && n_pinned < 2; i++)
-        if (entries[i].committed && (entries[i].id.step == best_step || entries[i].id.step == saver->last_saved_step))
+        if (entries[i].committed &&
+            (entries[i].id.step == best_step || entries[i].id.step == saver->last_saved_step))
             pinned[n_pinned++] = entries[i].id;
     free(entries);
     if (checkpoint_collect(saver->fs, saver->output_dir, keep, pinned, n_pinned) != LORAD_OK)
@@ -219,7 +227,8 @@ static enum status read_vector(struct saver *saver, struct checkpoint *checkpoin
 
 /* One candidate on this rank. The files are hashed by rank 0; every rank checks what it decompresses. */
 static enum status read_candidate(struct saver *saver, const char *dir, struct run_state *state,
-                                  const struct run_identity *identity, struct hash128 *manifest, struct checkpoint_id *id)
+                                  const struct run_identity *identity, struct hash128 *manifest,
+                                  struct checkpoint_id *id)
 {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open(&checkpoint, dir, saver->session->ranks.rank == 0));
@@ -238,9 +247,10 @@ static enum status read_candidate(struct saver *saver, const char *dir, struct r
     return status;
 }
 
-/* The next committed, unfenced candidate at or after *index, agreed on by asking rank 0. name empty: none left. */
-static enum status next_candidate(struct saver *saver, const struct checkpoint_entry *entries, size_t n, size_t *index,
-                                  char name[CHECKPOINT_NAME_BYTES])
+/* The next committed, unfenced candidate at or after *index, agreed on by asking rank 0. name empty: none
+ * left. */
+static enum status next_candidate(struct saver *saver, const struct checkpoint_entry *entries, size_t n,
+                                  size_t *index, char name[CHECKPOINT_NAME_BYTES])
 {
     enum status status = LORAD_OK;
     memset(name, 0, CHECKPOINT_NAME_BYTES);
@@ -254,10 +264,12 @@ static enum status next_candidate(struct saver *saver, const struct checkpoint_e
         break;
     }
     status = comm_agree(saver->session->world, status);
-    return status == LORAD_OK ? comm_host_broadcast(saver->session->world, name, CHECKPOINT_NAME_BYTES, 0) : status;
+    return status == LORAD_OK ? comm_host_broadcast(saver->session->world, name, CHECKPOINT_NAME_BYTES, 0)
+                              : status;
 }
 
-static enum status accept_candidate(struct saver *saver, const struct checkpoint_id *id, struct hash128 manifest)
+static enum status accept_candidate(struct saver *saver, const struct checkpoint_id *id,
+                                    struct hash128 manifest)
 {
     char hash[33];
     hash128_hex(manifest, hash);
@@ -278,8 +290,8 @@ static enum status try_candidate(struct saver *saver, const char *dir, struct ru
     return accept_candidate(saver, &id, manifest);
 }
 
-static enum status restore_newest(struct saver *saver, struct run_state *state, const struct run_identity *identity,
-                                  bool *found)
+static enum status restore_newest(struct saver *saver, struct run_state *state,
+                                  const struct run_identity *identity, bool *found)
 {
     struct checkpoint_entry *entries = NULL;
     char name[CHECKPOINT_NAME_BYTES], dir[4096];

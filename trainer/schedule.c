@@ -14,14 +14,18 @@ double schedule_factor(const struct optimizer_options *options, int64_t step, in
     int64_t warmup = schedule_warmup(options, total_steps);
     if (step < warmup) return (double)step / (double)(warmup > 1 ? warmup : 1);
     int64_t span = total_steps - warmup > 1 ? total_steps - warmup : 1;
-    double progress = (double)(step - warmup) / (double)span, cosine = fmax(0.0, 0.5 * (1.0 + cos(M_PI * progress)));
+    double progress = (double)(step - warmup) / (double)span,
+           cosine = fmax(0.0, 0.5 * (1.0 + cos(M_PI * progress)));
     switch (options->schedule) {
-    case SCHEDULE_LINEAR: return fmax(0.0, (double)(total_steps - step) / (double)span);
-    case SCHEDULE_COSINE: return cosine;
+    case SCHEDULE_LINEAR:
+        return fmax(0.0, (double)(total_steps - step) / (double)span);
+    case SCHEDULE_COSINE:
+        return cosine;
     case SCHEDULE_COSINE_WITH_MIN_LR: {
         double least = options->min_lr / options->learning_rate;
         return cosine * (1.0 - least) + least;
     }
-    default: return 1.0;
+    default:
+        return 1.0;
     }
 }

@@ -1,6 +1,6 @@
 /*
- * schedule.h: the learning rate of a step as a factor of the peak, as transformers' get_scheduler has it: the first update
- * is step 0, so that a warm-up starts at zero. Pure functions.
+ * schedule.h: the learning rate of a step as a factor of the peak, as transformers' get_scheduler has it: the
+ * first update is step 0, so that a warm-up starts at zero. Pure functions.
  */
 #ifndef LORAD_TRAINER_SCHEDULE_H
 #define LORAD_TRAINER_SCHEDULE_H

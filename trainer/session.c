@@ -43,12 +43,13 @@ enum status session_read(struct session *session, const struct run_options *opti
     TRY(tokenizer_open(&session->tokenizer, options->model_dir));
     if (tokenizer_size(session->tokenizer) > session->arch.vocab)
         return FAIL(LORAD_DATA,
-                    "%s: the tokenizer has %d tokens, but the model only %d; tokenizer and model do not belong together",
+                    "%s: the tokenizer has %d tokens, but the model only %d; tokenizer and model do not "
+                    "belong together",
                     options->model_dir, tokenizer_size(session->tokenizer), session->arch.vocab);
     TRY(chat_template_open(&session->chat, session->tokenizer, options->template_name));
     if (options->cutoff_len > session->arch.max_positions)
-        return FAIL(LORAD_CONFIG, "cutoff_len %d exceeds the model's max_position_embeddings (%d)", options->cutoff_len,
-                    session->arch.max_positions);
+        return FAIL(LORAD_CONFIG, "cutoff_len %d exceeds the model's max_position_embeddings (%d)",
+                    options->cutoff_len, session->arch.max_positions);
     return use == SESSION_TRAIN || adapter_dir ? read_lora(session, adapter_dir, use) : LORAD_OK;
 }
 
@@ -56,7 +57,8 @@ enum status session_join(struct session *session, const struct comm_world_info *
 {
     const struct run_options *options = session->options;
     session->ranks = *ranks;
-    TRY(partition_make(&session->part, &session->arch, options->tensor_parallel_size, ranks->world, ranks->rank));
+    TRY(partition_make(&session->part, &session->arch, options->tensor_parallel_size, ranks->world,
+                       ranks->rank));
     TRY(device_open(&session->device, &(struct device_options){.kind = options->device,
                                                                .local_rank = ranks->local_rank,
                                                                .threads = ranks->threads,
@@ -68,11 +70,13 @@ enum status session_join(struct session *session, const struct comm_world_info *
         log_info("fp16: the CPU computes in f32 instead (no loss scaling needed)");
     log_info("%s", device_describe(session->device));
     if (ranks->world > 1)
-        log_info("%d ranks: tensor parallel %d x data parallel %d", ranks->world, session->part.tp, session->part.dp);
+        log_info("%d ranks: tensor parallel %d x data parallel %d", ranks->world, session->part.tp,
+                 session->part.dp);
     return LORAD_OK;
 }
 
-struct model_options session_model_options(const struct session *session, struct loader_capacity capacity, bool training)
+struct model_options session_model_options(const struct session *session, struct loader_capacity capacity,
+                                           bool training)
 {
     return (struct model_options){.dtype = session_dtype(session->options),
                                   .max_tokens = capacity.tokens,

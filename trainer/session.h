@@ -1,6 +1,6 @@
 /*
- * session.h: what training, evaluation and generation all need: device, groups of ranks, tokenizer, frozen model and
- * adapter, opened in this order and closed in reverse.
+ * session.h: what training, evaluation and generation all need: device, groups of ranks, tokenizer, frozen
+ * model and adapter, opened in this order and closed in reverse.
  */
 #ifndef LORAD_TRAINER_SESSION_H
 #define LORAD_TRAINER_SESSION_H
@@ -30,7 +30,7 @@ struct session {
     struct lora *lora;                    /* NULL: the frozen base alone */
     struct st_set *weights;
     struct hash128 model_hash;
-    char cache_dir[4096];                 /* of prepared data */
+    char cache_dir[4096]; /* of prepared data */
     struct plan plan;
     struct model_options model_options;
     struct model *model;
@@ -42,8 +42,8 @@ enum session_use {
     SESSION_INFER, /* the adapter of adapter_dir, or the frozen base */
 };
 
-/* What can be known without a device or other ranks: architecture, tokenizer, template, adapter shape, tensor names. The
- * part of `lorad check` that concerns the model. */
+/* What can be known without a device or other ranks: architecture, tokenizer, template, adapter shape, tensor
+ * names. The part of `lorad check` that concerns the model. */
 enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
                          enum session_use use) LORAD_WARN_UNUSED;
 
@@ -57,7 +57,8 @@ enum status session_load(struct session *session, struct loader_capacity capacit
 void session_close(struct session *session);
 
 /* Sizes for model_create, from the options and a micro-batch's capacity. */
-struct model_options session_model_options(const struct session *session, struct loader_capacity capacity, bool training);
+struct model_options session_model_options(const struct session *session, struct loader_capacity capacity,
+                                           bool training);
 
 /* The configuration that must be the same to continue a run: model, tokenizer, adapter shape. */
 enum dtype session_dtype(const struct run_options *options);

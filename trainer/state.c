@@ -48,20 +48,22 @@ static void write_identity(struct strbuf *out, const struct run_identity *identi
     write_hash(out, "tokenizer", identity->tokenizer);
     write_hash(out, "dataset", identity->dataset);
     write_real(out, "lora_alpha", identity->lora_alpha);
-    strbuf_printf(out,
-                  "\"template\":\"%s\",\"lora_rank\":%d,\"use_rslora\":%s,\"lora_parameters\":%lld,\"cutoff_len\":%d,"
-                  "\"micro_batch_size\":%d,\"packing\":%s,\"data_seed\":\"%llu\",\"seed\":\"%llu\",\"precision\":\"%s\"}",
-                  identity->template_name, identity->lora_rank, identity->use_rslora ? "true" : "false",
-                  (long long)identity->lora_parameters, identity->cutoff_len, identity->micro_batch_size,
-                  identity->packing ? "true" : "false", (unsigned long long)identity->data_seed,
-                  (unsigned long long)identity->seed, identity->precision);
+    strbuf_printf(
+        out,
+        "\"template\":\"%s\",\"lora_rank\":%d,\"use_rslora\":%s,\"lora_parameters\":%lld,\"cutoff_len\":%d,"
+        "\"micro_batch_size\":%d,\"packing\":%s,\"data_seed\":\"%llu\",\"seed\":\"%llu\",\"precision\":\"%"
+        "s\"}",
+        identity->template_name, identity->lora_rank, identity->use_rslora ? "true" : "false",
+        (long long)identity->lora_parameters, identity->cutoff_len, identity->micro_batch_size,
+        identity->packing ? "true" : "false", (unsigned long long)identity->data_seed,
+        (unsigned long long)identity->seed, identity->precision);
 }
 
 static void write_layout(struct strbuf *out, const struct session *session)
 {
     const char *describe = device_describe(session->device);
-    strbuf_printf(out, "\"layout\":{\"tensor_parallel_size\":%d,\"data_parallel_size\":%d,\"device\":", session->part.tp,
-                  session->part.dp);
+    strbuf_printf(out, "\"layout\":{\"tensor_parallel_size\":%d,\"data_parallel_size\":%d,\"device\":",
+                  session->part.tp, session->part.dp);
     js_write_string(out, describe, strlen(describe));
     char config[33];
     hash128_hex(session->options->config_hash, config);
@@ -77,9 +79,10 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
                   "\"tokens\":%lld,\"supervised_tokens\":%lld,\"skipped_in_row\":%d,\"skipped_steps\":%lld,"
                   "\"best_step\":%lld,\"evaluations_without_gain\":%d,\"metrics_bytes\":%lld,",
                   (long long)state->step, (long long)state->applied_steps, (long long)state->total_steps,
-                  (long long)state->cursor.epoch, (long long)state->cursor.window, (long long)state->cursor.pack,
-                  (long long)state->global_batch_size, (long long)state->tokens, (long long)state->supervised_tokens,
-                  state->skipped_in_row, (long long)state->skipped_steps, (long long)state->best_step,
+                  (long long)state->cursor.epoch, (long long)state->cursor.window,
+                  (long long)state->cursor.pack, (long long)state->global_batch_size,
+                  (long long)state->tokens, (long long)state->supervised_tokens, state->skipped_in_row,
+                  (long long)state->skipped_steps, (long long)state->best_step,
                   state->evaluations_without_gain, (long long)state->metrics_bytes);
     write_real(out, "epoch", state->epoch);
     if (state->has_best) write_real(out, "best_metric", state->best_metric);
@@ -121,9 +124,11 @@ enum status run_state_read(struct run_state *out, const struct json *json, const
     state.evaluations_without_gain = (int32_t)without_gain;
     state.has_best = js_get(json, "best_metric") != NULL;
     if (state.has_best) TRY(js_need_real(&state.best_metric, json, "best_metric", where));
-    if (state.step < 0 || state.applied_steps < 0 || state.applied_steps > state.step || state.global_batch_size < 1)
-        return FAIL(LORAD_DATA, "%s: step %lld, applied_steps %lld and global_batch_size %lld do not fit together", where,
-                    (long long)state.step, (long long)state.applied_steps, (long long)state.global_batch_size);
+    if (state.step < 0 || state.applied_steps < 0 || state.applied_steps > state.step ||
+        state.global_batch_size < 1)
+        return FAIL(
+            LORAD_DATA, "%s: step %lld, applied_steps %lld and global_batch_size %lld do not fit together",
+            where, (long long)state.step, (long long)state.applied_steps, (long long)state.global_batch_size);
     *out = state;
     return LORAD_OK;
 }
@@ -163,10 +168,11 @@ enum status run_identity_check(const struct json *json, const struct run_identit
             strbuf_printf(&differences, " (was %s, is %s)", strbuf_text(&was), strbuf_text(&is));
     }
     if (status == LORAD_OK && differences.length)
-        status = FAIL(LORAD_CONFIG,
-                      "%s belongs to another run: %s. Restore the old value to continue, or start fresh with another "
-                      "output_dir (adapter_name_or_path continues its adapter on new data)",
-                      where, strbuf_text(&differences));
+        status = FAIL(
+            LORAD_CONFIG,
+            "%s belongs to another run: %s. Restore the old value to continue, or start fresh with another "
+            "output_dir (adapter_name_or_path continues its adapter on new data)",
+            where, strbuf_text(&differences));
     js_destroy(mine);
     strbuf_free(&text);
     strbuf_free(&differences);
@@ -178,12 +184,15 @@ enum status run_identity_check(const struct json *json, const struct run_identit
 void run_state_announce(const struct json *json, const struct session *session)
 {
     const struct json *layout = js_get(json, "layout");
-    int64_t tp = js_int(js_get(layout, "tensor_parallel_size"), 0), dp = js_int(js_get(layout, "data_parallel_size"), 0);
-    const char *device = js_string(js_get(layout, "device"), NULL), *config = js_string(js_get(layout, "config"), NULL);
+    int64_t tp = js_int(js_get(layout, "tensor_parallel_size"), 0),
+            dp = js_int(js_get(layout, "data_parallel_size"), 0);
+    const char *device = js_string(js_get(layout, "device"), NULL),
+               *config = js_string(js_get(layout, "config"), NULL);
     char mine[33];
     hash128_hex(session->options->config_hash, mine);
     if (tp != session->part.tp || dp != session->part.dp)
-        log_info("layout changed from TP %lld x DP %lld to TP %d x DP %d: the same rows in the same order, losses equal up "
+        log_info("layout changed from TP %lld x DP %lld to TP %d x DP %d: the same rows in the same order, "
+                 "losses equal up "
                  "to rounding",
                  (long long)tp, (long long)dp, session->part.tp, session->part.dp);
     if (device && strcmp(device, device_describe(session->device)) != 0)

@@ -1,6 +1,6 @@
 /*
- * state.h: everything of a run that changes besides tensors, and what it must not be continued with when different.
- * Written into a checkpoint's manifest as JSON and read back bit for bit.
+ * state.h: everything of a run that changes besides tensors, and what it must not be continued with when
+ * different. Written into a checkpoint's manifest as JSON and read back bit for bit.
  */
 #ifndef LORAD_TRAINER_STATE_H
 #define LORAD_TRAINER_STATE_H
@@ -15,11 +15,11 @@
 #include "trainer/session.h"
 
 struct run_state {
-    int64_t step;            /* optimizer steps consumed, skipped ones included */
-    int64_t applied_steps;   /* Adam's t */
-    int64_t total_steps;     /* planned: part of the schedule */
+    int64_t step;          /* optimizer steps consumed, skipped ones included */
+    int64_t applied_steps; /* Adam's t */
+    int64_t total_steps;   /* planned: part of the schedule */
     struct data_cursor cursor;
-    double epoch;            /* passes so far, for people */
+    double epoch; /* passes so far, for people */
     int64_t global_batch_size;
     int64_t tokens, supervised_tokens; /* trained on so far */
     int32_t skipped_in_row;
@@ -52,10 +52,12 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
                      const struct session *session);
 
 /* LORAD_DATA when a field is missing or wrong. */
-enum status run_state_read(struct run_state *out, const struct json *json, const char *where) LORAD_WARN_UNUSED;
-/* LORAD_CONFIG with every difference named when the checkpoint belongs to another model, data or adapter shape. */
-enum status run_identity_check(const struct json *json, const struct run_identity *now, const char *where)
-    LORAD_WARN_UNUSED;
+enum status run_state_read(struct run_state *out, const struct json *json,
+                           const char *where) LORAD_WARN_UNUSED;
+/* LORAD_CONFIG with every difference named when the checkpoint belongs to another model, data or adapter
+ * shape. */
+enum status run_identity_check(const struct json *json, const struct run_identity *now,
+                               const char *where) LORAD_WARN_UNUSED;
 /* Logs what may change but is worth knowing: layout, threads, configuration. */
 void run_state_announce(const struct json *json, const struct session *session);
 

@@ -34,10 +34,9 @@ enum status step_begin(struct step_context *context)
 enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
 {
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
-    return model_train(context->model, &(struct train_pass){.batch = batch,
-                                                            .adapter = context->adapter,
-                                                            .seed = context->seed,
-                                                            .step = step});
+    return model_train(context->model,
+                       &(struct train_pass){
+                           .batch = batch, .adapter = context->adapter, .seed = context->seed, .step = step});
 }
 
 static enum status gather_shares(struct step_context *context, const struct step_share *mine,
@@ -69,7 +68,8 @@ enum status step_finish(struct step_context *context, int64_t supervised, double
     struct step_share mine = {.wants = wants}, total;
     struct model_sums sums;
     TRY(optimizer_reduce(context->adapter));
-    TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares, &mine.local_squares));
+    TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
+                          &mine.local_squares));
     TRY(model_read_sums(context->model, &sums));
     mine.loss = sums.loss;
     mine.correct = sums.correct;

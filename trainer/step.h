@@ -4,7 +4,8 @@
  * Invariants:
  *  1. Loss and gradient are sums over supervised tokens, divided once by the global number of them.
  *  2. Every rank takes the same branch: skip, stop and save are decided on values gathered from all ranks.
- *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the same.
+ *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the
+ * same.
  */
 #ifndef LORAD_TRAINER_STEP_H
 #define LORAD_TRAINER_STEP_H
@@ -19,10 +20,10 @@ struct step_context {
     struct model *model;
     struct adapter *adapter;
     struct optimizer *optimizer;
-    struct comm *world;               /* NULL: one rank */
+    struct comm *world; /* NULL: one rank */
     const struct partition *part;
     uint64_t seed;
-    struct step_share *shares;        /* [ranks], step_prepare */
+    struct step_share *shares; /* [ranks], step_prepare */
 };
 
 /* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */
@@ -42,8 +43,8 @@ struct step_result {
 };
 
 /* Adds one micro-batch's loss and gradient; nothing for an empty one. */
-enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
-    LORAD_WARN_UNUSED;
+enum status step_accumulate(struct step_context *context, const struct micro_batch *batch,
+                            int64_t step) LORAD_WARN_UNUSED;
 /* Before the first micro-batch of a step. */
 enum status step_begin(struct step_context *context) LORAD_WARN_UNUSED;
 /* Reduces, agrees, and updates with learning-rate factor `factor`. supervised: of all ranks. Collective. */

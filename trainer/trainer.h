@@ -1,7 +1,8 @@
 /*
  * trainer.h: the public face of the trainer: what a run is asked to do, and the three things it can do.
  *
- * launch/config fills the options from YAML; nothing below launch/ sees YAML. Strings are borrowed and outlive the call.
+ * launch/config fills the options from YAML; nothing below launch/ sees YAML. Strings are borrowed and
+ * outlive the call.
  */
 #ifndef LORAD_TRAINER_TRAINER_H
 #define LORAD_TRAINER_TRAINER_H
@@ -16,8 +17,13 @@
 #include "dataloader/dataloader.h"
 
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
-enum schedule_kind { SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_COSINE_WITH_MIN_LR, SCHEDULE_CONSTANT,
-                     SCHEDULE_CONSTANT_WITH_WARMUP };
+enum schedule_kind {
+    SCHEDULE_LINEAR,
+    SCHEDULE_COSINE,
+    SCHEDULE_COSINE_WITH_MIN_LR,
+    SCHEDULE_CONSTANT,
+    SCHEDULE_CONSTANT_WITH_WARMUP
+};
 enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
 enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
 enum checkpointing { CHECKPOINTING_AUTO, CHECKPOINTING_NONE, CHECKPOINTING_MLP, CHECKPOINTING_LAYER };
@@ -34,7 +40,7 @@ struct lora_options {
     bool use_rslora;
     const char *const *targets; /* short names; {"all"}; or one regular expression when targets_are_pattern */
     int32_t n_targets;
-    bool targets_are_pattern;   /* PEFT: a string matched against the whole module path */
+    bool targets_are_pattern; /* PEFT: a string matched against the whole module path */
 };
 
 struct optimizer_options {
@@ -42,10 +48,10 @@ struct optimizer_options {
     enum schedule_kind schedule;
     double warmup_ratio; /* of all steps; used when warmup_steps == 0 */
     int64_t warmup_steps;
-    double min_lr;       /* cosine_with_min_lr: absolute */
+    double min_lr; /* cosine_with_min_lr: absolute */
     double weight_decay, beta1, beta2, epsilon;
-    double max_grad_norm;      /* 0: no clipping */
-    double loraplus_lr_ratio;  /* learning rate of B over that of A; 0: off */
+    double max_grad_norm;     /* 0: no clipping */
+    double loraplus_lr_ratio; /* learning rate of B over that of A; 0: off */
     const struct lr_group *lr_groups;
     int32_t n_lr_groups;
 };
@@ -53,13 +59,13 @@ struct optimizer_options {
 struct run_options {
     /* model */
     const char *model_dir;
-    const char *adapter_dir;   /* continue this PEFT adapter; NULL: new */
+    const char *adapter_dir; /* continue this PEFT adapter; NULL: new */
     struct lora_options lora;
     enum precision precision;
     enum checkpointing gradient_checkpointing;
-    const char *device;        /* "auto", "cpu", "cuda" */
+    const char *device; /* "auto", "cpu", "cuda" */
     bool deterministic;
-    const char *comm;          /* "auto", "self", "mpi" */
+    const char *comm; /* "auto", "self", "mpi" */
     int32_t tensor_parallel_size;
 
     /* data */
@@ -73,7 +79,7 @@ struct run_options {
     int32_t cutoff_len;
     enum excess_length excess;
     bool packing;
-    const char *cache_dir;     /* NULL: output_dir/cache */
+    const char *cache_dir; /* NULL: output_dir/cache */
     bool overwrite_cache;
 
     /* optimisation */
@@ -96,22 +102,23 @@ struct run_options {
     int64_t eval_steps;
     enum when save_strategy;
     int64_t save_steps;
-    int32_t save_total_limit;            /* 0: keep all */
+    int32_t save_total_limit; /* 0: keep all */
     bool load_best_model_at_end;
-    const char *metric_for_best_model;   /* "eval_loss" */
+    const char *metric_for_best_model; /* "eval_loss" */
     bool greater_is_better;
-    int32_t early_stopping_patience;     /* evaluations; 0: off */
-    const char *resume_from_checkpoint;  /* NULL: no; "auto": newest good one or fresh; else a folder */
+    int32_t early_stopping_patience;    /* evaluations; 0: off */
+    const char *resume_from_checkpoint; /* NULL: no; "auto": newest good one or fresh; else a folder */
     bool report_tensorboard;
     enum progress_style progress;
 
-    struct hash128 config_hash;          /* of everything that must be the same on all ranks */
-    const char *config_text;             /* the resolved configuration, kept beside the checkpoints */
+    struct hash128 config_hash; /* of everything that must be the same on all ranks */
+    const char *config_text;    /* the resolved configuration, kept beside the checkpoints */
 };
 
-/* Trains from start to adapter. Collective over the world. The main thread. Returns LORAD_REQUEUE when it checkpointed on
- * request. Errors have been made common to all ranks where that was possible. */
-enum status run_train(const struct run_options *options, const struct comm_world_info *world) LORAD_WARN_UNUSED;
+/* Trains from start to adapter. Collective over the world. The main thread. Returns LORAD_REQUEUE when it
+ * checkpointed on request. Errors have been made common to all ranks where that was possible. */
+enum status run_train(const struct run_options *options,
+                      const struct comm_world_info *world) LORAD_WARN_UNUSED;
 
 struct eval_options {
     const char *adapter_dir; /* NULL: the frozen base */
@@ -132,11 +139,13 @@ struct generate_options {
 enum status run_generate(const struct run_options *options, const struct generate_options *generate,
                          const struct comm_world_info *world) LORAD_WARN_UNUSED;
 
-/* The plan without running it: the part of `lorad check` that knows the model. Appends a memory table per rank and the
- * step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for. */
+/* The plan without running it: the part of `lorad check` that knows the model. Appends a memory table per
+ * rank and the step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for.
+ */
 enum status run_plan(struct strbuf *out, const struct run_options *options, int world) LORAD_WARN_UNUSED;
 
-/* Signal handlers call this (async-signal-safe): finish the step, checkpoint, end with LORAD_REQUEUE (stop), or go on. */
+/* Signal handlers call this (async-signal-safe): finish the step, checkpoint, end with LORAD_REQUEUE (stop),
+ * or go on. */
 void run_request(bool checkpoint, bool stop);
 
 #endif

@@ -56,8 +56,8 @@ static bool is_float(enum st_dtype dtype)
     return dtype == ST_F32 || dtype == ST_F16 || dtype == ST_BF16;
 }
 
-static enum status find(const struct st_tensor **out, const struct st_set *set, const char *name, int64_t rows,
-                        int64_t cols)
+static enum status find(const struct st_tensor **out, const struct st_set *set, const char *name,
+                        int64_t rows, int64_t cols)
 {
     const struct st_tensor *tensor = st_find(set, name);
     if (!tensor) return FAIL(LORAD_DATA, "%s: tensor %s is missing", st_file_path(set, 0), name);
@@ -67,7 +67,8 @@ static enum status find(const struct st_tensor **out, const struct st_set *set, 
     if (!fits) {
         char shape[64] = "";
         for (int32_t i = 0, n = 0; i < tensor->n_dims && n < 48; i++)
-            n += snprintf(shape + n, sizeof shape - (size_t)n, i ? ", %lld" : "%lld", (long long)tensor->shape[i]);
+            n += snprintf(shape + n, sizeof shape - (size_t)n, i ? ", %lld" : "%lld",
+                          (long long)tensor->shape[i]);
         return FAIL(LORAD_DATA, "%s: tensor %s has shape [%s], but config.json makes it [%lld, %lld]",
                     st_file_path(set, tensor->file), name, shape, (long long)rows, (long long)cols);
     }
@@ -93,17 +94,22 @@ static enum status is_needed(void *context, const char *name, int64_t rows, int6
     return strcmp(context, name) == 0 ? LORAD_REQUEUE : LORAD_OK; /* any code that stops the walk */
 }
 
-/* A tensor that is there but not needed: harmless leftovers are named once, a bias would change the result. */
-static enum status check_extra(const struct st_set *set, const struct arch *arch, const struct st_tensor *tensor)
+/* A tensor that is there but not needed: harmless leftovers are named once, a bias would change the result.
+ */
+static enum status check_extra(const struct st_set *set, const struct arch *arch,
+                               const struct st_tensor *tensor)
 {
     if (visit_all(arch, is_needed, (void *)tensor->name) != LORAD_OK) return LORAD_OK;
-    bool leftover = strstr(tensor->name, "rotary_emb.inv_freq") || (arch->tied && !strcmp(tensor->name, "lm_head.weight"));
+    bool leftover = strstr(tensor->name, "rotary_emb.inv_freq") ||
+                    (arch->tied && !strcmp(tensor->name, "lm_head.weight"));
     if (leftover) return LORAD_OK;
     size_t n = strlen(tensor->name);
-    if (strncmp(tensor->name, "model.layers.", 13) == 0 && (n < 5 || strcmp(tensor->name + n - 5, ".bias") == 0))
+    if (strncmp(tensor->name, "model.layers.", 13) == 0 &&
+        (n < 5 || strcmp(tensor->name + n - 5, ".bias") == 0))
         return FAIL(LORAD_DATA, "%s: tensor %s does not belong to the model that config.json describes",
                     st_file_path(set, tensor->file), tensor->name);
-    log_warn("%s: tensor %s is not part of the model and is ignored", st_file_path(set, tensor->file), tensor->name);
+    log_warn("%s: tensor %s is not part of the model and is ignored", st_file_path(set, tensor->file),
+             tensor->name);
     return LORAD_OK;
 }
 
@@ -121,9 +127,9 @@ enum status weights_check(const struct st_set *set, const struct arch *arch)
 struct loading {
     struct model *model;
     const struct st_set *set;
-    char *staging;  /* STAGING_BYTES, or one row if that is longer */
+    char *staging; /* STAGING_BYTES, or one row if that is longer */
     size_t staging_bytes;
-    float *vector;  /* the longest vector in f32 */
+    float *vector; /* the longest vector in f32 */
 };
 
 static enum dtype host_dtype(enum st_dtype dtype)
@@ -158,8 +164,10 @@ static enum status read_block(struct loading *load, const struct st_tensor *tens
 {
     TRY(st_read_part(load->set, tensor, row, rows, col, cols, load->staging));
     if (!all_finite(load->staging, host_dtype(tensor->dtype), rows * cols))
-        return FAIL(LORAD_DATA, "%s: tensor %s has a value that is not finite (rows %lld to %lld); the file is damaged",
-                    st_file_path(load->set, tensor->file), tensor->name, (long long)row, (long long)(row + rows - 1));
+        return FAIL(LORAD_DATA,
+                    "%s: tensor %s has a value that is not finite (rows %lld to %lld); the file is damaged",
+                    st_file_path(load->set, tensor->file), tensor->name, (long long)row,
+                    (long long)(row + rows - 1));
     return LORAD_OK;
 }
 
@@ -169,15 +177,18 @@ static int64_t rows_per_block(const struct loading *load, const struct st_tensor
     return rows > 0 ? rows : 1;
 }
 
-/* Rows [row, row + rows) x columns [col, col + cols) of a tensor into part `part` of a panel from its row 0 on. */
-static enum status load_panel(struct loading *load, struct panel *panel, int32_t part, const struct st_tensor *tensor,
-                              int64_t row, int64_t rows, int64_t col, int64_t cols)
+/* Rows [row, row + rows) x columns [col, col + cols) of a tensor into part `part` of a panel from its row 0
+ * on. */
+static enum status load_panel(struct loading *load, struct panel *panel, int32_t part,
+                              const struct st_tensor *tensor, int64_t row, int64_t rows, int64_t col,
+                              int64_t cols)
 {
     int64_t step = rows_per_block(load, tensor, cols);
     for (int64_t done = 0; done < rows; done += step) {
         int64_t n = rows - done < step ? rows - done : step;
         TRY(read_block(load, tensor, row + done, n, col, cols));
-        TRY(panel_load_rows(panel, part, done, matrix_of(load->staging, host_dtype(tensor->dtype), n, cols, cols)));
+        TRY(panel_load_rows(panel, part, done,
+                            matrix_of(load->staging, host_dtype(tensor->dtype), n, cols, cols)));
     }
     return LORAD_OK;
 }
@@ -295,7 +306,8 @@ enum status weights_load(struct model *model, const struct st_set *set)
 {
     TRY(weights_check(set, model->arch));
     size_t row = (size_t)longest_row(model->arch) * sizeof(float);
-    struct loading load = {.model = model, .set = set, .staging_bytes = row > STAGING_BYTES ? row : STAGING_BYTES};
+    struct loading load = {
+        .model = model, .set = set, .staging_bytes = row > STAGING_BYTES ? row : STAGING_BYTES};
     load.staging = memory_new(load.staging_bytes, 1);
     load.vector = memory_new(row, 1);
     enum status status = load.staging && load.vector ? LORAD_OK : LORAD_NOMEM;

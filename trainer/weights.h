@@ -1,6 +1,6 @@
 /*
- * weights.h: the frozen base from a Hugging Face folder into a model's panels, norms and embedding: only this rank's
- * slices are read.
+ * weights.h: the frozen base from a Hugging Face folder into a model's panels, norms and embedding: only this
+ * rank's slices are read.
  */
 #ifndef LORAD_TRAINER_WEIGHTS_H
 #define LORAD_TRAINER_WEIGHTS_H
@@ -10,8 +10,8 @@
 #include "checkpoint/safetensors.h"
 #include "trainer/model.h"
 
-/* Checks that every tensor the architecture needs is there with its shape and a float dtype, and that there is none that
- * would change the arithmetic. LORAD_DATA names the tensor. */
+/* Checks that every tensor the architecture needs is there with its shape and a float dtype, and that there
+ * is none that would change the arithmetic. LORAD_DATA names the tensor. */
 enum status weights_check(const struct st_set *set, const struct arch *arch) LORAD_WARN_UNUSED;
 
 /* Loads this rank's part and seals the panels. LORAD_DATA for a value that is not finite. */
