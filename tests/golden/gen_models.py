@@ -90,8 +90,8 @@ CASES = {
     # PEFT writes as whole module paths for models of few modules
     "qwen2_kv2": (transformers.Qwen2Config,
                   dict(vocab_size=323, hidden_size=64, num_attention_heads=8, num_key_value_heads=2,
-                       rms_norm_eps=1e-6, rope_theta=10000.0, tie_word_embeddings=True),
-                  dict(r=8, lora_alpha=16, target_modules="all-linear"), torch.float32, None, 5.0),
+                       intermediate_size=192, rms_norm_eps=1e-6, rope_theta=10000.0, tie_word_embeddings=True),
+                  dict(r=8, lora_alpha=16, target_modules="all-linear"), torch.float32, None, 5.75),
     # q and k norm, explicit head_dim, tied, a rank that is no multiple of anything
     "qwen3_norm": (transformers.Qwen3Config,
                    dict(vocab_size=320, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
@@ -102,7 +102,7 @@ CASES = {
 
 def make_model(case, seed):
     config_class, arguments, _, dtype, _, _ = case
-    config = config_class(**BASE, **arguments)
+    config = config_class(**(BASE | arguments))
     config._attn_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
