@@ -1,0 +1,73 @@
+/*
+ * Every golden run of transformers + PEFT, trained by lorad in one process: float32 with each ladder step of
+ * activation checkpointing, and bf16.
+ *
+ * Tolerances. float32: those that the design promises. The files are themselves within 1.2e-6 (logits), 1e-7
+ * (loss), 3e-7 (norm), 3e-6 (gradients) and 6e-6 (adapter) of the same training in float64, so they are met
+ * by a correct program with room to spare. bf16: weights, activations and their gradients have 8 bits of
+ * mantissa (2^-9 = 2e-3 a rounding); the bounds are about twice what was measured, and only show that bf16
+ * trains the same model.
+ */
+#include "support/golden.h"
+#include "support/golden_run.h"
+#include "support/test.h"
+
+static const struct golden_errors exact = {
+    .logits = 1e-4, .loss = 1e-5, .grad_norm = 1e-5, .rate = 1e-12, .gradient = 1e-4, .adapter = 1e-4};
+static const struct golden_errors rounded = {
+    .logits = 5e-2, .loss = 3e-3, .grad_norm = 1.2e-2, .rate = 1e-12, .gradient = 9e-2, .adapter = 9e-2};
+
+static int compare(const char *name, enum dtype dtype, enum checkpointing checkpointing,
+                   const struct golden_errors *most)
+{
+    static const struct comm_world_info alone = {.world = 1, .local_world = 1, .threads = 2};
+    struct golden_setup setup = {.name = name, .dtype = dtype, .checkpointing = checkpointing, .tp = 1};
+    struct golden_errors found;
+    assert_ok(golden_run(&found, &setup, &alone));
+    golden_errors_print(&setup, 1, &found);
+    bool good = found.logits <= most->logits && found.loss <= most->loss &&
+                found.grad_norm <= most->grad_norm && found.rate <= most->rate &&
+                found.gradient <= most->gradient && found.adapter <= most->adapter;
+    if (!good) printf("^ too far\n");
+    return !good;
+}
+
+static void float32_matches(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (int i = 0; golden_names[i]; i++)
+        bad += compare(golden_names[i], DTYPE_F32, CHECKPOINTING_NONE, &exact);
+    assert_int_equal(bad, 0);
+}
+
+static void checkpointing_matches(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama_mha", "mistral_window", "qwen3_norm"};
+    int bad = 0;
+    for (int i = 0; i < 3; i++) {
+        bad += compare(names[i], DTYPE_F32, CHECKPOINTING_MLP, &exact);
+        bad += compare(names[i], DTYPE_F32, CHECKPOINTING_LAYER, &exact);
+    }
+    assert_int_equal(bad, 0);
+}
+
+static void bf16_is_near(void **state)
+{
+    (void)state;
+    int bad = 0;
+    for (int i = 0; golden_names[i]; i++)
+        bad += compare(golden_names[i], DTYPE_BF16, CHECKPOINTING_NONE, &rounded);
+    assert_int_equal(bad, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(float32_matches),
+        cmocka_unit_test(checkpointing_matches),
+        cmocka_unit_test(bf16_is_near),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
