@@ -62,7 +62,7 @@ def tensors_of(pack, attention):
     return ids, labels, positions
 
 
-def resident_peak(since=None):
+def resident_peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
 

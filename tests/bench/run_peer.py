@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""lorad beside PEFT + PyTorch: the same model, adapter, rows, optimizer and cores, in turn, and a table of ratios.
+
+    tests/bench/run_peer.sh --lorad build/lorad [--work DIR] [--shapes 100m,qwen2-0.5b] [--dtypes f32,bf16]
+        [--cutoffs 512,1024] [--masks answers,all] [--steps 7] [--cores 0,1] [--compile] [--json FILE]
+
+Both start from the same adapter (B = 0) and train one optimizer step per pass over rows of equal length, so that a
+step is the same tokens in equally full packs whatever the order. The peer runs every stock variant (see peer_peft.py)
+and its fastest one counts; a variant of our own making, with the head on supervised tokens alone, stands beside it.
+lorad runs before and after the peer and its slower run counts. tokens/s: median of the steps after the second.
+Memory: peak resident set of the process, for the peer of the variant that counts (since training began: its start-up
+copies are not held against it).
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+WARMUP = 2
+
+
+def variants(dtype, compile_too):
+    """(name, options, stock): how the peer may be run."""
+    base = [("packed", []), ("plain causal", ["--attention", "causal"])]
+    if dtype == "bf16":
+        adapters = [("f32 adapter", []), ("bf16 adapter", ["--adapter", "same"]), ("autocast", ["--autocast"])]
+    else:
+        adapters = [("", [])]
+    found = [(f"{a} {b}".strip(), x + y, True) for a, x in adapters for b, y in base]
+    if compile_too:
+        found += [(f"{a} packed compiled".strip(), x + ["--compile"], True) for a, x in adapters[1:] or adapters]
+    return found + [(f"{a} packed, head on supervised tokens".strip(), x + ["--head", "supervised"], False)
+                    for a, x in adapters[1:] or adapters]
+
+
+def run(command, cores):
+    """Runs on the given cores; output text and peak resident MiB of that process."""
+    environment = dict(os.environ, OMP_NUM_THREADS=str(len(cores)))
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen([str(c) for c in command], stdout=out, stderr=err, env=environment,
+                                   preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0), err.seek(0)
+        if process.returncode:
+            sys.exit(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{err.read()[-3000:]}")
+        return out.read(), usage.ru_maxrss / 1024
+
+
+def run_peer(a, case, options):
+    command = [a.python, HERE / "peer_peft.py", "--work", a.work / case["shape"], "--dtype", case["dtype"], "--cutoff",
+               case["cutoff"], "--mask", case["mask"], "--steps", a.steps, "--warmup", WARMUP, "--threads",
+               len(a.cores)]
+    text, _ = run(command + options, a.cores)
+    result = json.loads(text)
+    return dict(rate=result["tokens_per_second"], peak=result["train_peak_mib"], losses=result["losses"],
+                norms=result["grad_norms"], supervised=result["supervised"], tokens=result["tokens"])
+
+
+def run_lorad(a, case):
+    work = a.work / case["shape"]
+    out = work / "lorad"
+    shutil.rmtree(out, ignore_errors=True)
+    rows = sum(1 for _ in open(work / "rows.jsonl"))
+    config = dict(model_name_or_path=work / "model", adapter_name_or_path=work / "adapter", train_file=work / "rows.jsonl",
+                  output_dir=out, template="auto", cutoff_len=case["cutoff"], packing="true", lora_rank=16, lora_alpha=32,
+                  lora_dropout=0.0, lora_target="all", learning_rate=1.0e-4, lr_scheduler_type="constant",
+                  weight_decay=0.0, max_grad_norm=1.0, max_steps=a.steps, per_device_train_batch_size=1,
+                  global_batch_size=rows * a.row_tokens // case["cutoff"], logging_steps=1, eval_strategy="no",
+                  save_strategy="no", report_to="none", device="cpu",
+                  train_on_prompt="true" if case["mask"] == "all" else "false")
+    config["bf16" if case["dtype"] == "bf16" else "fp32"] = "true"
+    path = work / "lorad.yaml"
+    path.write_text("".join(f"{k}: {v}\n" for k, v in config.items()))
+    _, peak = run([a.lorad, "--config", path], a.cores)
+    steps = [json.loads(line) for line in (out / "logs" / "metrics.jsonl").read_text().splitlines()]
+    steps = [s for s in steps if "grad_norm" in s]
+    return dict(rate=statistics.median(s["tokens_per_second"] for s in steps[WARMUP:]), peak=peak,
+                losses=[s["loss"] for s in steps], norms=[s["grad_norm"] for s in steps],
+                supervised=steps[0].get("supervised_tokens"))
+
+
+def compare(a, case):
+    before = run_lorad(a, case)
+    peers = [(name, stock, run_peer(a, case, options)) for name, options, stock in variants(case["dtype"], a.compile)]
+    after = run_lorad(a, case)
+    ours = min(before, after, key=lambda r: r["rate"])
+    best = max((p for p in peers if p[1]), key=lambda p: p[2]["rate"])
+    own = max((p for p in peers if not p[1]), key=lambda p: p[2]["rate"])
+    title = f"{case['shape']} {case['dtype']} packed {case['cutoff']}, supervised: {case['mask']}"
+    print(f"\n## {title}\n")
+    print(f"{'':44}{'tokens/s':>10}{'peak MiB':>10}   loss of each step")
+    rows = [("lorad, before", before), ("lorad, after", after)] + [(f"peer: {n}", r) for n, _, r in peers]
+    for name, r in rows:
+        print(f"{name:44}{r['rate']:10.1f}{r['peak']:10.0f}   " + " ".join(f"{x:.5f}" for x in r["losses"]))
+    right = next(r for n, _, r in peers if "causal" not in n)
+    worst = max(abs(x - y) / abs(y) for x, y in zip(ours["losses"], right["losses"]))
+    norm = max(abs(x - y) / abs(y) for x, y in zip(ours["norms"], right["norms"]))
+    print(f"supervised tokens a step: lorad {ours['supervised']}, peer {right['supervised']}; against the packed peer: "
+          f"loss within {worst:.1e}, gradient norm within {norm:.1e}")
+    print(f"lorad / fastest stock peer ({best[0]}): {ours['rate'] / best[2]['rate']:.2f} x tokens/s, "
+          f"{ours['peak'] / best[2]['peak']:.2f} x memory; / {own[0]}: {ours['rate'] / own[2]['rate']:.2f} x", flush=True)
+    return dict(case, lorad=ours, peer=best[2], peer_variant=best[0], own=own[2], loss_difference=worst,
+                norm_difference=norm, speed=ours["rate"] / best[2]["rate"], memory=ours["peak"] / best[2]["peak"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    listed = lambda text: text.split(",")
+    parser.add_argument("--lorad", type=pathlib.Path, default=HERE.parent.parent / "build" / "lorad")
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path(tempfile.gettempdir()) / "lorad-bench")
+    parser.add_argument("--shapes", type=listed, default=["100m", "qwen2-0.5b"])
+    parser.add_argument("--dtypes", type=listed, default=["f32", "bf16"])
+    parser.add_argument("--cutoffs", type=listed, default=["512", "1024"])
+    parser.add_argument("--masks", type=listed, default=["answers", "all"])
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--row-tokens", type=int, default=256)
+    parser.add_argument("--cores", type=lambda text: [int(c) for c in text.split(",")], default=[0, 1])
+    parser.add_argument("--compile", action="store_true", help="also torch.compile (a minute a variant)")
+    parser.add_argument("--json", type=pathlib.Path)
+    a = parser.parse_args()
+    results = []
+    for shape in a.shapes:
+        subprocess.run([a.python, HERE / "make_model.py", "--shape", shape, "--out", a.work / shape, "--rows",
+                        str(a.rows), "--row-tokens", str(a.row_tokens)], check=True, stderr=subprocess.DEVNULL)
+        for cutoff in map(int, a.cutoffs):
+            for dtype in a.dtypes:
+                for mask in a.masks:
+                    results.append(compare(a, dict(shape=shape, dtype=dtype, cutoff=cutoff, mask=mask)))
+    print("\n## lorad / fastest stock peer\n")
+    print("| shape | type | packed | supervised | lorad tokens/s | peer tokens/s | speed | memory | loss differs by |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for r in results:
+        print(f"| {r['shape']} | {r['dtype']} | {r['cutoff']} | {r['mask']} | {r['lorad']['rate']:.0f} | "
+              f"{r['peer']['rate']:.0f} ({r['peer_variant']}) | {r['speed']:.2f} x | {r['memory']:.2f} x | "
+              f"{r['loss_difference']:.0e} |")
+    if a.json:
+        a.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
