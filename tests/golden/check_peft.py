@@ -28,7 +28,10 @@ def lorad_logits(arguments, adapter, ids_path, folder):
     command = [arguments.tool, arguments.model, adapter, ids_path, out]
     if arguments.tp > 1:
         command = ["mpirun", "-np", arguments.tp, "--oversubscribe"] + command
-    subprocess.run([str(c) for c in command], check=True)
+    environment = dict(os.environ)
+    if os.geteuid() == 0:
+        environment |= dict(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    subprocess.run([str(c) for c in command], check=True, env=environment)
     return load_file(out)
 
 
@@ -42,6 +45,7 @@ def main():
     parser.add_argument("--tolerance", type=float, default=1e-4)
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
     model = transformers.AutoModelForCausalLM.from_pretrained(arguments.model, torch_dtype=torch.float32).eval()
     with tempfile.TemporaryDirectory() as folder:
