@@ -39,6 +39,15 @@ static const struct gemm_kernel bf16_avx512bf16 = {.name = "avx512_bf16",
                                                    .kp = 2,
                                                    .micro = gemm_micro_avx512bf16,
                                                    .vector = &gemm_vector_avx512};
+static const struct gemm_kernel bf16_amx = {.name = "amx",
+                                            .dtype = DTYPE_BF16,
+                                            .a_dtype = DTYPE_BF16,
+                                            .mr = 32,
+                                            .kp = 32,
+                                            .thread_begin = gemm_amx_begin,
+                                            .thread_end = gemm_amx_end,
+                                            .micro = gemm_micro_amx,
+                                            .vector = &gemm_vector_avx512};
 #endif
 
 static struct gemm_kernel f32_blas;
@@ -53,6 +62,7 @@ static int candidates(enum dtype dtype, const struct gemm_kernel *list[8])
     const struct cpu_features *cpu = cpu_features();
     widest = cpu->avx512 ? &f32_avx512 : cpu->avx2 ? &f32_avx2 : &f32_generic;
     if (dtype == DTYPE_BF16) {
+        if (cpu->amx_bf16) list[n++] = &bf16_amx;
         if (cpu->avx512_bf16 && !cpu->intel) list[n++] = &bf16_avx512bf16;
         if (cpu->avx512) list[n++] = &bf16_avx512;
         if (cpu->avx2) list[n++] = &bf16_avx2;
