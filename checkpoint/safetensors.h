@@ -9,6 +9,7 @@
 #ifndef LORAD_CHECKPOINT_SAFETENSORS_H
 #define LORAD_CHECKPOINT_SAFETENSORS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@ enum st_dtype {
 };
 size_t st_dtype_bytes(enum st_dtype dtype);
 const char *st_dtype_name(enum st_dtype dtype); /* "F32" */
+bool st_dtype_find(enum st_dtype *out, const char *name);
 
 enum { ST_MAX_DIMS = 8 };
 

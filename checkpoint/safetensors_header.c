@@ -41,6 +41,16 @@ const char *st_dtype_name(enum st_dtype dtype)
     return dtypes[dtype].name;
 }
 
+bool st_dtype_find(enum st_dtype *out, const char *name)
+{
+    for (int i = 0; i < ST_DTYPES; i++) {
+        if (strcmp(name, dtypes[i].name) != 0) continue;
+        *out = (enum st_dtype)i;
+        return true;
+    }
+    return false;
+}
+
 struct scan {
     char *start, *at, *end;
     const char *where;
@@ -218,11 +228,7 @@ static enum status take_dtype(struct scan *scan, struct st_tensor *tensor)
 {
     const char *name;
     TRY(take_string(scan, &name));
-    for (int i = 0; i < ST_DTYPES; i++) {
-        if (strcmp(name, dtypes[i].name) != 0) continue;
-        tensor->dtype = (enum st_dtype)i;
-        return LORAD_OK;
-    }
+    if (st_dtype_find(&tensor->dtype, name)) return LORAD_OK;
     return FAIL(LORAD_DATA, "%s: tensor %.200s has dtype %.40s, which lorad does not know", scan->where,
                 tensor->name, name);
 }

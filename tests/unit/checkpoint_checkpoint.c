@@ -1,0 +1,273 @@
+/* Saving, listing, reading across layouts, and retiring checkpoints. */
+#include "support/test.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "support/checkpoint_state.h"
+
+static const char *output(const char *name)
+{
+    static char path[600];
+    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
+    return path;
+}
+
+static struct checkpoint_id step(int64_t n)
+{
+    return (struct checkpoint_id){n, 1, 0};
+}
+
+static void names_are_read_back_exactly(void **state)
+{
+    (void)state;
+    char name[CHECKPOINT_NAME_BYTES];
+    checkpoint_id_name((struct checkpoint_id){120, 3, 0}, name);
+    assert_string_equal(name, "s000000120.e0000003.a0");
+}
+
+static void a_saved_state_is_read_back_in_any_layout(void **state)
+{
+    (void)state;
+    const char *out = output("layouts");
+    for (int world = 1; world <= 8; world++)
+        for (int by_columns = 0; by_columns < 2; by_columns++) {
+            struct checkpoint_id id = {world, 1 + by_columns, 0};
+            assert_ok(state_save(fs_posix(), out, id, world, by_columns));
+            assert_ok(state_verify(out, id));
+        }
+    /* Every row and column range, against the whole. */
+    struct checkpoint *checkpoint;
+    char path[700];
+    snprintf(path, sizeof path, "%s/checkpoint-5", out);
+    assert_ok(checkpoint_open(&checkpoint, path, false));
+    static const int64_t shape[2] = {STATE_ROWS, STATE_COLS};
+    float whole[STATE_ROWS * STATE_COLS], part[STATE_ROWS * STATE_COLS];
+    assert_ok(checkpoint_read(checkpoint, "w", "F32", shape, 0, STATE_ROWS, 0, STATE_COLS, whole));
+    for (int row = 0; row < STATE_ROWS; row += 2)
+        for (int rows = 0; rows <= STATE_ROWS - row; rows++)
+            for (int col = 0; col < STATE_COLS; col++)
+                for (int cols = 1; cols <= STATE_COLS - col; cols += 2) {
+                    assert_ok(checkpoint_read(checkpoint, "w", "F32", shape, row, rows, col, cols, part));
+                    for (int i = 0; i < rows; i++)
+                        assert_memory_equal(part + i * cols, whole + (row + i) * STATE_COLS + col,
+                                            (size_t)cols * 4);
+                }
+    static const int64_t wrong[2] = {STATE_COLS, STATE_ROWS};
+    assert_fails(checkpoint_read(checkpoint, "no", "F32", shape, 0, 1, 0, 1, part), LORAD_DATA,
+                 "has no tensor no");
+    assert_fails(checkpoint_read(checkpoint, "w", "I32", shape, 0, 1, 0, 1, part), LORAD_DATA,
+                 "w is F32 [12, 10]");
+    assert_fails(checkpoint_read(checkpoint, "w", "F32", wrong, 0, 1, 0, 1, part), LORAD_DATA,
+                 "w is F32 [12, 10]");
+    assert_fails(checkpoint_read(checkpoint, "w", "F32", shape, 12, 1, 0, 1, part), LORAD_BUG, "outside");
+    assert_int_equal(checkpoint_id_of(checkpoint).step, 5);
+    assert_int_equal(js_int(js_get(checkpoint_state(checkpoint), "step"), 0), 5);
+    checkpoint_close(checkpoint);
+}
+
+static void a_hole_between_pieces_is_found(void **state)
+{
+    (void)state;
+    const char *out = output("hole");
+    struct checkpoint_writer *writer;
+    struct checkpoint_receipt receipt;
+    uint8_t bytes[100];
+    memset(bytes, 7, sizeof bytes);
+    struct checkpoint_piece pieces[] = {{"a", 1, "U8", {10, 10}, 0, 5, 0, 10, bytes},
+                                        {"a", 1, "U8", {10, 10}, 5, 5, 1, 9, bytes},
+                                        {"empty", 2, "BF16", {0, 4}, 0, 0, 0, 4, bytes}};
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_write_shard(writer, pieces, 3, &receipt));
+    assert_int_equal(receipt.raw_bytes, 95);
+    assert_ok(checkpoint_commit(writer, &receipt, 1, "{}", NULL, NULL));
+    struct checkpoint *checkpoint;
+    char path[700];
+    snprintf(path, sizeof path, "%s/checkpoint-1", out);
+    assert_ok(checkpoint_open(&checkpoint, path, true));
+    static const int64_t shape[2] = {10, 10}, none[2] = {0, 4};
+    assert_ok(checkpoint_read(checkpoint, "a", "U8", shape, 0, 10, 1, 9, bytes));
+    assert_ok(checkpoint_read(checkpoint, "empty", "BF16", none, 0, 0, 0, 4, bytes));
+    assert_fails(checkpoint_read(checkpoint, "a", "U8", shape, 0, 10, 0, 10, bytes), LORAD_DATA,
+                 "row 5, column 0");
+    checkpoint_close(checkpoint);
+}
+
+static void the_list_is_newest_first_and_says_what_is_committed(void **state)
+{
+    (void)state;
+    const char *out = output("list");
+    struct checkpoint_entry *entries;
+    size_t n;
+    assert_ok(checkpoint_list(&entries, &n, out));
+    assert_int_equal(n, 0);
+    free(entries);
+    static const struct checkpoint_id ids[] = {{20, 1, 0}, {3, 1, 0}, {20, 2, 1}, {20, 2, 0}};
+    for (int i = 0; i < 4; i++) assert_ok(state_save(fs_posix(), out, ids[i], 1, false));
+    struct checkpoint_writer *writer;
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(99), 0, 1, 0));
+    char path[700];
+    snprintf(path, sizeof path, "%s/ckpt/s1.e1.a0", out);
+    assert_int_equal(mkdir(path, 0777), 0); /* not a name that lorad writes */
+    assert_ok(checkpoint_list(&entries, &n, out));
+    assert_int_equal(n, 5);
+    static const char *const names[] = {"s000000099.e0000001.a0", "s000000020.e0000002.a1",
+                                        "s000000020.e0000002.a0", "s000000020.e0000001.a0",
+                                        "s000000003.e0000001.a0"};
+    for (int i = 0; i < 5; i++) {
+        assert_string_equal(entries[i].name, names[i]);
+        assert_int_equal(entries[i].committed, i > 0);
+    }
+    free(entries);
+    checkpoint_abandon(writer);
+    snprintf(path, sizeof path, "%s/ckpt/%s", out, names[0]);
+    assert_false(file_exists(path));
+}
+
+static enum status fenced(void *context)
+{
+    (void)context;
+    return FAIL(LORAD_FENCED, "somebody else took over");
+}
+
+static void what_may_not_commit_does_not(void **state)
+{
+    (void)state;
+    const char *out = output("refused");
+    struct checkpoint_writer *writer, *second;
+    struct checkpoint_receipt receipts[2], good;
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
+    assert_fails(checkpoint_write_shard(writer, NULL, 0, &receipts[0]), LORAD_CANNOT_CREATE, "exists");
+    assert_int_equal(receipts[0].ok, 0);
+    assert_fails(checkpoint_commit(writer, &good, 1, "{}", fenced, NULL), LORAD_FENCED, "took over");
+    checkpoint_abandon(writer);
+    assert_string_equal(status_message(), "somebody else took over");
+
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
+    good.file_bytes++;
+    assert_fails(checkpoint_commit(writer, &good, 1, "{}", NULL, NULL), LORAD_IO, "rank 0 wrote");
+    good.file_bytes--;
+    assert_fails(checkpoint_commit(writer, &good, 1, "[]", NULL, NULL), LORAD_BUG, "not a JSON object");
+    assert_ok(checkpoint_commit(writer, &good, 1, "{}", NULL, NULL));
+    assert_fails(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0), LORAD_CANNOT_CREATE,
+                 "already committed");
+    assert_fails(checkpoint_begin(&writer, fs_posix(), out, step(2), 0, 1, INT64_MAX), LORAD_IO, "no space");
+
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(3), 0, 2, 0));
+    assert_ok(checkpoint_begin(&second, fs_posix(), out, step(3), 1, 2, 0));
+    assert_ok(checkpoint_write_shard(writer, NULL, 0, &receipts[0]));
+    receipts[1] = (struct checkpoint_receipt){.rank = 1, .ok = 0};
+    assert_fails(checkpoint_commit(writer, receipts, 2, "{}", NULL, NULL), LORAD_IO, "rank 1 could not");
+    checkpoint_abandon(second);
+    checkpoint_abandon(writer);
+}
+
+static void abandoning_leaves_a_committed_folder_alone(void **state)
+{
+    (void)state;
+    const char *out = output("abandon");
+    struct checkpoint_writer *writer;
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 1, 2, 0));
+    assert_ok(state_save(fs_posix(), out, step(1), 2, false));
+    checkpoint_abandon(writer);
+    assert_ok(state_verify(out, step(1)));
+}
+
+static void a_quarantined_checkpoint_is_kept_elsewhere(void **state)
+{
+    (void)state;
+    const char *out = output("quarantine");
+    char path[700];
+    for (int i = 0; i < 2; i++) {
+        assert_ok(state_save(fs_posix(), out, step(7), 2, false));
+        assert_ok(checkpoint_quarantine(fs_posix(), out, "s000000007.e0000001.a0"));
+        assert_fails(state_verify(out, step(7)), LORAD_NOT_FOUND, NULL);
+    }
+    snprintf(path, sizeof path, "%s/quarantine/s000000007.e0000001.a0", out);
+    assert_ok(state_verify_dir(path));
+    snprintf(path, sizeof path, "%s/quarantine/s000000007.e0000001.a0.2", out);
+    assert_ok(state_verify_dir(path));
+    snprintf(path, sizeof path, "%s/checkpoint-7", out);
+    struct stat info;
+    assert_int_not_equal(lstat(path, &info), 0);
+    assert_fails(checkpoint_quarantine(fs_posix(), out, "../x"), LORAD_BUG, "not the name");
+}
+
+static int64_t left(const char *out, bool committed_only)
+{
+    struct checkpoint_entry *entries;
+    size_t n;
+    int64_t steps = 0;
+    assert_ok(checkpoint_list(&entries, &n, out));
+    for (size_t i = n; i-- > 0;)
+        if (!committed_only || entries[i].committed) steps = steps * 10 + entries[i].id.step;
+    free(entries);
+    return steps;
+}
+
+static void collection_keeps_the_newest_and_the_pinned(void **state)
+{
+    (void)state;
+    const char *out = output("collect");
+    char path[700];
+    for (int i = 1; i <= 6; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    struct checkpoint_writer *old, *current;
+    assert_ok(checkpoint_begin(&old, fs_posix(), out, (struct checkpoint_id){5, 1, 3}, 0, 1, 0));
+    checkpoint_finish(old); /* as if its run had died */
+    assert_ok(checkpoint_begin(&current, fs_posix(), out, step(7), 0, 1, 0));
+    assert_int_equal(left(out, false), 1234556 * 10 + 7);
+    assert_ok(checkpoint_collect(fs_posix(), out, 0, NULL, 0));
+    assert_int_equal(left(out, true), 123456);
+    struct checkpoint_id pin = step(2);
+    assert_ok(checkpoint_collect(fs_posix(), out, 3, &pin, 1));
+    assert_int_equal(left(out, true), 256);
+    assert_int_equal(left(out, false), 2567); /* the one in progress stays */
+    assert_ok(state_verify(out, step(2)));
+    assert_ok(checkpoint_collect(fs_posix(), out, 1, NULL, 0));
+    assert_int_equal(left(out, true), 6);
+    snprintf(path, sizeof path, "%s/checkpoint-2", out);
+    struct stat info;
+    assert_int_not_equal(lstat(path, &info), 0);
+    snprintf(path, sizeof path, "%s/checkpoint-6", out);
+    assert_ok(state_verify_dir(path));
+    snprintf(path, sizeof path, "%s/trash", out);
+    DIR *trash = opendir(path);
+    assert_non_null(trash);
+    int n = 0;
+    while (readdir(trash)) n++;
+    closedir(trash);
+    assert_int_equal(n, 2);
+    checkpoint_abandon(current);
+}
+
+static void a_fenced_run_pushes_nothing_out(void **state)
+{
+    (void)state;
+    const char *out = output("fenced");
+    static const struct checkpoint_id ids[] = {{100, 1, 0}, {200, 1, 0}, {300, 1, 0}, {110, 2, 0}};
+    for (int i = 0; i < 4; i++) assert_ok(state_save(fs_posix(), out, ids[i], 1, false));
+    assert_ok(checkpoint_collect(fs_posix(), out, 1, NULL, 0));
+    assert_ok(state_verify(out, ids[3]));
+    assert_int_equal(left(out, true), 110);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names_are_read_back_exactly),
+        cmocka_unit_test(a_saved_state_is_read_back_in_any_layout),
+        cmocka_unit_test(a_hole_between_pieces_is_found),
+        cmocka_unit_test(the_list_is_newest_first_and_says_what_is_committed),
+        cmocka_unit_test(what_may_not_commit_does_not),
+        cmocka_unit_test(abandoning_leaves_a_committed_folder_alone),
+        cmocka_unit_test(a_quarantined_checkpoint_is_kept_elsewhere),
+        cmocka_unit_test(collection_keeps_the_newest_and_the_pinned),
+        cmocka_unit_test(a_fenced_run_pushes_nothing_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
