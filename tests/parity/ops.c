@@ -1,0 +1,96 @@
+/*
+ * ops.c: every operation of ops.def on every instruction path of this processor, against the double
+ * reference, with redzones, and with the same bits for 1, 2 and 4 threads.
+ */
+#include "support/op_run.h"
+#include "support/test.h"
+
+static const struct {
+    const struct op_case *cases;
+    const int *n;
+} lists[] = {
+    {op_cases_rows, &n_op_cases_rows},
+    {op_cases_attention, &n_op_cases_attention},
+    {op_cases_loss, &n_op_cases_loss},
+};
+
+static void run_on_all_threads(const struct op_case *test, enum dtype dtype)
+{
+    static struct op_run run;
+    uint64_t bits = 0;
+    for (int threads = 1; threads <= 4; threads *= 2) {
+        struct device *device;
+        assert_ok(device_open(&device, &(struct device_options){.kind = "cpu", .threads = threads}));
+        op_case_run(&run, device, test, dtype, false);
+        device_close(device);
+        if (threads > 1 && run.bits != bits)
+            fail_msg("%s (%s, %s): other bits with %d threads than with one", op_names[test->op], test->name,
+                     dtype_name(dtype), threads);
+        bits = run.bits;
+    }
+}
+
+static void run_list(int which)
+{
+    for (int i = 0; i < *lists[which].n; i++) {
+        const struct op_case *test = &lists[which].cases[i];
+        run_on_all_threads(test, DTYPE_F32);
+        if (!test->f32_only) run_on_all_threads(test, DTYPE_BF16);
+    }
+}
+
+/* A path that this processor lacks is refused by device_open. */
+static void on_every_path(int which)
+{
+    static const char *const paths[] = {"baseline", "avx2", "avx512"};
+    int ran = 0;
+    for (int i = 0; i < 3; i++) {
+        struct device *device;
+        setenv("LORAD_CPU_PATH", paths[i], 1);
+        if (device_open(&device, &(struct device_options){.kind = "cpu", .threads = 1}) != LORAD_OK) continue;
+        device_close(device);
+        run_list(which);
+        ran++;
+    }
+    unsetenv("LORAD_CPU_PATH");
+    assert_true(ran > 0);
+}
+
+static void rows_agree(void **state)
+{
+    (void)state;
+    on_every_path(0);
+}
+
+static void attention_agrees(void **state)
+{
+    (void)state;
+    on_every_path(1);
+}
+
+static void loss_and_optimizer_agree(void **state)
+{
+    (void)state;
+    on_every_path(2);
+}
+
+static void every_operation_has_a_case(void **state)
+{
+    (void)state;
+    bool seen[OP_COUNT] = {false};
+    for (int l = 0; l < 3; l++)
+        for (int i = 0; i < *lists[l].n; i++) seen[lists[l].cases[i].op] = true;
+    for (int op = 0; op < OP_COUNT; op++)
+        if (!seen[op]) fail_msg("no case for op_%s", op_names[op]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_has_a_case),
+        cmocka_unit_test(rows_agree),
+        cmocka_unit_test(attention_agrees),
+        cmocka_unit_test(loss_and_optimizer_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,249 @@
+/* op_cases_loss.c: cases of the loss, the optimizer and the sums of squares. */
+#include <math.h>
+
+#include "support/op_run.h"
+#include "support/reference.h"
+
+/* One rank's columns of the logits and what is known of them. `padding` columns at the end of the last ranks
+ * are outside the vocabulary and hold NaN: nobody may look at them. */
+struct part {
+    struct matrix logits, stats;
+    int64_t first, valid;
+};
+
+struct loss_setup {
+    int64_t rows, vocab, per_part; /* columns of one rank, padding included */
+    double *z;                     /* [rows, vocab], as the ranks hold it */
+    int32_t *host_labels;
+    const int32_t *labels;
+    struct part part[4];
+};
+
+static struct loss_setup loss_setup(struct op_run *run, const struct op_shape *shape, enum op_use use)
+{
+    struct loss_setup s = {.rows = shape->tokens, .vocab = shape->dim};
+    int64_t parts = shape->parts ? shape->parts : 1;
+    s.per_part = (s.vocab + shape->padding) / parts;
+    s.z = op_doubles(run, s.rows * s.vocab);
+    s.host_labels = (int32_t *)(void *)op_doubles(run, s.rows);
+    for (int64_t i = 0; i < s.rows * s.vocab; i++) s.z[i] = (double)(float)(12 * op_random(run));
+    for (int64_t i = 0; i < s.rows; i++) {
+        s.host_labels[i] = (int32_t)((i * 131 + 5) % s.vocab);
+        if (i % 3 == 0) s.z[i * s.vocab + s.host_labels[i]] = 14; /* some are right */
+    }
+    if (s.rows > 2)
+        s.z[2 * s.vocab] = s.z[2 * s.vocab + s.vocab - 1] = 15; /* two best columns: the lower counts */
+    s.labels = op_ints(run, s.rows, s.host_labels);
+    for (int64_t p = 0; p < parts; p++) {
+        struct part *part = &s.part[p];
+        part->first = p * s.per_part;
+        part->valid = s.vocab - part->first < s.per_part ? s.vocab - part->first : s.per_part;
+        if (part->valid < 0) part->valid = 0;
+        double *own = op_doubles(run, s.rows * s.per_part);
+        for (int64_t i = 0; i < s.rows; i++)
+            for (int64_t c = 0; c < s.per_part; c++)
+                own[i * s.per_part + c] = c < part->valid ? s.z[i * s.vocab + part->first + c] : NAN;
+        part->logits = op_matrix_of(run, use, DTYPE_F32, s.rows, s.per_part, shape->spare, own);
+    }
+    return s;
+}
+
+static void host_stat(const struct loss_setup *s, const struct part *part, int64_t row,
+                      struct loss_stat *stat)
+{
+    const double *z = s->z + row * s->vocab + part->first;
+    double most = -INFINITY, sum = 0;
+    *stat = (struct loss_stat){.best = -1};
+    for (int64_t c = 0; c < part->valid; c++) {
+        if (z[c] > most) {
+            most = z[c];
+            stat->best = (int32_t)(part->first + c);
+        }
+    }
+    for (int64_t c = 0; c < part->valid; c++) sum += exp(z[c] - most);
+    int64_t label = s->host_labels[row] - part->first;
+    stat->max = (float)most;
+    stat->sum = (float)sum;
+    if (label >= 0 && label < part->valid) stat->label_logit = (float)z[label];
+}
+
+/* A loss_stat is four columns, of which the last is an integer. */
+static void loss_stats_body(struct op_run *run, const struct op_shape *shape)
+{
+    struct loss_setup s = loss_setup(run, shape, OP_IN);
+    int64_t parts = shape->parts ? shape->parts : 1;
+    for (int64_t p = 0; p < parts; p++) {
+        struct part *part = &s.part[p];
+        part->stats = op_matrix(run, OP_OUT, DTYPE_F32, s.rows, 4, 0, 0);
+        struct op_loss_stats args = {.logits = part->logits,
+                                     .first_col = part->first,
+                                     .valid_cols = part->valid,
+                                     .labels = s.labels,
+                                     .stats = part->stats.data};
+        if (!OP_RUN(run, loss_stats, &args, 0, 4.0 * (double)(s.rows * part->valid))) return;
+        double *want = op_doubles(run, 3 * s.rows), *best = op_doubles(run, s.rows);
+        for (int64_t i = 0; i < s.rows; i++) {
+            struct loss_stat stat;
+            host_stat(&s, part, i, &stat);
+            want[3 * i] = stat.max;
+            want[3 * i + 1] = stat.sum;
+            want[3 * i + 2] = stat.label_logit;
+            best[i] = stat.best;
+        }
+        struct matrix numbers = matrix_part(part->stats, 0, s.rows, 0, 3),
+                      column = matrix_part(part->stats, 0, s.rows, 3, 1);
+        column.dtype = DTYPE_I32;
+        OP_EXPECT(run, numbers, want);
+        op_expect(run, "best", column, best, (struct approx){0, 0, 0});
+    }
+}
+
+/* variant 1: in place of the logits (f32); 2: no gradient; 3: without weights */
+static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
+{
+    bool in_place = shape->variant == 1 && run->dtype == DTYPE_F32;
+    struct loss_setup s = loss_setup(run, shape, in_place ? OP_INOUT : OP_IN);
+    int64_t parts = shape->parts ? shape->parts : 1, rows = s.rows;
+    double *stats = op_doubles(run, 4 * rows * parts), *weight = op_doubles(run, rows);
+    for (int64_t i = 0; i < rows; i++)
+        weight[i] = shape->variant == 3 ? 1 : i == 1 ? 0 : 0.25 * (double)(1 + i % 5);
+    struct matrix all = op_matrix_of(run, OP_INOUT, DTYPE_F32, rows * parts, 4, 0, stats);
+    for (int64_t i = 0; i < rows * parts; i++) {
+        struct loss_stat stat;
+        host_stat(&s, &s.part[i / rows], i % rows, &stat);
+        assert_ok(device_copy_to(run->device, STREAM_COMPUTE, (char *)all.data + (size_t)i * sizeof stat,
+                                 &stat, sizeof stat));
+    }
+    struct matrix weights = op_matrix_of(run, OP_IN, DTYPE_F32, 1, rows, 0, weight);
+    double *dz = op_doubles(run, rows * s.vocab), *losses = op_doubles(run, rows), correct = 0;
+    double total = ref_cross_entropy(dz, losses, s.z, s.host_labels, weight, rows, s.vocab);
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t best = 0;
+        for (int64_t c = 1; c < s.vocab; c++)
+            if (s.z[i * s.vocab + c] > s.z[i * s.vocab + best]) best = c;
+        correct += best == s.host_labels[i];
+    }
+    const double before[] = {1000};
+    for (int64_t p = 0; p < parts; p++) {
+        struct part *part = &s.part[p];
+        struct matrix sum = op_matrix_of(run, OP_INOUT, DTYPE_F64, 1, 1, 0, before);
+        struct matrix hits = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, 1, 0, before);
+        struct matrix row_loss = op_matrix(run, OP_OUT, DTYPE_F32, 1, rows, 0, 0), dlogits = {0};
+        if (shape->variant != 2)
+            dlogits = in_place ? part->logits
+                               : op_matrix(run, OP_OUT, run->dtype, rows, s.per_part, shape->spare, 0);
+        struct op_loss_grad args = {.logits = part->logits,
+                                    .first_col = part->first,
+                                    .valid_cols = part->valid,
+                                    .labels = s.labels,
+                                    .weights = shape->variant == 3 ? NULL : weights.data,
+                                    .all = all.data,
+                                    .parts = (int32_t)parts,
+                                    .dlogits = dlogits,
+                                    .loss_sum = sum.data,
+                                    .correct_sum = hits.data,
+                                    .row_loss = row_loss.data};
+        double moved = (4.0 + (double)dtype_bytes(run->dtype)) * (double)(rows * part->valid);
+        if (!OP_RUN(run, loss_grad, &args, 0, moved)) return;
+        double want_sum = 1000 + total, want_hits = 1000 + correct,
+               *want = op_doubles(run, rows * s.per_part);
+        op_expect(run, "loss_sum", sum, &want_sum, (struct approx){1e-13, 3e-7, 0});
+        op_expect(run, "correct_sum", hits, &want_hits, (struct approx){0, 0, 0});
+        op_expect(run, "row_loss", row_loss, losses, approx_for("loss_grad", DTYPE_F32));
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t c = 0; c < part->valid; c++)
+                want[i * s.per_part + c] = dz[i * s.vocab + part->first + c];
+        if (dlogits.data) OP_EXPECT(run, dlogits, want);
+    }
+}
+
+static void adamw_body(struct op_run *run, const struct op_shape *shape)
+{
+    int64_t n = shape->dim, cut = n / 3, gap = n > 20 ? 2 : 0;
+    struct matrix p = op_matrix(run, OP_INOUT, DTYPE_F32, 1, n, 0, 1),
+                  g = op_matrix(run, OP_IN, DTYPE_F32, 1, n, 0, 3);
+    struct matrix m = op_matrix(run, OP_INOUT, DTYPE_F32, 1, n, 0, 0.1);
+    double *second = op_doubles(run, n);
+    for (int64_t i = 0; i < n; i++) second[i] = 0.01 * (1 + op_random(run));
+    struct matrix v = op_matrix_of(run, OP_INOUT, DTYPE_F32, 1, n, 0, second);
+    struct adamw_segment segments[] = {{0, cut, 1e-2, 0.1}, {cut + gap, n - cut - gap, 3e-2, 0}};
+    struct op_adamw args = {.param = p.data,
+                            .grad = g.data,
+                            .m = m.data,
+                            .v = v.data,
+                            .segments = segments,
+                            .n_segments = 2,
+                            .step = shape->variant,
+                            .beta1 = 0.9,
+                            .beta2 = 0.999,
+                            .eps = 1e-8,
+                            .grad_scale = 0.125};
+    if (!OP_RUN(run, adamw, &args, 0, 28.0 * (double)n)) return;
+    double *want_p = op_before(run, p), *want_m = op_before(run, m), *want_v = op_before(run, v),
+           *grad = op_before(run, g);
+    for (int64_t i = 0; i < n; i++) grad[i] *= 0.125;
+    for (int i = 0; i < 2; i++) {
+        int64_t at = segments[i].start;
+        ref_adamw(want_p + at, want_m + at, want_v + at, grad + at, segments[i].count,
+                  segments[i].learning_rate, segments[i].weight_decay, 0.9, 0.999, 1e-8, shape->variant);
+    }
+    OP_EXPECT(run, p, want_p);
+    OP_EXPECT(run, m, want_m);
+    OP_EXPECT(run, v, want_v);
+}
+
+static void sum_squares_body(struct op_run *run, const struct op_shape *shape)
+{
+    int64_t n = shape->dim;
+    struct matrix x = op_matrix(run, OP_IN, DTYPE_F32, 1, n, 0, 1);
+    int64_t starts[] = {0, 1, 1, n / 2, n};
+    double out[4] = {-1, -1, -1, -1};
+    struct op_sum_squares args = {.x = x.data, .starts = starts, .n_segments = 4, .out = out};
+    if (!OP_RUN(run, sum_squares, &args, 0, 4.0 * (double)n)) return;
+    double *values = op_before(run, x), want[4] = {0};
+    for (int k = 0; k < 4; k++)
+        for (int64_t i = starts[k]; i < starts[k + 1]; i++) want[k] += values[i] * values[i];
+    approx_check("sum_squares", approx_for("sum_squares", DTYPE_F32), out, want, 4);
+    for (int k = 0; k < 4; k++) {
+        uint64_t bits;
+        memcpy(&bits, &out[k], sizeof bits);
+        run->bits = run->bits * 31 + bits;
+    }
+    /* the same elements elsewhere give the same bits */
+    double again;
+    int64_t second[] = {n / 2, n};
+    assert_ok(op_sum_squares(
+        run->device,
+        &(struct op_sum_squares){.x = x.data, .starts = second, .n_segments = 1, .out = &again}));
+    assert_true(again == out[3]);
+}
+
+#define CASE(op_, name_, body_, ...)                                                                         \
+    {                                                                                                        \
+        .op = OP_ID_##op_, .name = name_, .body = body_, .shape = { __VA_ARGS__ }                            \
+    }
+#define F32(op_, name_, body_, ...)                                                                          \
+    {                                                                                                        \
+        .op = OP_ID_##op_, .name = name_, .body = body_, .shape = {__VA_ARGS__}, .f32_only = true            \
+    }
+
+const struct op_case op_cases_loss[] = {
+    F32(loss_stats, "one rank", loss_stats_body, .tokens = 5, .dim = 777),
+    F32(loss_stats, "long rows", loss_stats_body, .tokens = 3, .dim = 5003, .padding = 5, .spare = 3),
+    F32(loss_stats, "three ranks, padded", loss_stats_body, .tokens = 9, .dim = 100, .padding = 2,
+        .parts = 3),
+    F32(loss_stats, "a rank of padding", loss_stats_body, .tokens = 4, .dim = 30, .padding = 30, .parts = 4),
+    CASE(loss_grad, "one rank", loss_grad_body, .tokens = 5, .dim = 777, .variant = 3),
+    CASE(loss_grad, "long rows", loss_grad_body, .tokens = 3, .dim = 5003, .padding = 5, .spare = 3),
+    CASE(loss_grad, "in place", loss_grad_body, .tokens = 33, .dim = 130, .padding = 6, .spare = 8,
+         .variant = 1),
+    CASE(loss_grad, "loss alone", loss_grad_body, .tokens = 33, .dim = 130, .padding = 6, .variant = 2),
+    CASE(loss_grad, "three ranks, padded", loss_grad_body, .tokens = 9, .dim = 100, .padding = 2, .parts = 3),
+    CASE(loss_grad, "a rank of padding", loss_grad_body, .tokens = 4, .dim = 30, .padding = 30, .parts = 4),
+    CASE(loss_grad, "many rows", loss_grad_body, .tokens = 2600, .dim = 19),
+    F32(adamw, "first step", adamw_body, .dim = 37, .variant = 1),
+    F32(adamw, "later step", adamw_body, .dim = 30011, .variant = 1234),
+    F32(sum_squares, "short", sum_squares_body, .dim = 9),
+    F32(sum_squares, "several blocks", sum_squares_body, .dim = 100003),
+};
+const int n_op_cases_loss = sizeof op_cases_loss / sizeof op_cases_loss[0];
