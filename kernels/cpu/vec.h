@@ -197,7 +197,7 @@ INLINE vf act_round(vf v, enum dtype dtype)
 }
 
 /*
- * e^x, at most 2 ulp from the exact value (measured over all floats: tests/unit/kernels_vec.c), 0 and
+ * e^x, at most 2 ulp from the exact value (measured: tests/unit/kernels_vec.c), 0 and
  * infinity where f32 ends, NaN for NaN, results below the smallest normal number included. x = n ln 2 + r
  * with |r| <= ln 2 / 2; e^r by a polynomial of degree 6, fitted to the least greatest relative error.
  */
