@@ -160,7 +160,7 @@ static bool word_behind(const char *text, size_t at, size_t length)
     return at < length && utf8_read(&character, text + at, length - at) && unicode_is_word(character);
 }
 
-static size_t skip_spaces_back(const char *text, size_t at)
+size_t skip_spaces_back(const char *text, size_t at)
 {
     while (at > 0) {
         uint32_t character = 0;
@@ -171,7 +171,7 @@ static size_t skip_spaces_back(const char *text, size_t at)
     return at;
 }
 
-static size_t skip_spaces(const char *text, size_t at, size_t length)
+size_t skip_spaces(const char *text, size_t at, size_t length)
 {
     while (at < length) {
         uint32_t character = 0;

@@ -26,8 +26,9 @@ struct message {
 
 struct chat_template;
 
-/* name: NULL or "auto" recognises the model's own; else "chatml", "plain". LORAD_CONFIG names what to set when
- * the model's template is not recognised. Borrows the tokenizer. Owns: *out. */
+/* name: NULL or "auto" recognises the model's own, and takes "plain" when the model has none; otherwise one of the names
+ * above. LORAD_CONFIG when the model's template is not recognised or the tokenizer lacks a token that the template needs.
+ * Borrows the tokenizer. Owns: *out. */
 enum status chat_template_open(struct chat_template **out, const struct tokenizer *tokenizer, const char *name)
     LORAD_WARN_UNUSED;
 void chat_template_close(struct chat_template *chat);
@@ -48,11 +49,14 @@ struct chat_options {
     bool mask_history;    /* supervise the last assistant turn only */
 };
 
-/* Replaces the contents of `row`. */
+/* Replaces the contents of `row`. LORAD_DATA for invalid UTF-8 and for an order of roles that the template refuses. */
 enum status chat_template_encode(const struct chat_template *chat, const struct message *messages, size_t n,
                                  struct chat_options options, struct encoded_row *row) LORAD_WARN_UNUSED;
 /* The prompt for generation: messages (ending with a user turn) and the opening of an assistant turn. */
 enum status chat_template_prompt(const struct chat_template *chat, const struct message *messages, size_t n,
                                  struct token_list *out) LORAD_WARN_UNUSED;
+/* Appends the text that is encoded: messages, and the opening of an assistant turn when `prompt`. */
+enum status chat_template_render(const struct chat_template *chat, const struct message *messages, size_t n,
+                                 bool prompt, struct strbuf *out) LORAD_WARN_UNUSED;
 
 #endif

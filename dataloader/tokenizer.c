@@ -59,6 +59,26 @@ int32_t tokenizer_token(const struct tokenizer *tokenizer, const char *text)
     return added ? added->number : vocab_find(&tokenizer->bpe.vocab, text, strlen(text));
 }
 
+int32_t tokenizer_special(const struct tokenizer *tokenizer, const char *text)
+{
+    const struct added_token *added = added_tokens_find(&tokenizer->added, text, strlen(text));
+    return added && added->special ? added->number : -1;
+}
+
+const char *tokenizer_text(const struct tokenizer *tokenizer, int32_t number, size_t *length)
+{
+    int32_t index = number >= 0 && number < tokenizer->size ? tokenizer->added_of[number] : -1;
+    if (index < 0) return vocab_text(&tokenizer->bpe.vocab, number, length);
+    *length = tokenizer->added.token[index].length;
+    return tokenizer->added.token[index].text;
+}
+
+const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n)
+{
+    *n = (size_t)tokenizer->n_prefix;
+    return tokenizer->prefix;
+}
+
 int32_t tokenizer_bos(const struct tokenizer *tokenizer)
 {
     return tokenizer->bos;
@@ -200,21 +220,66 @@ static enum status encode_part(const struct tokenizer *tokenizer, const char *te
     return LORAD_OK;
 }
 
+/* Cuts added tokens out of [begin, end) and encodes what lies between. */
+static enum status encode_range(const struct tokenizer *tokenizer, const char *text, size_t begin, size_t end,
+                                bool match_special, struct token_list *out)
+{
+    for (size_t at = begin; at < end;) {
+        struct added_match match =
+            added_tokens_next(&tokenizer->added, &tokenizer->added.plain, text, end, at, at, match_special);
+        if (match.begin > at) TRY(encode_part(tokenizer, text, at, match.begin, match_special, out));
+        if (match.token) TRY(add_token(out, match.token->number, match.begin, match.end));
+        at = match.end;
+    }
+    return LORAD_OK;
+}
+
 static enum status encode_all(const struct tokenizer *tokenizer, const char *text, size_t length,
                               struct encode_options options, struct token_list *out)
 {
     for (int i = 0; i < tokenizer->n_prefix && options.add_special_tokens; i++)
         TRY(add_token(out, tokenizer->prefix[i], 0, 0));
-    for (size_t at = 0; at < length;) {
-        struct added_match match = added_tokens_next(&tokenizer->added, &tokenizer->added.plain, text, length,
-                                                     at, at, options.match_special);
-        if (match.begin > at) TRY(encode_part(tokenizer, text, at, match.begin, options.match_special, out));
-        if (match.token) TRY(add_token(out, match.token->number, match.begin, match.end));
-        at = match.end;
-    }
+    TRY(encode_range(tokenizer, text, 0, length, options.match_special, out));
     for (int i = 0; i < tokenizer->n_suffix && options.add_special_tokens; i++)
         TRY(add_token(out, tokenizer->suffix[i], length, length));
     return LORAD_OK;
+}
+
+static enum status encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
+                                 const struct placed_token *placed, size_t n, struct token_list *out)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t begin = placed[i].begin, end = placed[i].end;
+        int32_t index = tokenizer->added_of[placed[i].number];
+        if (index >= 0 && tokenizer->added.token[index].lstrip) begin = skip_spaces_back(text, begin);
+        if (index >= 0 && tokenizer->added.token[index].rstrip) end = skip_spaces(text, end, length);
+        if (begin < at) begin = at;
+        TRY(encode_range(tokenizer, text, at, begin, false, out));
+        TRY(add_token(out, placed[i].number, begin, end));
+        at = end;
+    }
+    return encode_range(tokenizer, text, at, length, false, out);
+}
+
+static enum status check_text(const char *text, size_t length)
+{
+    size_t bad;
+    if (length > TEXT_MAX) return FAIL(LORAD_DATA, "text of %zu bytes is longer than %d", length, TEXT_MAX);
+    if (!utf8_valid(text, length, &bad))
+        return FAIL(LORAD_DATA, "invalid UTF-8 at byte %zu of the text", bad);
+    return LORAD_OK;
+}
+
+enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
+                                    const struct placed_token *placed, size_t n, struct token_list *out)
+{
+    size_t old = out->length;
+    TRY(check_text(text, length));
+    TRY(need_scratch(out));
+    enum status status = encode_placed(tokenizer, text, length, placed, n, out);
+    if (status != LORAD_OK) out->length = old;
+    return status;
 }
 
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
@@ -235,13 +300,10 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 static enum status add_piece(const struct tokenizer *tokenizer, int32_t number, bool skip_special,
                              struct piece_list *pieces)
 {
-    int32_t index = number >= 0 && number < tokenizer->size ? tokenizer->added_of[number] : -1;
-    if (index >= 0) {
-        const struct added_token *added = &tokenizer->added.token[index];
-        return added->special && skip_special ? LORAD_OK : piece_list_add(pieces, added->text, added->length);
-    }
     size_t length;
-    const char *text = vocab_text(&tokenizer->bpe.vocab, number, &length);
+    const char *text = tokenizer_text(tokenizer, number, &length);
+    int32_t index = text ? tokenizer->added_of[number] : -1;
+    if (index >= 0 && tokenizer->added.token[index].special && skip_special) return LORAD_OK;
     return text ? piece_list_add(pieces, text, length)
                 : LORAD_OK; /* numbers without a token say nothing, as in HF */
 }

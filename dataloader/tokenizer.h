@@ -24,6 +24,10 @@ void tokenizer_close(struct tokenizer *tokenizer);
 int32_t tokenizer_size(const struct tokenizer *tokenizer); /* largest token number + 1 */
 /* Number of a special token or vocabulary entry by its text; -1 when absent. */
 int32_t tokenizer_token(const struct tokenizer *tokenizer, const char *text);
+/* Number of a special token by its text; -1 when there is none or the token is not special. */
+int32_t tokenizer_special(const struct tokenizer *tokenizer, const char *text);
+/* The text of a token as the vocabulary writes it, not NUL-terminated; NULL: no such token. Borrowed. */
+const char *tokenizer_text(const struct tokenizer *tokenizer, int32_t number, size_t *length);
 int32_t tokenizer_bos(const struct tokenizer *tokenizer); /* -1: none */
 int32_t tokenizer_eos(const struct tokenizer *tokenizer); /* -1: none */
 /* chat_template of tokenizer_config.json (or chat_template.jinja); NULL when the model has none. Borrowed. */
@@ -52,6 +56,20 @@ struct encode_options {
 /* Appends the tokens of `text`. LORAD_DATA on invalid UTF-8. */
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
                              struct encode_options options, struct token_list *out) LORAD_WARN_UNUSED;
+
+/* A special token that is known to stand at [begin, end) of a text. */
+struct placed_token {
+    size_t begin, end;
+    int32_t number;
+};
+/* Appends the tokens of `text`, in which special tokens stand only where `placed` (in order) says. What lies between is
+ * encoded as Hugging Face encodes it inside the whole text; special tokens written there are plain text. */
+enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
+                                    const struct placed_token *placed, size_t n, struct token_list *out)
+    LORAD_WARN_UNUSED;
+
+/* The tokens that the post-processor puts before a text: BOS as a rule. Borrowed; *n of them, 0: none. */
+const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n);
 
 /* Appends the text of the tokens; skip_special leaves out special tokens. Invalid sequences become U+FFFD as in HF. */
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
