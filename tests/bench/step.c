@@ -1,0 +1,246 @@
+/*
+ * step.c: how fast a whole optimizer step runs beside its matrix products alone. Program bench_step; not a
+ * test.
+ *
+ *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT] [--steps N]
+ * [--threads N]
+ *
+ * MODEL and ADAPTER are folders (tests/bench/make_model.py makes some). A step is one micro-batch of T random
+ * tokens packed from rows of N, forward, loss, backward, norm, clip and AdamW. First the products of each
+ * shape of the model run alone, frozen, without an adapter; their time, summed over what a step executes (no
+ * dx below the lowest adapted module, the head on supervised tokens only), is the floor. Useful operations
+ * are those products, nothing else: 2 per weight and token and direction.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "kernels/panel.h"
+#include "support/rig.h"
+#include "trainer/step.h"
+
+enum { MOST_STEPS = 200 };
+
+struct bench {
+    const char *model_dir, *adapter_dir;
+    enum dtype dtype;
+    int32_t tokens, row, supervised_percent, steps, threads;
+    struct arch arch;
+    struct device *device;
+    double product_seconds, product_work; /* of a step */
+};
+
+static void check(enum status status)
+{
+    if (status == LORAD_OK) return;
+    fprintf(stderr, "bench_step: %s\n", status_message());
+    exit(status_exit_code(status));
+}
+
+static void *device_new(struct bench *b, size_t bytes)
+{
+    void *block;
+    check(device_alloc(&block, b->device, bytes));
+    return block;
+}
+
+/* A frozen panel's best seconds of a forward and of a dx over n tokens. */
+static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, double best[2])
+{
+    struct panel_spec spec = {.in = in,
+                              .part = {{.out = out}},
+                              .n_parts = 1,
+                              .dtype = b->dtype,
+                              .y_dtype = b->dtype,
+                              .needs_dx = true,
+                              .max_tokens = n};
+    size_t item = dtype_bytes(b->dtype), weights, scratch_bytes;
+    panel_bytes(b->device, &spec, &weights, &scratch_bytes);
+    void *scratch = device_new(b, scratch_bytes + 1);
+    struct panel *panel;
+    check(panel_create(&panel, b->device, &spec, scratch));
+    void *x = device_new(b, (size_t)(n * in) * item), *y = device_new(b, (size_t)(n * out) * item);
+    void *dx = device_new(b, (size_t)(n * in) * item);
+    struct matrix ones = matrix_of(memory_new((size_t)in, sizeof(float)), DTYPE_F32, 1, in, in);
+    for (int64_t j = 0; ones.data && j < in; j++) ((float *)ones.data)[j] = (float)(j % 7) - 3;
+    for (int64_t i = 0; i < out; i++) check(panel_load_rows(panel, 0, i, ones));
+    check(panel_seal(panel));
+    struct panel_forward forward = {.x = matrix_of(x, b->dtype, n, in, in),
+                                    .y = matrix_of(y, b->dtype, n, out, out)};
+    struct panel_backward backward = {
+        .x = forward.x, .dy = forward.y, .dx = matrix_of(dx, b->dtype, n, in, in)};
+    best[0] = best[1] = INFINITY;
+    for (int i = 0; i < 7; i++) {
+        int64_t start = clock_monotonic_ns();
+        check(panel_forward(panel, &forward));
+        best[0] = fmin(best[0], clock_seconds_since(start));
+        start = clock_monotonic_ns();
+        check(panel_backward(panel, &backward));
+        best[1] = fmin(best[1], clock_seconds_since(start));
+    }
+    panel_destroy(panel);
+    free(ones.data);
+    void *const blocks[] = {scratch, x, y, dx};
+    for (int i = 0; i < 4; i++) device_free(b->device, blocks[i]);
+}
+
+/* times[0] forwards and times[1] dx of this shape in a step. */
+static void add_product(struct bench *b, const char *name, int64_t n, int64_t in, int64_t out,
+                        const int32_t times[2])
+{
+    if (n == 0) return;
+    double best[2], work = 2e-9 * (double)n * (double)in * (double)out;
+    time_product(b, n, in, out, best);
+    b->product_seconds += times[0] * best[0] + times[1] * best[1];
+    b->product_work += (times[0] + times[1]) * work;
+    printf("%-8s %6lld x %5lld x %6lld   forward %7.1f  dx %7.1f GFLOP/s\n", name, (long long)n,
+           (long long)in, (long long)out, work / best[0], work / best[1]);
+}
+
+static void time_products(struct bench *b, int32_t supervised, int32_t first_layer)
+{
+    const struct arch *a = &b->arch;
+    int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
+    struct device_options options = {.kind = "cpu", .threads = b->threads, .deterministic = true};
+    check(device_open(&b->device, &options));
+    printf("%s\n", device_describe(b->device));
+    int32_t above = a->layers - first_layer;
+    const int32_t first[2] = {a->layers, above - 1}, rest[2] = {a->layers, above}, head[2] = {1, 1};
+    add_product(b, "q,k,v", b->tokens, a->hidden, q + 2 * kv, first);
+    add_product(b, "o", b->tokens, q, a->hidden, rest);
+    add_product(b, "gate,up", b->tokens, a->hidden, 2 * (int64_t)a->intermediate, rest);
+    add_product(b, "down", b->tokens, a->intermediate, a->hidden, rest);
+    add_product(b, "head", supervised, a->hidden, (a->vocab + 7) / 8 * 8, head);
+    device_close(b->device);
+}
+
+static struct micro_batch make_batch(const struct bench *b)
+{
+    size_t n = (size_t)b->tokens;
+    int32_t rows = (b->tokens + b->row - 1) / b->row;
+    struct micro_batch batch = {.tokens = memory_new(n, sizeof(int32_t)),
+                                .positions = memory_new(n, sizeof(int32_t)),
+                                .labels = memory_new(n, sizeof(int32_t)),
+                                .token_index = memory_new(n, sizeof(int64_t)),
+                                .seq_start = memory_new((size_t)rows + 1, sizeof(int32_t)),
+                                .row_ids = memory_new((size_t)rows, sizeof(int64_t)),
+                                .n_tokens = b->tokens,
+                                .n_sequences = rows,
+                                .longest = b->row < b->tokens ? b->row : b->tokens};
+    bool all = batch.tokens && batch.positions && batch.labels && batch.token_index && batch.seq_start &&
+               batch.row_ids;
+    check(all ? LORAD_OK : LORAD_NOMEM);
+    for (int32_t i = 0; i < b->tokens; i++) {
+        batch.tokens[i] = (int32_t)((uint32_t)i * 2654435761u % (uint32_t)b->arch.vocab);
+        batch.positions[i] = i % b->row;
+        batch.token_index[i] = i;
+        batch.labels[i] = -1;
+    }
+    for (int32_t i = 0; i + 1 < b->tokens; i++) { /* the end of each row is the answer */
+        bool target = batch.positions[i + 1] >= b->row - (int64_t)b->row * b->supervised_percent / 100;
+        if (target && batch.positions[i + 1] > 0) batch.labels[i] = batch.tokens[i + 1];
+        batch.n_supervised += batch.labels[i] >= 0;
+    }
+    for (int32_t s = 0; s <= rows; s++) batch.seq_start[s] = s < rows ? s * b->row : b->tokens;
+    return batch;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double run_steps(struct bench *b, struct rig *rig, const struct micro_batch *batch)
+{
+    struct optimizer_options options = {.learning_rate = 1e-4,
+                                        .schedule = SCHEDULE_CONSTANT,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .epsilon = 1e-8,
+                                        .max_grad_norm = 1.0};
+    struct optimizer *optimizer;
+    check(optimizer_create(&optimizer, rig->lora, &options));
+    struct step_context context = {.model = rig->model,
+                                   .adapter = rig->adapter,
+                                   .optimizer = optimizer,
+                                   .world = rig->world,
+                                   .part = &rig->partition};
+    double seconds[MOST_STEPS];
+    for (int32_t step = -2; step < b->steps; step++) { /* two to warm up */
+        struct step_result result;
+        int64_t start = clock_monotonic_ns();
+        check(step_begin(&context));
+        check(step_accumulate(&context, batch, step));
+        check(step_finish(&context, batch->n_supervised, 1.0, 0, &result));
+        if (step >= 0) seconds[step] = clock_seconds_since(start);
+        if (step == b->steps - 1)
+            printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
+    }
+    optimizer_destroy(optimizer);
+    qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
+    return seconds[b->steps / 2];
+}
+
+static void run(struct bench *b)
+{
+    check(arch_read(&b->arch, b->model_dir));
+    struct micro_batch batch = make_batch(b);
+    struct rig_options options = {.model_dir = b->model_dir,
+                                  .adapter_dir = b->adapter_dir,
+                                  .model = {.dtype = b->dtype,
+                                            .checkpointing = CHECKPOINTING_NONE,
+                                            .max_tokens = b->tokens,
+                                            .max_sequences = batch.n_sequences,
+                                            .max_positions = b->row,
+                                            .training = true},
+                                  .tp = 1};
+    struct comm_world_info alone = {.world = 1, .local_world = 1, .threads = b->threads};
+    struct rig *rig;
+    check(rig_open(&rig, &options, &alone));
+    double step = run_steps(b, rig, &batch);
+    int32_t first_layer = rig->lora->first_layer;
+    rig_close(rig);
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    time_products(b, batch.n_supervised, first_layer);
+    printf("%s, %d tokens in rows of %d, %d supervised, %d threads: step %.3f s, %.1f tokens/s, %.1f "
+           "GFLOP/s, peak %ld "
+           "MiB\nproducts alone %.3f s at %.1f GFLOP/s: the step runs at %.1f %% of them\n",
+           dtype_name(b->dtype), b->tokens, b->row, batch.n_supervised, b->threads, step, b->tokens / step,
+           b->product_work / step, usage.ru_maxrss / 1024, b->product_seconds,
+           b->product_work / b->product_seconds, 100 * b->product_seconds / step);
+    void *const blocks[] = {batch.tokens,      batch.positions, batch.labels,
+                            batch.token_index, batch.seq_start, batch.row_ids};
+    for (int i = 0; i < 6; i++) free(blocks[i]);
+}
+
+int main(int argc, char **argv)
+{
+    struct bench b = {
+        .dtype = DTYPE_F32, .tokens = 512, .row = 256, .supervised_percent = 100, .steps = 5, .threads = 2};
+    if (argc < 3) {
+        fprintf(stderr, "usage: bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] "
+                        "[--supervised PERCENT] "
+                        "[--steps N] [--threads N]\n");
+        return 64;
+    }
+    b.model_dir = argv[1];
+    b.adapter_dir = argv[2];
+    for (int i = 3; i + 1 < argc; i += 2) {
+        int value = atoi(argv[i + 1]);
+        if (strcmp(argv[i], "--dtype") == 0)
+            b.dtype = strcmp(argv[i + 1], "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+        if (strcmp(argv[i], "--tokens") == 0) b.tokens = value;
+        if (strcmp(argv[i], "--row") == 0) b.row = value;
+        if (strcmp(argv[i], "--supervised") == 0) b.supervised_percent = value;
+        if (strcmp(argv[i], "--steps") == 0) b.steps = value < MOST_STEPS ? value : MOST_STEPS;
+        if (strcmp(argv[i], "--threads") == 0) b.threads = value;
+    }
+    run(&b);
+    return 0;
+}
