@@ -87,7 +87,7 @@ static enum status encode_row(const struct prepare_options *options, struct pars
     enum status status =
         chat_template_encode(options->chat, row->messages, row->n, options->chat_options, encoded);
     if (status == LORAD_DATA) { /* something about this row that only the template knows */
-        parsed_row_reject(row, ROW_NO_MESSAGES, "%s", status_message());
+        parsed_row_reject(row, ROW_ROLE_ORDER, "%s", status_message());
         status_clear();
         return LORAD_OK;
     }

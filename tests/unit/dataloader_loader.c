@@ -354,6 +354,32 @@ static void a_damaged_row_is_reported_when_it_is_served(void **state)
     free(lengths);
 }
 
+static void closing_never_waits_for_the_rings(void **state)
+{
+    (void)state;
+    int32_t *lengths = synthetic_lengths(2000, 4, 256, 11);
+    struct dataset *dataset = synthetic_dataset(lengths, 2000, 1 << 20, NULL);
+    for (int taken = 0; taken < 24; taken++) {
+        struct loader_options options = usual;
+        options.prefetch = 1 + taken % 3;
+        options.dp_size = 1 + taken % 2 * 8; /* with 9 ranks, rank 8 has no work in most steps */
+        options.dp_rank = options.dp_size - 1;
+        struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+        struct loader *loader;
+        struct step_info info = {0};
+        assert_ok(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
+        for (int i = 0; i < taken / 2; i++) {
+            assert_ok(loader_next_step(loader, &info));
+            for (int32_t k = 0; k < info.my_micro_batches; k++) assert_ok(loader_next(loader, &batch));
+        }
+        assert_true(loader_wait_seconds(loader) >= 0);
+        loader_close(loader);
+        free_batch(&batch);
+    }
+    dataset_close(dataset);
+    free(lengths);
+}
+
 /* Checkpoints hold cursors into this order, so it may never change: the rows of two epochs, as one hash. */
 static void the_order_of_packs_is_frozen(void **state)
 {
@@ -428,6 +454,7 @@ int main(void)
         cmocka_unit_test(steps_counted_on_paper_are_the_steps_served),
         cmocka_unit_test(epochs_differ_in_order),
         cmocka_unit_test(a_damaged_row_is_reported_when_it_is_served),
+        cmocka_unit_test(closing_never_waits_for_the_rings),
         cmocka_unit_test(the_order_of_packs_is_frozen),
         cmocka_unit_test(speed),
     };
