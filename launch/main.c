@@ -7,6 +7,12 @@
 #include "launch/verbs.h"
 
 static const struct verb verbs[] = {
+    {"", "train; with mpirun on several ranks", true, false, run_on_ranks, NULL, verb_train},
+    {"check", "look at all that a run needs without running it: no mpirun, no GPU", true, false, run_alone,
+     verb_check, NULL},
+    {"eval", "loss, perplexity and accuracy on the held-out rows", true, false, run_on_ranks, NULL,
+     verb_eval},
+    {"generate", "answer one prompt", true, false, run_on_ranks, NULL, verb_generate},
     {"help", "the configuration keys; help KEY: one of them", false, true, run_alone, verb_help, NULL},
 };
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
