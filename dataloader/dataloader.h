@@ -75,9 +75,9 @@ const char *row_problem_name(enum row_problem problem); /* "empty answer" */
 
 struct row_place {
     enum row_problem problem;
-    int32_t source; /* number of the file */
+    int32_t source; /* number in prepare_options.sources */
     int64_t line;   /* 1-based */
-    char file[100]; /* its name, shortened from the left */
+    char file[100]; /* name of the file (one of several when the source is a folder), shortened from the left */
 };
 
 enum { PREPARE_PLACES = 20 };

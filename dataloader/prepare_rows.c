@@ -194,12 +194,13 @@ static bool fill_chunk(struct pipeline *pipeline)
 
 /* ---- the calling thread: out ---- */
 
-static enum status write_problem(struct pipeline *pipeline, const struct row_place *place, const char *detail)
+static enum status write_problem(struct pipeline *pipeline, const char *file, const struct row_place *place,
+                                 const char *detail)
 {
     const struct prepare_job *job = pipeline->job;
     if (!pipeline->problems && !(pipeline->problems = fopen(job->problems_file, "we")))
         return FAIL(LORAD_CANNOT_CREATE, "cannot create %s: %s", job->problems_file, strerror(errno));
-    const char *file = job->list->file[place->source].path, *problem = row_problem_name(place->problem);
+    const char *problem = row_problem_name(place->problem);
     struct strbuf line = STRBUF_EMPTY;
     strbuf_puts(&line, "{\"file\": ");
     js_write_string(&line, file, strlen(file));
@@ -219,9 +220,9 @@ static enum status note_problem(struct pipeline *pipeline, const struct chunk *c
     const struct prepare_job *job = pipeline->job;
     const struct row_result *result = &chunk->result[i];
     struct prepare_report *report = job->report;
-    const char *name = job->list->file[chunk->source[i]].name, *detail = chunk->details.data + result->detail;
-    struct row_place place = {
-        .problem = result->problem, .source = chunk->source[i], .line = chunk->raw[i].line};
+    const struct source_file *file = &job->list->file[chunk->source[i]];
+    const char *name = file->name, *detail = chunk->details.data + result->detail;
+    struct row_place place = {.problem = result->problem, .source = file->source, .line = chunk->raw[i].line};
     size_t length = strlen(name);
     if (length < sizeof place.file)
         memcpy(place.file, name, length);
@@ -236,7 +237,7 @@ static enum status note_problem(struct pipeline *pipeline, const struct chunk *c
     if (place.problem == ROW_TOO_LONG && job->options->excess == EXCESS_RAISE)
         return FAIL(LORAD_DATA, "%s:%lld: %s, and excess_length_strategy is raise", name,
                     (long long)place.line, detail);
-    return write_problem(pipeline, &place, detail);
+    return write_problem(pipeline, file->path, &place, detail);
 }
 
 static enum status consume_chunk(struct pipeline *pipeline, const struct chunk *chunk)

@@ -22,6 +22,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 /* In the order in which `auto` asks them. */
 static const struct source_format *const formats[] = {&source_messages, &source_qa_text};
@@ -67,38 +68,6 @@ bool source_line(struct source_cursor *cursor, const char **line, size_t *length
     return true;
 }
 
-/* Length of the UTF-8 sequence at `s` (Unicode 15, table 3-7) and its code point; 0: not valid. */
-static size_t utf8_next(const unsigned char *s, size_t left, uint32_t *code)
-{
-    if (s[0] < 0x80) return *code = s[0], 1;
-    size_t n = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
-    if (s[0] < 0xC2 || s[0] > 0xF4 || n > left) return 0;
-    uint32_t value = s[0] & (0xFFu >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xC0) != 0x80) return 0;
-        value = value << 6 | (s[i] & 0x3Fu);
-    }
-    if ((n == 3 && (value < 0x800 || (value >= 0xD800 && value <= 0xDFFF))) ||
-        (n == 4 && (value < 0x10000 || value > 0x10FFFF)))
-        return 0;
-    *code = value;
-    return n;
-}
-
-bool source_is_utf8(const char *text, size_t length, size_t *bad_byte)
-{
-    uint32_t code;
-    for (size_t i = 0; i < length;) {
-        size_t n = utf8_next((const unsigned char *)text + i, length - i, &code);
-        if (n == 0) {
-            *bad_byte = i;
-            return false;
-        }
-        i += n;
-    }
-    return true;
-}
-
 /* White_Space of Unicode, and the invisible U+200B and U+FEFF. */
 static bool is_space(uint32_t c)
 {
@@ -111,7 +80,7 @@ bool source_is_blank(const char *text, size_t length)
 {
     uint32_t code;
     for (size_t i = 0; i < length;) {
-        size_t n = utf8_next((const unsigned char *)text + i, length - i, &code);
+        size_t n = utf8_read(&code, text + i, length - i);
         if (n == 0 || !is_space(code)) return false;
         i += n;
     }
@@ -209,7 +178,7 @@ enum status source_parse_row(const struct source_format *format, const void *con
         parsed_row_reject(out, ROW_HUGE_LINE, "%zu bytes", row->length);
         return LORAD_OK;
     }
-    if (!source_is_utf8(row->text, row->length, &bad_byte)) {
+    if (!utf8_valid(row->text, row->length, &bad_byte)) {
         parsed_row_reject(out, ROW_BAD_UTF8, "byte 0x%02x at byte %zu of the row",
                           (unsigned char)row->text[bad_byte], bad_byte + 1);
         return LORAD_OK;
@@ -232,9 +201,9 @@ void source_list_free(struct source_list *list)
 }
 
 static enum status add_file(struct source_list *list, size_t *capacity, const char *path, const char *name,
-                            const struct source_format *format)
+                            const struct source_format *format, int32_t source)
 {
-    struct source_file file = {.format = format};
+    struct source_file file = {.format = format, .source = source};
     TRY(file_stat(&file.size_bytes, &file.mtime_ns, path));
     void *block = list->file;
     TRY(memory_grow(&block, capacity, (size_t)list->n + 1, sizeof *list->file));
@@ -258,7 +227,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 }
 
 static enum status add_folder(struct source_list *list, size_t *capacity, const struct dataset_source *source,
-                              const struct source_format *format)
+                              const struct source_format *format, int32_t number)
 {
     struct dirent **entries;
     int n = scandir(source->path, &entries, is_data_file, by_name);
@@ -271,7 +240,7 @@ static enum status add_folder(struct source_list *list, size_t *capacity, const 
             char *name = source->name ? file_join(source->name, entries[i]->d_name) : NULL;
             status = path && (name || !source->name) ? LORAD_OK : LORAD_NOMEM;
             if (status == LORAD_OK && !file_is_dir(path))
-                status = add_file(list, capacity, path, name ? name : path, format);
+                status = add_file(list, capacity, path, name ? name : path, format, number);
             free(path);
             free(name);
         }
@@ -281,7 +250,8 @@ static enum status add_folder(struct source_list *list, size_t *capacity, const 
     return status;
 }
 
-static enum status add_source(struct source_list *list, size_t *capacity, const struct dataset_source *source)
+static enum status add_source(struct source_list *list, size_t *capacity, const struct dataset_source *source,
+                              int32_t number)
 {
     const struct source_format *format = NULL;
     if (source->weight != 0 && source->weight != 1)
@@ -299,8 +269,8 @@ static enum status add_source(struct source_list *list, size_t *capacity, const 
     }
     if (!file_exists(source->path))
         return FAIL(LORAD_NOT_FOUND, "cannot find the training data %s", source->path);
-    if (file_is_dir(source->path)) return add_folder(list, capacity, source, format);
-    return add_file(list, capacity, source->path, source->name ? source->name : source->path, format);
+    if (file_is_dir(source->path)) return add_folder(list, capacity, source, format, number);
+    return add_file(list, capacity, source->path, source->name ? source->name : source->path, format, number);
 }
 
 enum status source_list_open(struct source_list *out, const struct dataset_source *sources, int32_t n)
@@ -309,7 +279,7 @@ enum status source_list_open(struct source_list *out, const struct dataset_sourc
     size_t capacity = 0;
     if (n < 1) return FAIL(LORAD_CONFIG, "no data is named: set train_file or dataset");
     for (int32_t i = 0; i < n; i++) {
-        enum status status = add_source(&list, &capacity, &sources[i]);
+        enum status status = add_source(&list, &capacity, &sources[i], i);
         if (status == LORAD_OK) continue;
         source_list_free(&list);
         return status;

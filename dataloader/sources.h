@@ -34,9 +34,8 @@ struct source_cursor {
 
 /* The next line without its end (LF or CRLF); false: none left. */
 bool source_line(struct source_cursor *cursor, const char **line, size_t *length);
-bool source_is_blank(const char *text, size_t length); /* white space only, Unicode's too; the text is valid
-                                                          UTF-8 or not */
-bool source_is_utf8(const char *text, size_t length, size_t *bad_byte);
+/* White space only, Unicode's too; false when it is not valid UTF-8. */
+bool source_is_blank(const char *text, size_t length);
 
 /* A row as messages. Used again and again by one thread; starts zeroed. */
 struct parsed_row {
@@ -82,6 +81,7 @@ struct source_file {
     char *name;                         /* for reports */
     const struct source_format *format; /* NULL: by its contents */
     int64_t size_bytes, mtime_ns;
+    int32_t source; /* which of the dataset_sources named it */
 };
 
 struct source_list {

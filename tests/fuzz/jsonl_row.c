@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "dataloader/sources.h"
 
 static void check_row(const struct parsed_row *row)
@@ -14,7 +15,7 @@ static void check_row(const struct parsed_row *row)
     }
     for (size_t i = 0; i < row->n; i++) {
         const struct message *message = &row->messages[i];
-        if (!source_is_utf8(message->content, message->length, &bad)) abort();
+        if (!utf8_valid(message->content, message->length, &bad)) abort();
         assistants += message->role == ROLE_ASSISTANT;
     }
     if (assistants == 0 || row->messages[row->n - 1].role != ROLE_ASSISTANT) abort();

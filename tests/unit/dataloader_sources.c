@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/random.h"
+#include "base/utf8.h"
 #include "dataloader/sources.h"
 
 /* Writes `length` bytes to a new file; its path is borrowed until the next call. */
@@ -316,7 +317,7 @@ static void mutated_rows_are_counted_and_do_not_crash(void **state)
             size_t bad;
             assert_true(row.n >= 2 && row.messages[row.n - 1].role == ROLE_ASSISTANT);
             for (size_t k = 0; k < row.n; k++)
-                assert_true(source_is_utf8(row.messages[k].content, row.messages[k].length, &bad));
+                assert_true(utf8_valid(row.messages[k].content, row.messages[k].length, &bad));
         } else {
             assert_true(row.detail.length > 0);
         }
