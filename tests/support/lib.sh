@@ -1,0 +1,43 @@
+# lib.sh: what the test scripts share. Sourced by bash with: lorad program, source folder.
+# A script is called with both as arguments and exits 77, saying why, when it cannot run here.
+
+lorad=$1
+source=$2
+work=$(mktemp -d "${TMPDIR:-/tmp}/lorad-test-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cd "$source" || exit 1
+
+# mpirun as root and with more ranks than cores, without its own chatter.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_pcompress_base_silence_warning=1
+
+need_mpirun() {
+    command -v mpirun >/dev/null || { echo "skipped: mpirun is not installed"; exit 77; }
+}
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# ranks N arguments...: lorad on N ranks.
+ranks() {
+    local n=$1
+    shift
+    if [ "$n" = 1 ]; then "$lorad" "$@"; else mpirun -np "$n" "$lorad" "$@"; fi
+}
+
+# field FILE KEY: the values of a key of the training lines of metrics.jsonl, one a line, as written.
+field() {
+    grep '"loss"' "$1" | sed -E "s/.*\"$2\": ?([^,}]*).*/\1/"
+}
+
+# worst A B: the largest relative difference between two columns of numbers.
+worst() {
+    paste "$1" "$2" | awk '{ d = $1 - $2; if (d < 0) d = -d; a = $1 < 0 ? -$1 : $1; r = a > 0 ? d / a : d
+                             if (NF != 2) { print 9; exit } if (r > m) m = r } END { print m + 0 }'
+}
+
+at_most() {
+    awk -v a="$1" -v b="$2" 'BEGIN { exit !(a <= b) }'
+}
