@@ -9,6 +9,8 @@ cd "$source" || exit 1
 
 # mpirun as root and with more ranks than cores, without its own chatter.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+# One thread a rank: test machines are small and run other tests beside this one.
+export OMP_NUM_THREADS=1
 export OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_pcompress_base_silence_warning=1
 
 need_mpirun() {
