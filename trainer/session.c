@@ -1,6 +1,7 @@
 #include "trainer/session.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "trainer/weights.h"
@@ -53,6 +54,14 @@ enum status session_read(struct session *session, const struct run_options *opti
     return use == SESSION_TRAIN || adapter_dir ? read_lora(session, adapter_dir, use) : LORAD_OK;
 }
 
+/* This rank's share of the cores, unless the user says otherwise in OpenMP's own way. */
+static int count_threads(const struct comm_world_info *ranks)
+{
+    const char *wish = getenv("OMP_NUM_THREADS");
+    int threads = wish ? atoi(wish) : 0;
+    return threads > 0 ? threads : ranks->threads;
+}
+
 enum status session_join(struct session *session, const struct comm_world_info *ranks)
 {
     const struct run_options *options = session->options;
@@ -61,7 +70,7 @@ enum status session_join(struct session *session, const struct comm_world_info *
                        ranks->rank));
     TRY(device_open(&session->device, &(struct device_options){.kind = options->device,
                                                                .local_rank = ranks->local_rank,
-                                                               .threads = ranks->threads,
+                                                               .threads = count_threads(ranks),
                                                                .deterministic = options->deterministic}));
     TRY(comm_create(&session->world, options->comm, session->device));
     TRY(comm_split(&session->tp, session->world, session->part.dp_rank, session->part.tp_rank));
