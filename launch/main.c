@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "launch/command.h"
 #include "launch/ranks.h"
+#include "launch/spinning.h"
 #include "launch/verbs.h"
 
 static const struct verb verbs[] = {
@@ -37,6 +38,7 @@ static int print_version(void)
 
 int main(int argc, char **argv)
 {
+    spinning_bound(argv);
     struct command command;
     enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
     if (status != LORAD_OK) {
