@@ -15,12 +15,14 @@
 #include "base/status.h"
 
 enum {
-    ROW_BLOCK = 264, /* rows of a task's tile, a multiple of every mr but 32 ... */
+    ROW_BLOCK = 264, /* rows of a task's tile, rounded to the kernel's blocks */
     ROW_BLOCK_MOST = 288,
     PANEL_BLOCK = 8,                           /* panels of a task */
     OUTER_ROWS = ROW_BLOCK_MOST * PANEL_BLOCK, /* rows of D whose tiles fit in the same scratch */
     OUTER_KC = 512,                            /* rows of q that are packed at a time */
-    TILE = GEMM_NR,                            /* f32 elements of a row of a tile */
+    STRIDED_ROWS = 512,                        /* of a block that goes to OpenBLAS */
+    STRIDED_COLS = 256,
+    TILE = GEMM_NR, /* f32 elements of a row of a tile */
     SCRATCH_FLOATS = ROW_BLOCK_MOST * PANEL_BLOCK * TILE + ROW_BLOCK_MOST * TILE + OUTER_KC * GEMM_NR,
 };
 
@@ -220,94 +222,141 @@ static struct task_shape tasks_of(const struct gemm_args *args)
     return t;
 }
 
-/* tile[rows][32] (+)= a's rows from row_block on times one panel over columns [k, k + count). */
+/* tile[rows][32] (+)= a's rows from first_row on times the first n columns of one panel, over [k, k + count).
+ */
 static void panel_product(const struct gemm_operand *a, int64_t first_row, int64_t rows, int64_t k,
-                          int64_t count, const char *b, float *tile, bool accumulate)
+                          int64_t count, const char *b, int64_t n, float *tile, bool accumulate)
 {
     int64_t mr = a->kernel->mr;
     for (int64_t i = 0; i < rows; i += mr)
-        a->kernel->micro((int)least(mr, rows - i), count, block_at(a, (first_row + i) / mr, k), b,
+        a->kernel->micro((int)least(mr, rows - i), (int)n, count, block_at(a, (first_row + i) / mr, k), b,
                          tile + i * TILE, accumulate);
 }
 
-static void segment_masked(const struct gemm_args *args, const struct gemm_segment *segment, int64_t panel,
-                           int64_t first_row, int64_t rows, float *tile, float *product)
+struct task {
+    const struct gemm_args *args;
+    int64_t first_row, rows;
+    int64_t first_panel, last_panel; /* of b */
+    float *tile;                     /* [panels][stride][32] */
+    int64_t stride;                  /* rows from a panel of the tile to the next */
+};
+
+static float *task_tile(const struct task *t, int64_t panel)
 {
-    const struct gemm_kernel *kernel = args->b->kernel;
-    int64_t kc = depth(kernel), k_end = round_up(segment->k, GEMM_K_ALIGN);
-    int64_t words = (args->c.cols + 31) / 32;
-    for (int64_t k = 0; k < k_end; k += kc)
-        panel_product(segment->a, first_row, rows, k, least(kc, k_end - k),
-                      panel_at(args->b, panel, segment->b_k + k), product, k > 0);
-    kernel->vector->add_masked(rows, tile, product, segment->scale, segment->mask + first_row * words + panel,
-                               words);
+    return t->tile + (panel - t->first_panel) * t->stride * TILE;
 }
 
-static void task_run(const struct gemm_args *args, const struct task_shape *shape, int64_t task,
+/* Columns of a panel from its first to the last that is wanted. */
+static int64_t task_columns(const struct task *t, int64_t panel)
+{
+    return least(GEMM_NR, t->args->n_first + t->args->c.cols - panel * GEMM_NR);
+}
+
+static void segment_plain(const struct task *t, const struct gemm_segment *segment, bool started)
+{
+    const struct gemm_weights *b = t->args->b;
+    int64_t kc = depth(b->kernel), k_end = round_up(segment->k, gemm_k_step(b->kernel));
+    for (int64_t k = 0; k < k_end; k += kc)
+        for (int64_t panel = t->first_panel; panel < t->last_panel; panel++)
+            panel_product(segment->a, t->first_row, t->rows, k, least(kc, k_end - k),
+                          panel_at(b, panel, segment->b_k + k), task_columns(t, panel), task_tile(t, panel),
+                          started || k > 0);
+}
+
+static void segment_masked(const struct task *t, const struct gemm_segment *segment, float *product)
+{
+    const struct gemm_weights *b = t->args->b;
+    int64_t kc = depth(b->kernel), k_end = round_up(segment->k, gemm_k_step(b->kernel));
+    int64_t words = (t->args->c.cols + 31) / 32;
+    for (int64_t panel = t->first_panel; panel < t->last_panel; panel++) {
+        for (int64_t k = 0; k < k_end; k += kc)
+            panel_product(segment->a, t->first_row, t->rows, k, least(kc, k_end - k),
+                          panel_at(b, panel, segment->b_k + k), task_columns(t, panel), product, k > 0);
+        b->kernel->vector->add_masked(t->rows, task_tile(t, panel), product, segment->scale,
+                                      segment->mask + t->first_row * words + panel, words);
+    }
+}
+
+static void task_store(const struct task *t)
+{
+    const struct gemm_args *args = t->args;
+    size_t size = dtype_bytes(args->c.dtype);
+    for (int64_t panel = t->first_panel; panel < t->last_panel; panel++) {
+        int64_t first = panel * GEMM_NR < args->n_first ? args->n_first - panel * GEMM_NR : 0;
+        int64_t column = panel * GEMM_NR + first - args->n_first;
+        args->b->kernel->vector->store(
+            t->rows, (int)first, (int)(task_columns(t, panel) - first), task_tile(t, panel), args->scale,
+            args->bias ? args->bias + column : NULL,
+            (char *)args->c.data + (size_t)(t->first_row * args->c.stride + column) * size, args->c.dtype,
+            args->c.stride);
+    }
+}
+
+static void task_run(const struct gemm_args *args, const struct task_shape *shape, int64_t number,
                      float *scratch)
 {
-    const struct gemm_weights *b = args->b;
-    const struct gemm_kernel *kernel = b->kernel;
-    int64_t first_row = task % shape->row_tasks * shape->rows;
-    int64_t rows = least(shape->rows, args->c.rows - first_row);
-    int64_t first = shape->first_panel + task / shape->row_tasks * shape->panels;
-    int64_t last = least(first + shape->panels, shape->last_panel);
-    float *product = scratch + ROW_BLOCK_MOST * PANEL_BLOCK * TILE;
-    int64_t kc = depth(kernel);
-    bool started = false;
+    struct task t = {.args = args, .tile = scratch, .stride = shape->rows};
+    t.first_row = number % shape->row_tasks * shape->rows;
+    t.rows = least(shape->rows, args->c.rows - t.first_row);
+    t.first_panel = shape->first_panel + number / shape->row_tasks * shape->panels;
+    t.last_panel = least(t.first_panel + shape->panels, shape->last_panel);
     for (int s = 0; s < args->n_segments; s++) {
-        const struct gemm_segment *segment = &args->segment[s];
-        int64_t k_end = round_up(segment->k, GEMM_K_ALIGN);
-        if (segment->mask) {
-            for (int64_t panel = first; panel < last; panel++)
-                segment_masked(args, segment, panel, first_row, rows,
-                               scratch + (panel - first) * shape->rows * TILE, product);
-            continue;
-        }
-        for (int64_t k = 0; k < k_end; k += kc, started = true)
-            for (int64_t panel = first; panel < last; panel++)
-                panel_product(segment->a, first_row, rows, k, least(kc, k_end - k),
-                              panel_at(b, panel, segment->b_k + k),
-                              scratch + (panel - first) * shape->rows * TILE, started);
+        if (args->segment[s].mask)
+            segment_masked(&t, &args->segment[s], scratch + ROW_BLOCK_MOST * PANEL_BLOCK * TILE);
+        else
+            segment_plain(&t, &args->segment[s], s > 0);
     }
-    size_t c_size = dtype_bytes(args->c.dtype);
-    for (int64_t panel = first; panel < last; panel++) {
-        int64_t from = panel * GEMM_NR, to = from + GEMM_NR;
-        if (from < args->n_first) from = args->n_first;
-        to = least(to, args->n_first + args->c.cols);
-        int64_t column = from - args->n_first;
-        kernel->vector->store(rows, (int)(from - panel * GEMM_NR), (int)(to - from),
-                              scratch + (panel - first) * shape->rows * TILE, args->scale,
-                              args->bias ? args->bias + column : NULL,
-                              (char *)args->c.data + (size_t)(first_row * args->c.stride + column) * c_size,
-                              args->c.dtype, args->c.stride);
-    }
+    task_store(&t);
 }
 
-static void strided_run(const struct gemm_args *args)
+/* c[rows][cols] += product where the mask is set. */
+static void strided_add_masked(struct matrix c, const float *product, const uint32_t *mask, int64_t column,
+                               int64_t words, int64_t stride)
+{
+    for (int64_t i = 0; i < c.rows; i++)
+        for (int64_t j = 0; j < c.cols; j++)
+            if (mask[i * words + (column + j) / 32] >> ((column + j) % 32) & 1)
+                ((float *)c.data)[i * c.stride + j] += product[i * stride + j];
+}
+
+/* One block of the result by OpenBLAS on this thread. */
+static void strided_task(const struct gemm_args *args, int64_t row, int64_t column)
 {
     const struct gemm_weights *b = args->b;
-    struct matrix c = args->c;
-    int64_t words = (c.cols + 31) / 32;
+    struct matrix whole = args->c;
+    int64_t words = (whole.cols + 31) / 32;
+    struct matrix c = matrix_part(whole, row, least(STRIDED_ROWS, whole.rows - row), column,
+                                  least(STRIDED_COLS, whole.cols - column));
     for (int s = 0; s < args->n_segments; s++) {
         const struct gemm_segment *segment = &args->segment[s];
-        const float *from = (const float *)b->data + segment->b_k * b->k_step + args->n_first * b->n_step;
-        float *to = segment->mask ? args->product : c.data;
-        int64_t stride = segment->mask ? c.cols : c.stride;
-        gemm_blas(c.rows, c.cols, segment->k, segment->mask ? segment->scale : args->scale,
-                  (const float *)(const void *)segment->a->data, segment->a->stride, from, b->k_step,
-                  b->n_step, s > 0 && !segment->mask ? 1 : 0, to, stride, args->threads);
-        if (!segment->mask) continue;
-#pragma omp parallel for schedule(static) num_threads(args->threads)
-        for (int64_t i = 0; i < c.rows; i++)
-            for (int64_t j = 0; j < c.cols; j++)
-                if (segment->mask[i * words + j / 32] >> (j % 32) & 1)
-                    ((float *)c.data)[i * c.stride + j] += args->product[i * c.cols + j];
+        const struct gemm_operand *a = segment->a;
+        const float *left = (const float *)(const void *)a->data + row * a->stride;
+        const float *right = (const float *)(const void *)b->data + segment->b_k * b->k_step +
+                             (args->n_first + column) * b->n_step;
+        if (!segment->mask) {
+            gemm_blas(c.rows, c.cols, segment->k, args->scale, left, a->stride, right, b->k_step, b->n_step,
+                      s > 0 ? 1 : 0, c.data, c.stride);
+            continue;
+        }
+        float *product = args->product + row * whole.cols + column;
+        gemm_blas(c.rows, c.cols, segment->k, segment->scale, left, a->stride, right, b->k_step, b->n_step, 0,
+                  product, whole.cols);
+        strided_add_masked(c, product, segment->mask + row * words, column, words, whole.cols);
     }
     if (!args->bias) return;
-#pragma omp parallel for schedule(static) num_threads(args->threads)
     for (int64_t i = 0; i < c.rows; i++)
-        for (int64_t j = 0; j < c.cols; j++) ((float *)c.data)[i * c.stride + j] += args->bias[j];
+        for (int64_t j = 0; j < c.cols; j++) ((float *)c.data)[i * c.stride + j] += args->bias[column + j];
+}
+
+/* OpenBLAS would cut the product as the number of threads suggests; blocks of one size give the same bits for
+ * any. */
+static void strided_run(const struct gemm_args *args)
+{
+    int64_t across = (args->c.cols + STRIDED_COLS - 1) / STRIDED_COLS;
+    int64_t tasks = across * ((args->c.rows + STRIDED_ROWS - 1) / STRIDED_ROWS);
+#pragma omp parallel for schedule(dynamic) num_threads(args->threads)
+    for (int64_t i = 0; i < tasks; i++)
+        strided_task(args, i / across * STRIDED_ROWS, i % across * STRIDED_COLS);
 }
 
 void gemm_run(const struct gemm_args *args)
@@ -344,8 +393,8 @@ static void outer_panel(const struct gemm_outer_args *args, int64_t panel, int64
         p->kernel->vector->pack_panel(
             count, (int)n, (const char *)args->q.data + (size_t)(t * args->q.stride + column) * size,
             args->q.dtype, args->q.stride, packed);
-        panel_product(p, first_row, rows, t, round_up(count, GEMM_K_ALIGN), (const char *)packed, scratch,
-                      t > 0);
+        panel_product(p, first_row, rows, t, round_up(count, gemm_k_step(p->kernel)), (const char *)packed, n,
+                      scratch, t > 0);
     }
     for (int64_t i = 0; i < rows; i++) {
         float *to = args->row[first_row + i];

@@ -1,20 +1,24 @@
 /*
- * gemm.h: the matrix products of the CPU backend. Inside kernels/cpu only; callers use panel.h.
+ * gemm.h: the matrix products of the CPU backend. Inside kernels/cpu and tests only; callers use panel.h.
  *
- *     C [rows, n] = sum over segments of scale * mask * A_s B_s, then times `scale`, plus bias gemm_run D [m,
- * n]   += scale * P^T Q, P [T, m], Q [T, n]                                                   gemm_outer
+ *   gemm_run:   C [rows, n] = scale * (A_0 B_0 + sum over masked segments of mask_s * scale_s * A_s B_s) +
+ * bias gemm_outer: D [m, n] += scale * P^T Q with P [T, m], Q [T, n]
  *
- * Packed operands. The right operand (K x N, frozen weights) is cut into panels of GEMM_NR = 32 columns, K
- * padded to 32: f32   element (k, n) of a panel at [k][n] bf16  element (k, n) of a panel at [k/2][n][k%2]:
- * pairs of k side by side, as VDPBF16PS and TDPBF16PS read them The left operand (rows x K, activations) is
- * cut into blocks of kernel->mr rows: element (i, k) of a block at [k/kp][i][k%kp]: kp 1 for f32 FMA, 2 for
- * VDPBF16PS, 32 for tiles. Padding is zero. The strided kernel (OpenBLAS) takes both as they are.
+ * Packed operands. The right one (K x N, frozen weights) is cut into panels of GEMM_NR = 32 columns, K padded
+ * to 32:
  *
- * Every element of a result is one chain of f32 sums over k in rising order, cut only at multiples of
- * GEMM_KC: the bits depend neither on the number of threads nor on the number of rows.
+ *   f32:  element (k, n) of a panel at [k][n]
+ *   bf16: element (k, n) of a panel at [k/2][n][k%2], pairs of k as VDPBF16PS and TDPBF16PS read them
  *
- * Thread: every function opens its own parallel region of `threads` threads; one caller at a time per
- * scratch.
+ * The left one (rows x K, activations) is cut into blocks of kernel->mr rows, element (i, k) of a block at
+ * [k/kp][i][k%kp]: kp is 1 for f32 FMA, 2 for VDPBF16PS, 32 for tiles. Padding is zero. A strided kernel
+ * (OpenBLAS) takes both operands as they are.
+ *
+ * Every element of a result is one chain of f32 sums over k in rising order, cut only at multiples of a depth
+ * that belongs to the kernel: the bits depend neither on the number of threads nor, but for OpenBLAS, on the
+ * number of rows.
+ *
+ * Thread: every function opens its own parallel region of `threads` threads; its tiles are thread-local.
  */
 #ifndef LORAD_KERNELS_CPU_GEMM_H
 #define LORAD_KERNELS_CPU_GEMM_H
@@ -30,13 +34,13 @@ enum {
     GEMM_SEGMENTS = 4,
 };
 
-/* c[m][32] (+)= a b over k; a and b packed, k a multiple of 32, 1 <= m <= kernel->mr. */
-typedef void gemm_micro_fn(int m, int64_t k, const void *a, const void *b, float *c, bool accumulate);
+/* c[m][32] (+)= a b over k; a and b packed, k a multiple of gemm_k_step, 1 <= m <= kernel->mr. Only the first
+ * n of the 32 columns are wanted; the others may be written or not. */
+typedef void gemm_micro_fn(int m, int n, int64_t k, const void *a, const void *b, float *c, bool accumulate);
 
 /* Elementwise passes, compiled once per instruction set from gemm_vector.h. */
 struct gemm_vector {
-    /* c[i][j] = tile[i][first + j] * scale + bias[j], converted to `dtype`; bias NULL: none; n <= 32 - first
-     */
+    /* c[i][j] = tile[i][first + j] * scale + bias[j] for j < n, as `dtype`; bias NULL: none */
     void (*store)(int64_t m, int first, int n, const float *tile, float scale, const float *bias, void *c,
                   enum dtype dtype, int64_t ldc);
     /* tile[i][j] += mask bit j of word[i * words] ? scale * add[i][j] : 0 */
@@ -52,20 +56,24 @@ struct gemm_kernel {
     enum dtype dtype;   /* of weights and activations in memory */
     enum dtype a_dtype; /* of a packed left operand */
     int mr, kp;
-    bool strided; /* gemm_run goes to OpenBLAS; gemm_outer uses micro */
-    void (*thread_begin)(
-        void); /* optional: called by each thread before the first micro of a parallel region */
-    void (*thread_end)(void); /* optional */
+    bool strided;               /* gemm_run goes to OpenBLAS; gemm_outer uses micro */
+    void (*thread_begin)(void); /* optional: by each thread of a parallel region before its first micro */
+    void (*thread_end)(void);   /* optional */
     gemm_micro_fn *micro;
     const struct gemm_vector *vector;
 };
+
+/* What a K must be a multiple of: operands are zero up to there. */
+static inline int64_t gemm_k_step(const struct gemm_kernel *kernel)
+{
+    return kernel->kp > 2 ? kernel->kp : kernel->dtype == DTYPE_BF16 ? 2 : 1;
+}
 
 /* The kernel for a dtype on this processor, chosen at the first call. */
 const struct gemm_kernel *gemm_kernel(enum dtype dtype);
 /* A kernel by name, NULL when this processor lacks it. */
 const struct gemm_kernel *gemm_kernel_named(enum dtype dtype, const char *name);
-/* Tests and benches: panels created from now on use this kernel for its dtype; NULL with a dtype undoes it.
- */
+/* Tests and benches: panels created from now on use this kernel for its dtype; NULL undoes it. */
 void gemm_kernel_force(enum dtype dtype, const struct gemm_kernel *kernel);
 /* "bf16 by avx512_bf16, f32 by openblas 0.3.21". Borrowed. */
 const char *gemm_describe(void);
@@ -136,7 +144,9 @@ void gemm_outer(const struct gemm_outer_args *args);
 /* gemm_blas.c, the owner of cblas.h. C [m, n] = alpha A B + beta C, B's element (k, n) at b[k * k_step + n *
  * n_step]. */
 void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-               int64_t k_step, int64_t n_step, float beta, float *c, int64_t ldc, int threads);
+               int64_t k_step, int64_t n_step, float beta, float *c, int64_t ldc);
+/* Makes OpenBLAS stay on its caller's thread: we cut the work ourselves. Once per process. */
+void gemm_blas_single_thread(void);
 const char *gemm_blas_version(void);
 
 /* The tables that each file provides; entered only when cpu_features() allows. */

@@ -1,16 +1,19 @@
 /*
  * gemm_amx_body.h: the bf16 micro-kernel over tile registers. Included by gemm_amx.c with the real
- * instructions and by a test with tiles in plain C (gemm_tiles_emulated.h), so that packing and blocking are
+ * instructions and by tests/support/tiles_emulated.c with tiles in plain C, so that packing and blocking are
  * checked on any processor.
  *
  * A register block is 32 rows x 32 columns: four accumulator tiles, two of a and two of b, so that each
- * loaded tile is used twice. A tile is 16 rows of 64 bytes: a   16 rows x 32 k                      block
- * layout [k/32][32 rows][32 k]: rows 64 bytes apart b   16 pairs of k x 16 columns x 2      panel layout
- * [k/2][32 columns][2]: rows 128 bytes apart c   16 rows x 16 columns of f32         rows 128 bytes apart
+ * loaded tile is used twice. A tile is 16 rows of 64 bytes:
+ *
+ *   a: 16 rows x 32 k; block layout [k/32][32 rows][32 k], rows 64 bytes apart
+ *   b: 16 pairs of k x 16 columns x 2; panel layout [k/2][32 columns][2], rows 128 bytes apart
+ *   c: 16 rows x 16 columns of f32; rows 128 bytes apart
+ *
  * Rows m to 31 of a block are zero, and the tile of c that the caller gives has room for all 32.
  *
- * Needs: TILE_ZERO(t), TILE_LOAD(t, pointer, stride), TILE_STORE(t, pointer, stride), TILE_DOT(c, a, b),
- * AMX_MICRO.
+ * Needs TILE_ZERO(t), TILE_LOAD(t, pointer, stride), TILE_STORE(t, pointer, stride), TILE_DOT(c, a, b) and
+ * AMX_MICRO, the function's name.
  */
 #include "kernels/cpu/gemm.h"
 
@@ -74,8 +77,9 @@ static void amx_whole(int64_t k, const uint16_t *a, const uint16_t *b, float *c,
     TILE_STORE(3, below + AMX_HALF, AMX_C_STRIDE);
 }
 
-void AMX_MICRO(int m, int64_t k, const void *a, const void *b, float *c, bool accumulate)
+void AMX_MICRO(int m, int n, int64_t k, const void *a, const void *b, float *c, bool accumulate)
 {
+    (void)n;
     if (m <= AMX_HALF)
         amx_half(k, a, b, c, accumulate);
     else

@@ -1,14 +1,21 @@
 /* gemm_blas.c: the owner of cblas.h: f32 products by OpenBLAS, OpenMP build. */
 #include <cblas.h>
+#include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "kernels/cpu/gemm.h"
 
-void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-               int64_t k_step, int64_t n_step, float beta, float *c, int64_t ldc, int threads)
+void gemm_blas_single_thread(void)
 {
-    if (openblas_get_num_threads() != threads) openblas_set_num_threads(threads);
+    int threads = omp_get_max_threads();
+    openblas_set_num_threads(1);
+    omp_set_num_threads(threads); /* which the OpenMP build changed too */
+}
+
+void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b,
+               int64_t k_step, int64_t n_step, float beta, float *c, int64_t ldc)
+{
     enum CBLAS_TRANSPOSE order = n_step == 1 ? CblasNoTrans : CblasTrans;
     blasint ldb = (blasint)(n_step == 1 ? k_step : n_step);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, order, (blasint)m, (blasint)n, (blasint)k, alpha, a,

@@ -80,6 +80,7 @@ static int candidates(enum dtype dtype, const struct gemm_kernel *list[8])
         f32_blas = *widest;
         f32_blas.strided = true;
         f32_blas.name = "openblas";
+        gemm_blas_single_thread();
     }
     list[n++] = &f32_blas;
 #if defined(__x86_64__)

@@ -1,8 +1,11 @@
 /*
  * gemm_vector.h: the f32 micro-kernels and the elementwise passes of gemm.h over GCC's vector types. Included
- * once by each of gemm_generic.c, gemm_avx2.c and gemm_avx512.c, which define VW           f32 lanes of a
- * vector MR           rows of the register block; 2 * MR accumulators stay in registers VFMA(a, b, c) a * b +
- * c NAME(x)      the exported name
+ * once by each of gemm_generic.c, gemm_avx2.c and gemm_avx512.c, which define
+ *
+ *   VW: f32 lanes of a vector
+ *   MR: rows of the register block; 2 * MR accumulators stay in registers
+ *   VFMA(a, b, c): a * b + c
+ *   NAME(x): the exported name
  */
 #include <string.h>
 
@@ -27,42 +30,43 @@ INLINE vf splat(float value)
     return (vf){0} + value;
 }
 
-/* Two vectors of columns from column 2 * VW * half of the panel, `m` rows. */
-INLINE void block_f32(int m, int64_t k, const float *a, const float *b, float *c, bool accumulate)
+/* `m` rows x `v` vectors of columns (1 or 2); both are constants where it is inlined. */
+INLINE void block_f32(int m, int v, int64_t k, const float *a, const float *b, float *c, bool accumulate)
 {
     vf sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < 2; j++) sum[i][j] = accumulate ? load_f32(c + i * GEMM_NR + j * VW) : splat(0);
+        for (int j = 0; j < v; j++) sum[i][j] = accumulate ? load_f32(c + i * GEMM_NR + j * VW) : splat(0);
     for (int64_t kk = 0; kk < k; kk++, a += MR, b += GEMM_NR) {
-        vf b0 = load_f32(b), b1 = load_f32(b + VW);
+        vf b0 = load_f32(b), b1 = v == 2 ? load_f32(b + VW) : b0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             vf value = splat(a[i]);
             sum[i][0] = VFMA(value, b0, sum[i][0]);
-            sum[i][1] = VFMA(value, b1, sum[i][1]);
+            if (v == 2) sum[i][1] = VFMA(value, b1, sum[i][1]);
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < 2; j++) *(vf_any *)(c + i * GEMM_NR + j * VW) = sum[i][j];
+        for (int j = 0; j < v; j++) *(vf_any *)(c + i * GEMM_NR + j * VW) = sum[i][j];
 }
 
 /* b holds bf16 pairs; a bf16 is the upper half of an f32, so a pair is two f32 by a shift and a mask. */
-INLINE void block_bf16(int m, int64_t k, const float *a, const uint16_t *b, float *c, bool accumulate)
+INLINE void block_bf16(int m, int v, int64_t k, const float *a, const uint16_t *b, float *c, bool accumulate)
 {
     vf sum[MR][2];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < 2; j++) sum[i][j] = accumulate ? load_f32(c + i * GEMM_NR + j * VW) : splat(0);
+        for (int j = 0; j < v; j++) sum[i][j] = accumulate ? load_f32(c + i * GEMM_NR + j * VW) : splat(0);
     for (int64_t kk = 0; kk < k; kk += 2, a += 2 * MR, b += 2 * GEMM_NR) {
-        vu p0 = *(const vu_any *)b, p1 = *(const vu_any *)(b + 2 * VW);
+        vu p0 = *(const vu_any *)b, p1 = p0;
+        if (v == 2) p1 = *(const vu_any *)(b + 2 * VW);
         vf b0 = (vf)(p0 << 16), b1 = (vf)(p1 << 16);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             vf value = splat(a[i]);
             sum[i][0] = VFMA(value, b0, sum[i][0]);
-            sum[i][1] = VFMA(value, b1, sum[i][1]);
+            if (v == 2) sum[i][1] = VFMA(value, b1, sum[i][1]);
         }
         b0 = (vf)(p0 & 0xffff0000u);
         b1 = (vf)(p1 & 0xffff0000u);
@@ -70,12 +74,12 @@ INLINE void block_bf16(int m, int64_t k, const float *a, const uint16_t *b, floa
         for (int i = 0; i < m; i++) {
             vf value = splat(a[MR + i]);
             sum[i][0] = VFMA(value, b0, sum[i][0]);
-            sum[i][1] = VFMA(value, b1, sum[i][1]);
+            if (v == 2) sum[i][1] = VFMA(value, b1, sum[i][1]);
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++)
-        for (int j = 0; j < 2; j++) *(vf_any *)(c + i * GEMM_NR + j * VW) = sum[i][j];
+        for (int j = 0; j < v; j++) *(vf_any *)(c + i * GEMM_NR + j * VW) = sum[i][j];
 }
 
 /* One function per row count, so that the accumulators of each are registers. */
@@ -125,23 +129,35 @@ INLINE void block_bf16(int m, int64_t k, const float *a, const uint16_t *b, floa
 #define FOR_MORE_ROWS(body)
 #endif
 
-void NAME(gemm_micro_f32)(int m, int64_t k, const void *a, const void *b, float *c, bool accumulate)
+void NAME(gemm_micro_f32)(int m, int n, int64_t k, const void *a, const void *b, float *c, bool accumulate)
 {
-    for (int first = 0; first < GEMM_NR; first += 2 * VW) {
+    for (int first = 0; first < n; first += 2 * VW) {
         const float *from = (const float *)b + first;
-#define BODY(rows) block_f32(rows, k, a, from, c + first, accumulate)
-        FOR_ROWS(BODY)
+        if (n - first <= VW) {
+#define BODY(rows) block_f32(rows, 1, k, a, from, c + first, accumulate)
+            FOR_ROWS(BODY)
 #undef BODY
+        } else {
+#define BODY(rows) block_f32(rows, 2, k, a, from, c + first, accumulate)
+            FOR_ROWS(BODY)
+#undef BODY
+        }
     }
 }
 
-void NAME(gemm_micro_bf16)(int m, int64_t k, const void *a, const void *b, float *c, bool accumulate)
+void NAME(gemm_micro_bf16)(int m, int n, int64_t k, const void *a, const void *b, float *c, bool accumulate)
 {
-    for (int first = 0; first < GEMM_NR; first += 2 * VW) {
+    for (int first = 0; first < n; first += 2 * VW) {
         const uint16_t *from = (const uint16_t *)b + 2 * first;
-#define BODY(rows) block_bf16(rows, k, a, from, c + first, accumulate)
-        FOR_ROWS(BODY)
+        if (n - first <= VW) {
+#define BODY(rows) block_bf16(rows, 1, k, a, from, c + first, accumulate)
+            FOR_ROWS(BODY)
 #undef BODY
+        } else {
+#define BODY(rows) block_bf16(rows, 2, k, a, from, c + first, accumulate)
+            FOR_ROWS(BODY)
+#undef BODY
+        }
     }
 }
 

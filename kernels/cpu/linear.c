@@ -1,11 +1,13 @@
 /*
  * linear.c: panel.h on the CPU.
  *
- * Four right operands (gemm.h), each [W, adapter] in one piece:
- *     forward  K in + R,  N out   W | sB              y  = [x | u] forward
- *     down     K in,      N R     A                   u  = x down
- *     back     K out + R, N in    W ; A               dx = [dy | g] back       only with needs_dx
- *     up       K out,     N R     sB                  g  = dy up
+ * Four right operands (gemm.h), W and its adapter in one piece where one product wants both:
+ *
+ *   forward: K in + R, N out;  [W | sB];  y = [x | u] forward
+ *   down:    K in, N R;        A;         u = x down
+ *   back:    K out + R, N in;  [W ; A];   dx = [dy | g] back, only with needs_dx
+ *   up:      K out, N R;       sB;        g = dy up
+ *
  * A packed kernel keeps each in its own layout (W twice with needs_dx). OpenBLAS reads all four as views of
  * one matrix [out + R, in + R] with W at its upper left, sB at its upper right and A below.
  *
@@ -325,8 +327,8 @@ static enum status cpu_panel_forward(struct panel *panel, const struct panel_for
 {
     struct cpu_panel *p = (struct cpu_panel *)panel;
     bool adapter = args->adapter && panel->rank_sum > 0;
-    int64_t in = panel->spec.in, k = adapter ? in + panel->spare : in;
-    struct gemm_operand left = gemm_operand_of(p->kernel, p->left, args->x.rows, k);
+    int64_t in = panel->spec.in;
+    struct gemm_operand left = gemm_operand_of(p->kernel, p->left, args->x.rows, in + panel->spare);
     gemm_operand_pack(&left, 0, args->x, p->threads);
     if (adapter) {
         forward_u(p, &left, args);
@@ -334,7 +336,7 @@ static enum status cpu_panel_forward(struct panel *panel, const struct panel_for
     } else if (panel->spare > 0) {
         columns_zero(spare_of(panel, args->x), 0, panel->spare);
     }
-    multiply(p, &left, k, &p->forward, 0, 1, p->bias, args->y);
+    multiply(p, &left, adapter ? in + panel->rank_sum : in, &p->forward, 0, 1, p->bias, args->y);
     return LORAD_OK;
 }
 
@@ -373,7 +375,7 @@ static void backward_dx_masked(struct cpu_panel *p, const struct gemm_operand *l
         if (s->spec.part[i].rank == 0) continue;
         alone[i] = part_g(p, g, i);
         call.segment[call.n_segments++] = (struct gemm_segment){.a = &alone[i],
-                                                                .k = s->spare,
+                                                                .k = s->rank_sum,
                                                                 .b_k = s->out,
                                                                 .mask = mask_of(p, i),
                                                                 .scale = 1 / (1 - args->dropout->p)};
@@ -452,7 +454,7 @@ static enum status cpu_panel_backward(struct panel *panel, const struct panel_ba
         return LORAD_OK;
     }
     if (adapter) gemm_operand_pack(&left, out, g, p->threads);
-    multiply(p, &left, out + (adapter ? panel->spare : 0), &p->back, 0, 1, NULL, args->dx);
+    multiply(p, &left, out + (adapter ? panel->rank_sum : 0), &p->back, 0, 1, NULL, args->dx);
     return LORAD_OK;
 }
 

@@ -1,9 +1,9 @@
 /*
- * panel.c: panel.h against a plain double-precision reference that follows notes on LoRA arithmetic word for
- * word: every kernel that this processor can run, odd sizes, every combination of parts, bias, adapter,
- * dropout.
+ * panel.c: panel.h against a plain double-precision reference of its formulas: every kernel that this
+ * processor can run, odd sizes, parts with and without an adapter, bias, dropout.
  */
 #include "support/test.h"
+#include "support/tiles_emulated.h"
 
 #include <math.h>
 
@@ -398,14 +398,35 @@ static const struct shape shapes[] = {
      .p = 0.5f},
 };
 
-static void every_shape(enum dtype dtype, const char *name)
+static const struct {
+    enum dtype dtype;
+    const char *name;
+} kernels[] = {
+    {DTYPE_F32, "openblas"}, {DTYPE_F32, "avx512"},        {DTYPE_F32, "avx2"},    {DTYPE_F32, "generic"},
+    {DTYPE_BF16, "amx"},     {DTYPE_BF16, "avx512_bf16"},  {DTYPE_BF16, "avx512"}, {DTYPE_BF16, "avx2"},
+    {DTYPE_BF16, "generic"}, {DTYPE_BF16, "amx emulated"},
+};
+
+/* Runs body with every kernel of this processor in force. */
+static void for_each_kernel(void (*body)(enum dtype dtype))
 {
-    const struct gemm_kernel *kernel = gemm_kernel_named(dtype, name);
-    if (!kernel) {
-        print_message("%s is not for this processor\n", name);
-        return;
+    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
+        enum dtype dtype = kernels[i].dtype;
+        const struct gemm_kernel *kernel = strcmp(kernels[i].name, "amx emulated") == 0
+                                               ? tiles_emulated()
+                                               : gemm_kernel_named(dtype, kernels[i].name);
+        if (!kernel) {
+            print_message("%s is not for this processor\n", kernels[i].name);
+            continue;
+        }
+        gemm_kernel_force(dtype, kernel);
+        body(dtype);
+        gemm_kernel_force(dtype, NULL);
     }
-    gemm_kernel_force(dtype, kernel);
+}
+
+static void every_shape(enum dtype dtype)
+{
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int wide = 0; wide < (dtype == DTYPE_F32 ? 1 : 2); wide++) {
             struct run r;
@@ -418,33 +439,150 @@ static void every_shape(enum dtype dtype, const char *name)
             run_check(&r);
             run_close(&r);
         }
-    gemm_kernel_force(dtype, NULL);
 }
 
-static void f32_follows_the_formulas(void **state)
+static void panels_follow_the_formulas(void **state)
 {
     (void)state;
-    every_shape(DTYPE_F32, "openblas");
-    every_shape(DTYPE_F32, "avx512");
-    every_shape(DTYPE_F32, "avx2");
-    every_shape(DTYPE_F32, "generic");
+    for_each_kernel(every_shape);
 }
 
-static void bf16_follows_the_formulas(void **state)
+static void same(struct matrix a, struct matrix b)
+{
+    assert_memory_equal(a.data, b.data, (size_t)(a.rows * a.stride) * dtype_bytes(a.dtype));
+}
+
+static void same_for_threads(enum dtype dtype)
+{
+    for (int i = 0; i < 2; i++) { /* without and with dropout */
+        struct shape s = {.rows = 70, .in = 136, .out = {264, 40, 336}, .rank = {8, 0, 16}, .parts = 3};
+        s.dtype = s.y_dtype = dtype;
+        s.adapter = s.needs_dx = true;
+        s.p = i ? 0.2f : 0;
+        struct run one;
+        s.threads = 1;
+        run_open(&one, s);
+        run_go(&one);
+        for (s.threads = 2; s.threads <= 3; s.threads++) {
+            struct run r;
+            run_open(&r, s);
+            run_go(&r);
+            same(r.x, one.x);
+            same(r.y, one.y);
+            same(r.dy, one.dy);
+            same(r.dx, one.dx);
+            for (int part = 0; part < 3; part += 2) {
+                size_t rank = (size_t)s.rank[part];
+                assert_memory_equal(r.da[part], one.da[part], rank * (size_t)s.in * sizeof(float));
+                assert_memory_equal(r.db[part], one.db[part], rank * (size_t)s.out[part] * sizeof(float));
+            }
+            run_close(&r);
+        }
+        run_close(&one);
+    }
+}
+
+static void bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
-    every_shape(DTYPE_BF16, "amx");
-    every_shape(DTYPE_BF16, "avx512_bf16");
-    every_shape(DTYPE_BF16, "avx512");
-    every_shape(DTYPE_BF16, "avx2");
-    every_shape(DTYPE_BF16, "generic");
+    for_each_kernel(same_for_threads);
+}
+
+/* sum of y * dy, which the backward differentiates. */
+static double objective(struct run *r)
+{
+    assert_ok(panel_forward(
+        r->panel, &(struct panel_forward){.x = r->x, .y = r->y, .adapter = true, .dropout = &r->dropout}));
+    double sum = 0;
+    for (int64_t t = 0; t < r->s.rows; t++)
+        for (int64_t o = 0; o < r->out; o++) sum += get(r->y, t, o) * get(r->dy, t, o);
+    return sum;
+}
+
+/* The objective is linear in each value, so central differences are exact but for rounding. */
+static double slope(struct run *r, float *value, bool adapter)
+{
+    const float step = 0.25f;
+    float before = *value;
+    double ends[2];
+    for (int i = 0; i < 2; i++) {
+        *value = before + (i ? -step : step);
+        if (adapter) assert_ok(panel_set_adapter(r->panel, 0, r->a[0], r->b[0], scale));
+        ends[i] = objective(r);
+    }
+    *value = before;
+    if (adapter) assert_ok(panel_set_adapter(r->panel, 0, r->a[0], r->b[0], scale));
+    return (ends[0] - ends[1]) / (2 * (double)step);
+}
+
+static void check_slope(double measured, double written)
+{
+    if (!(fabs(measured - written) < 1e-4)) fail_msg("slope %g, gradient %g", measured, written);
+}
+
+static void backward_is_the_slope_of_forward(void **state)
+{
+    (void)state;
+    enum { ROWS = 9, IN = 16, OUT = 24, RANK = 4 };
+    struct shape s = {.rows = ROWS, .in = IN, .out = {OUT}, .rank = {RANK}, .parts = 1};
+    s.dtype = s.y_dtype = DTYPE_F32;
+    s.adapter = s.needs_dx = true;
+    s.p = 0.3f;
+    s.threads = 1;
+    struct run r;
+    run_open(&r, s);
+    memset(r.da[0], 0, RANK * IN * sizeof(float));
+    memset(r.db[0], 0, OUT * RANK * sizeof(float));
+    run_go(&r);
+    for (int i = 0; i < RANK * IN; i += 5) {
+        check_slope(slope(&r, &r.a[0][i], true), (double)r.da[0][i]);
+        check_slope(slope(&r, &r.b[0][i], true), (double)r.db[0][i]);
+    }
+    for (int t = 0; t < ROWS; t += 2)
+        for (int c = 0; c < IN; c += 3)
+            check_slope(slope(&r, (float *)r.x.data + t * r.x.stride + c, false), get(r.dx, t, c));
+    run_close(&r);
+}
+
+static void broken_contracts_are_named(void **state)
+{
+    (void)state;
+    struct shape s = {.rows = 4, .in = 16, .out = {8}, .rank = {4}, .parts = 1, .adapter = true};
+    s.dtype = s.y_dtype = DTYPE_F32;
+    s.threads = 1;
+    struct run r;
+    run_open(&r, s);
+    struct panel_forward forward = {.x = r.x, .y = r.y, .adapter = true};
+    forward.x.stride = s.in;
+    assert_fails(panel_forward(r.panel, &forward), LORAD_BUG, "x is f32 [4, 16] with stride 16");
+    forward.x = r.x;
+    forward.x.rows = forward.y.rows = 99;
+    assert_fails(panel_forward(r.panel, &forward), LORAD_BUG, "99 rows");
+    struct panel_backward backward = {.x = r.x,
+                                      .u = matrix_part(r.x, 0, s.rows, s.in, r.spare),
+                                      .dy = r.dy,
+                                      .dx = r.dx,
+                                      .da = {r.da[0]},
+                                      .db = {r.db[0]}};
+    assert_fails(panel_backward(r.panel, &backward), LORAD_BUG, "needs_dx");
+    backward.dx.data = NULL;
+    backward.db[0] = NULL;
+    assert_fails(panel_backward(r.panel, &backward), LORAD_BUG, "one of dA and dB");
+    assert_fails(panel_load_rows(r.panel, 0, 0, r.w), LORAD_BUG, "sealed");
+    assert_fails(panel_set_adapter(r.panel, 1, r.a[0], r.b[0], 1), LORAD_BUG, "no adapter");
+    run_close(&r);
+    struct panel *panel = NULL;
+    struct panel_spec spec = {.in = 12, .n_parts = 1, .part = {{.out = 8}}, .max_tokens = 1};
+    assert_fails(panel_create(&panel, NULL, &spec, NULL), LORAD_BUG, "multiple of 8");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(f32_follows_the_formulas),
-        cmocka_unit_test(bf16_follows_the_formulas),
+        cmocka_unit_test(panels_follow_the_formulas),
+        cmocka_unit_test(bits_do_not_depend_on_threads),
+        cmocka_unit_test(backward_is_the_slope_of_forward),
+        cmocka_unit_test(broken_contracts_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,28 +3,14 @@
  * f32 whatever its order, and kernels are compared bit for bit; the tile kernel runs on emulated registers.
  */
 #include "support/test.h"
+#include "support/tiles_emulated.h"
 
 #include "kernels/cpu/dropout_mask.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/gemm_tiles_emulated.h"
-
-#define AMX_MICRO gemm_micro_amx_emulated
-gemm_micro_fn gemm_micro_amx_emulated;
-#include "kernels/cpu/gemm_amx_body.h"
-
-static struct gemm_kernel emulated;
 
 static const struct gemm_kernel *kernel_of(enum dtype dtype, const char *name)
 {
-    if (strcmp(name, "amx emulated") != 0) return gemm_kernel_named(dtype, name);
-    emulated = (struct gemm_kernel){.name = "amx emulated",
-                                    .dtype = DTYPE_BF16,
-                                    .a_dtype = DTYPE_BF16,
-                                    .mr = 32,
-                                    .kp = 32,
-                                    .micro = gemm_micro_amx_emulated,
-                                    .vector = &gemm_vector_generic};
-    return &emulated;
+    return strcmp(name, "amx emulated") == 0 ? tiles_emulated() : gemm_kernel_named(dtype, name);
 }
 
 static const struct {

@@ -1,15 +1,11 @@
 /*
- * gemm_tiles_emulated.h: eight tile registers in plain C, for gemm_amx_body.h on processors without them.
- * Loads and stores move 16 rows of 64 bytes exactly as TILELOADD and TILESTORED do; the dot product follows
- * TDPBF16PS's order (row by row, pair by pair) in f32. Used by tests only.
+ * tiles_emulated.c: eight tile registers in plain C under gemm_amx_body.h, for processors without them. Loads
+ * and stores move 16 rows of 64 bytes exactly as TILELOADD and TILESTORED do; the dot product sums row by row
+ * and pair by pair in f32, as TDPBF16PS does.
  */
-#ifndef LORAD_KERNELS_CPU_GEMM_TILES_EMULATED_H
-#define LORAD_KERNELS_CPU_GEMM_TILES_EMULATED_H
+#include "support/tiles_emulated.h"
 
-#include <stdint.h>
 #include <string.h>
-
-#include "kernels/tensor.h"
 
 enum { TILE_ROWS = 16, TILE_ROW_BYTES = 64, TILE_COLS = 16 };
 
@@ -49,5 +45,19 @@ static inline void tile_dot(int c, int a, int b)
 #define TILE_LOAD(t, memory, stride)  tile_load(t, memory, stride)
 #define TILE_STORE(t, memory, stride) tile_store(t, memory, stride)
 #define TILE_DOT(c, a, b)             tile_dot(c, a, b)
+#define AMX_MICRO                     micro_emulated
 
-#endif
+static gemm_micro_fn micro_emulated;
+#include "kernels/cpu/gemm_amx_body.h"
+
+const struct gemm_kernel *tiles_emulated(void)
+{
+    static const struct gemm_kernel kernel = {.name = "amx emulated",
+                                              .dtype = DTYPE_BF16,
+                                              .a_dtype = DTYPE_BF16,
+                                              .mr = AMX_ROWS,
+                                              .kp = AMX_DEPTH,
+                                              .micro = micro_emulated,
+                                              .vector = &gemm_vector_generic};
+    return &kernel;
+}
