@@ -59,8 +59,7 @@ struct comm {
 
 static struct comm_world_info world = {.world = 1, .local_world = 1, .threads = 1};
 
-/* ---- activity
- * -------------------------------------------------------------------------------------------------- */
+/* ---- activity ---- */
 
 static _Atomic(const char *) activity_what;
 static _Atomic int64_t activity_since;
@@ -86,12 +85,12 @@ struct comm_activity comm_activity(void)
         now.sequence = atomic_load(&activity_sequence);
         now.what = atomic_load(&activity_what);
         now.since_ns = atomic_load(&activity_since);
+        now.waits_for = now.what ? comm_shm_waits_for() : -1;
     } while (now.sequence != atomic_load(&activity_sequence));
     return now;
 }
 
-/* ---- the process
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the process ---- */
 
 enum status comm_startup(struct comm_world_info *out)
 {
@@ -123,8 +122,7 @@ enum status comm_peer_lost(const char *format, ...)
     return FAIL(LORAD_PEER_LOST, "%s; this rank stops with it", text);
 }
 
-/* ---- groups
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- groups ---- */
 
 static bool is_host(const struct comm *comm)
 {
@@ -219,8 +217,7 @@ const char *comm_kind(const struct comm *comm)
     return comm->ops->kind;
 }
 
-/* ---- the contract check
- * ---------------------------------------------------------------------------------------- */
+/* ---- the contract check ---- */
 
 static bool same_call(const struct call *a, const struct call *b)
 {
@@ -297,8 +294,7 @@ enum status comm_split(struct comm **out, struct comm *comm, int color, int key)
     return leave(status);
 }
 
-/* ---- device memory
- * --------------------------------------------------------------------------------------------- */
+/* ---- device memory ---- */
 
 static enum status from_device(struct comm *comm, void *host, const void *device, size_t bytes)
 {
@@ -387,8 +383,7 @@ enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum 
     return leave(status);
 }
 
-/* ---- host memory
- * ----------------------------------------------------------------------------------------------- */
+/* ---- host memory ---- */
 
 enum status comm_host_all_reduce(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                                  enum comm_reduction reduction)

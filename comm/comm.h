@@ -94,6 +94,7 @@ struct comm_activity {
     const char *what;  /* "all_reduce" ... or NULL when not inside a collective */
     int64_t since_ns;  /* clock_monotonic_ns at entry */
     uint64_t sequence; /* collectives entered so far */
+    int waits_for;     /* the rank of the world that has not come yet, when known; else -1 */
 };
 struct comm_activity comm_activity(void);
 

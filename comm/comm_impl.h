@@ -53,8 +53,8 @@ void comm_reduce(void *out, const void *const *in, int ways, int64_t count, enum
  */
 struct comm_shm;
 typedef enum status (*comm_exchange)(void *group, const void *in, void *out, size_t bytes);
-enum status comm_shm_create(struct comm_shm **out, int rank, int size, bool crowded, comm_exchange gather,
-                            void *group) LORAD_WARN_UNUSED;
+enum status comm_shm_create(struct comm_shm **out, int rank, int size, int world_rank, bool crowded,
+                            comm_exchange gather, void *group) LORAD_WARN_UNUSED;
 void comm_shm_destroy(struct comm_shm *shm);
 enum status comm_shm_all_reduce(struct comm_shm *shm, void *buffer, int64_t count, enum dtype dtype,
                                 enum comm_reduction reduction) LORAD_WARN_UNUSED;
@@ -62,6 +62,8 @@ enum status comm_shm_all_gather(struct comm_shm *shm, const void *in, void *out,
                                 size_t bytes) LORAD_WARN_UNUSED;
 enum status comm_shm_broadcast(struct comm_shm *shm, void *buffer, size_t bytes, int root) LORAD_WARN_UNUSED;
 enum status comm_shm_barrier(struct comm_shm *shm) LORAD_WARN_UNUSED;
+/* The rank of the world that this process sleeps for in a segment, or -1. Any thread. */
+int comm_shm_waits_for(void);
 /* Tells every rank that shares a segment with this process that the run is over. Async-signal-safe; any
  * thread. */
 void comm_shm_abort(void);

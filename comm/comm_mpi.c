@@ -51,8 +51,7 @@ static enum status mpi_failed(int code, const char *what)
         if (code_ != MPI_SUCCESS) return mpi_failed(code_, what);                                            \
     } while (0)
 
-/* ---- starting and ending
- * --------------------------------------------------------------------------------------- */
+/* ---- starting and ending ---- */
 
 static int env_int(const char *name, int otherwise)
 {
@@ -178,8 +177,7 @@ void comm_mpi_abort(int exit_code)
     if (running) MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
-/* ---- groups
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- groups ---- */
 
 static void mpi_destroy(void *state)
 {
@@ -236,10 +234,12 @@ static enum status open_group(struct group *group)
     MPI_TRY(MPI_Comm_split_type(group->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), "create");
     MPI_TRY(MPI_Comm_size(host, &on_host), "create");
     MPI_TRY(MPI_Comm_free(&host), "create");
-    int least = on_host;
+    int least = on_host, world_rank;
+    MPI_TRY(MPI_Comm_rank(MPI_COMM_WORLD, &world_rank), "create");
     MPI_TRY(MPI_Allreduce(&on_host, &least, 1, MPI_INT, MPI_MIN, group->comm), "create");
     if (least == group->size)
-        TRY(comm_shm_create(&group->shm, group->rank, group->size, crowded, message_all_gather, group));
+        TRY(comm_shm_create(&group->shm, group->rank, group->size, world_rank, crowded, message_all_gather,
+                            group));
     return group->shm ? LORAD_OK : make_scratch(group);
 }
 
@@ -285,8 +285,7 @@ static int mpi_size(const void *state)
     return ((const struct group *)state)->size;
 }
 
-/* ---- collectives
- * ----------------------------------------------------------------------------------------------- */
+/* ---- collectives ---- */
 
 static enum status reduce_small(struct group *group, void *buffer, int64_t count, enum dtype dtype,
                                 enum comm_reduction reduction)

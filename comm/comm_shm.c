@@ -50,7 +50,7 @@ struct segment {
 };
 
 struct peer {
-    int32_t pid, fd, ready;
+    int32_t pid, fd, ready, world_rank;
     uint64_t pid_space; /* inode of the PID namespace: pids mean something within one only */
 };
 
@@ -67,6 +67,7 @@ struct comm_shm {
 };
 
 static _Atomic(struct segment *) segments[MAX_SEGMENTS];
+static atomic_int sleeps_for = -1;
 
 static void relax(void)
 {
@@ -82,8 +83,7 @@ static char *slot(const struct comm_shm *shm, int rank)
     return shm->slots + ((size_t)shm->parity * (size_t)shm->size + (size_t)rank) * SLOT_BYTES;
 }
 
-/* ---- setting up
- * ------------------------------------------------------------------------------------------------ */
+/* ---- setting up ---- */
 
 static uint64_t pid_space(void)
 {
@@ -98,11 +98,13 @@ static struct segment *segment_map(int fd, size_t bytes)
 }
 
 /* Rank 0 makes the file, the others open it. Not ready is no failure: the group then sends messages. */
-static enum status segment_share(struct comm_shm *shm, struct peer *mine, comm_exchange gather, void *group)
+static enum status segment_share(struct comm_shm *shm, struct peer *mine, int world_rank,
+                                 comm_exchange gather, void *group)
 {
     const char *wish = getenv("LORAD_COMM_SHM");
     bool wanted = !wish || strcmp(wish, "0") != 0;
-    *mine = (struct peer){.pid = (int32_t)getpid(), .fd = -1, .ready = wanted, .pid_space = pid_space()};
+    *mine = (struct peer){.pid = (int32_t)getpid(), .fd = -1, .ready = wanted, .world_rank = world_rank};
+    mine->pid_space = pid_space();
     if (shm->rank == 0 && wanted) {
         mine->fd = memfd_create("lorad-comm", MFD_CLOEXEC);
         if (mine->fd >= 0 && ftruncate(mine->fd, (off_t)shm->bytes) == 0)
@@ -141,8 +143,8 @@ static void segment_forget(struct segment *segment)
     }
 }
 
-enum status comm_shm_create(struct comm_shm **out, int rank, int size, bool crowded, comm_exchange gather,
-                            void *group)
+enum status comm_shm_create(struct comm_shm **out, int rank, int size, int world_rank, bool crowded,
+                            comm_exchange gather, void *group)
 {
     enum status status = LORAD_NOMEM;
     if (size > MAX_RANKS) {
@@ -162,7 +164,7 @@ enum status comm_shm_create(struct comm_shm **out, int rank, int size, bool crow
     if (!shm->peers || !shm->operands) goto destroy_shm;
 
     struct peer mine;
-    status = segment_share(shm, &mine, gather, group);
+    status = segment_share(shm, &mine, world_rank, gather, group);
     if (mine.fd >= 0) close(mine.fd);
     if (status != LORAD_OK) goto destroy_shm;
     for (int r = 0; r < size; r++) {
@@ -202,17 +204,22 @@ void comm_shm_abort(void)
     }
 }
 
-/* ---- meeting
- * --------------------------------------------------------------------------------------------------- */
+int comm_shm_waits_for(void)
+{
+    return atomic_load(&sleeps_for);
+}
+
+/* ---- meeting ---- */
 
 static enum status check_peer(const struct comm_shm *shm, int rank)
 {
     if (atomic_load(&shm->segment->over))
-        return comm_peer_lost("another rank ended the run while rank %d waited for rank %d", shm->rank, rank);
+        return comm_peer_lost("another rank ended the run while this one waited for rank %d",
+                              shm->peers[rank].world_rank);
     const struct peer *peer = &shm->peers[rank];
     bool same_space = peer->pid_space && peer->pid_space == shm->peers[shm->rank].pid_space;
     if (same_space && kill(peer->pid, 0) != 0 && errno == ESRCH)
-        return comm_peer_lost("rank %d (process %d) is gone", rank, peer->pid);
+        return comm_peer_lost("rank %d (process %d) is gone", peer->world_rank, peer->pid);
     return LORAD_OK;
 }
 
@@ -226,6 +233,7 @@ static enum status sleep_for(struct comm_shm *shm, int rank, uint32_t target)
 {
     struct segment *segment = shm->segment;
     enum status status = LORAD_OK;
+    atomic_store(&sleeps_for, shm->peers[rank].world_rank);
     atomic_fetch_add(&segment->sleepers, 1);
     while (status == LORAD_OK) {
         uint32_t seen = atomic_load(&segment->seats[rank].counter);
@@ -235,6 +243,7 @@ static enum status sleep_for(struct comm_shm *shm, int rank, uint32_t target)
         if (woken != 0 && errno == ETIMEDOUT) status = check_peer(shm, rank);
     }
     atomic_fetch_sub(&segment->sleepers, 1);
+    atomic_store(&sleeps_for, -1);
     return status;
 }
 
@@ -266,8 +275,7 @@ static enum status meet(struct comm_shm *shm)
     return LORAD_OK;
 }
 
-/* ---- collectives
- * ----------------------------------------------------------------------------------------------- */
+/* ---- collectives ---- */
 
 enum status comm_shm_barrier(struct comm_shm *shm)
 {

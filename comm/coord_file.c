@@ -53,8 +53,7 @@ struct coord_file {
     char phase[32];
 };
 
-/* ---- files
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static enum status write_all(int fd, const char *path, const char *bytes, size_t length)
 {
@@ -96,8 +95,7 @@ static enum status create_durably(const char *path, const struct strbuf *text, b
     return status;
 }
 
-/* ---- who
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- who ---- */
 
 static void copy_text(char *out, size_t bytes, const char *text)
 {
@@ -179,8 +177,7 @@ static void owner_describe(char *text, size_t bytes, const struct owner *owner)
              (long long)owner->pid, owner->since);
 }
 
-/* ---- epochs
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- epochs ---- */
 
 /* "e0000000007" -> 7, "e0000000007.resume" -> 7 with *resume; others -1. */
 static int64_t epoch_of(const char *name, bool *resume)
@@ -295,8 +292,7 @@ static enum status file_is_fenced(bool *out, const char *output_dir, int64_t ste
     return status;
 }
 
-/* ---- the lock
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the lock ---- */
 
 /* Open file description locks: they end with the process, and no other close(2) in it drops them by accident.
  * A file system without locks leaves the run unlocked; heartbeats and epochs still work. */
@@ -332,8 +328,7 @@ static void lock_sign(struct coord_file *coord)
     strbuf_free(&text);
 }
 
-/* ---- heartbeats
- * ------------------------------------------------------------------------------------------------ */
+/* ---- heartbeats ---- */
 
 static void beat(struct coord_file *coord, int64_t step, const char *phase)
 {
@@ -402,8 +397,7 @@ static void file_heartbeat(void *state, int64_t step, const char *phase)
     pthread_mutex_unlock(&coord->lock);
 }
 
-/* ---- joining and leaving
- * --------------------------------------------------------------------------------------- */
+/* ---- joining and leaving ---- */
 
 /* Touching the lock file asks the file system for its time, which is the one that heartbeats are stamped
  * with. */

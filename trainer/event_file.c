@@ -28,8 +28,7 @@ struct event_file {
     struct strbuf summary, event, record, value;
 };
 
-/* ---- encoding
- * -------------------------------------------------------------------------------------------------- */
+/* ---- encoding ---- */
 
 uint32_t event_crc32c(const void *bytes, size_t length)
 {
@@ -99,8 +98,7 @@ static void add_value(struct event_file *file, const struct event_value *value)
     file->summary.failed |= file->value.failed;
 }
 
-/* ---- the file
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 static bool write_event(struct event_file *file)
 {

@@ -28,8 +28,7 @@ struct metrics {
     struct event_file *events; /* NULL: no TensorBoard */
 };
 
-/* ---- the file
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 /* A new run does not write over the log of an old one. */
 static enum status set_aside(const char *folder, const char *path)
@@ -145,8 +144,7 @@ int64_t metrics_offset(const struct metrics *metrics)
     return metrics ? metrics->offset : 0;
 }
 
-/* ---- the records
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the records ---- */
 
 static void add_key(struct strbuf *line, const char *key)
 {

@@ -34,8 +34,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char bar[TEXT_BYTES]; /* what stands on the line */
 static bool shown, hidden_by_log;
 
-/* ---- where it goes
- * --------------------------------------------------------------------------------------------- */
+/* ---- where it goes ---- */
 
 /* mpirun starts the ranks of its own host itself, with pipes; its standard error is then our parent's. */
 static bool launcher_terminal(char path[64])
@@ -87,8 +86,7 @@ static int terminal_width(void)
     return size.ws_col ? size.ws_col : 100;
 }
 
-/* ---- the text
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the text ---- */
 
 static void duration_text(char text[32], double seconds)
 {
@@ -181,8 +179,7 @@ size_t progress_bar_text(char *text, size_t bytes, int width, const struct step_
     return out.length;
 }
 
-/* ---- drawing
- * --------------------------------------------------------------------------------------------------- */
+/* ---- drawing ---- */
 
 static void put(const char *text, size_t length)
 {

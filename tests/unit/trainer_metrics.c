@@ -199,8 +199,7 @@ static void a_full_disk_leaves_whole_lines_and_a_true_offset(void **state)
     free(text);
 }
 
-/* ---- TensorBoard: a reader of its own
- * ------------------------------------------------------------------------- */
+/* ---- TensorBoard: a reader of its own ---- */
 
 static uint64_t fixed(const unsigned char *at, int bytes)
 {
