@@ -20,7 +20,7 @@ INLINE float add_and_square(const char *x, const char *delta, char *sum, int64_t
             if (n <= 0) break;
             vf v = act_load_n(x, at, n, dtype);
             if (delta) v = act_round(v + act_load_n(delta, at, n, dtype), dtype);
-            if (sum) act_store_n(sum, at, n, dtype, v);
+            if (sum) act_store_rounded_n(sum, at, n, dtype, v);
             squares[part] += v * v;
         }
     }

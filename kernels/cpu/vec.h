@@ -65,7 +65,13 @@ INLINE vf vec_fma(vf a, vf b, vf c)
 /* mask is all ones or all zeros per lane */
 INLINE vf vec_select(vi mask, vf yes, vf no)
 {
+#if defined(VEC_AVX512)
+    return (vf)_mm512_mask_mov_ps((__m512)no, _mm512_movepi32_mask((__m512i)mask), (__m512)yes);
+#elif defined(VEC_AVX2)
+    return (vf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#else
     return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+#endif
 }
 
 /* The greater; x when it is NaN never counts (a running maximum keeps `most`). */
@@ -114,17 +120,34 @@ INLINE float vec_highest(vf v)
 
 INLINE vf vec_from_bf16(vh h)
 {
+#if defined(VEC_AVX512)
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)h), 16);
+#elif defined(VEC_AVX2)
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)h), 16);
+#else
     return (vf)(__builtin_convertvector(h, vu) << 16);
+#endif
 }
 
 /* As f32_to_bf16. */
 INLINE vh vec_to_bf16(vf v)
 {
     vu bits = (vu)v;
-    vu is_nan = (vu)((bits & 0x7fffffffu) > 0x7f800000u);
     vu rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
     vu quiet = bits >> 16 | 0x40;
-    return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), vh);
+#if defined(VEC_AVX512)
+    __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    return (vh)_mm512_cvtepi32_epi16(_mm512_mask_mov_epi32((__m512i)rounded, is_nan, (__m512i)quiet));
+#else
+    vu is_nan = (vu)(v != v);
+    vu half = (rounded & ~is_nan) | (quiet & is_nan);
+#if defined(VEC_AVX2)
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32((__m256i)half, (__m256i)half), 0x08);
+    return (vh)_mm256_castsi256_si128(packed);
+#else
+    return __builtin_convertvector(half, vh);
+#endif
+#endif
 }
 
 INLINE vf act_load(const void *p, int64_t i, enum dtype dtype)
@@ -193,7 +216,29 @@ INLINE void act_store_n(void *p, int64_t i, int64_t n, enum dtype dtype, vf v)
 /* What a value becomes when it is stored and read again. */
 INLINE vf act_round(vf v, enum dtype dtype)
 {
-    return dtype == DTYPE_F32 ? v : vec_from_bf16(vec_to_bf16(v));
+    if (dtype == DTYPE_F32) return v;
+    vu bits = (vu)v;
+    vu rounded = (bits + 0x7fffu + (bits >> 16 & 1)) & 0xffff0000u;
+#if defined(VEC_AVX512)
+    __mmask16 is_nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    return (vf)_mm512_mask_or_epi32((__m512i)rounded, is_nan, (__m512i)bits, _mm512_set1_epi32(0x400000));
+#else
+    return vec_select((vi)(v != v), (vf)(bits | 0x400000u), (vf)rounded);
+#endif
+}
+
+/* Stores a value that act_round gave. */
+INLINE void act_store_rounded_n(void *p, int64_t i, int64_t n, enum dtype dtype, vf v)
+{
+#if defined(VEC_AVX512)
+    if (dtype == DTYPE_BF16) {
+        __mmask16 mask = n >= VEC ? (__mmask16)-1 : (__mmask16)((1u << n) - 1);
+        __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16));
+        _mm256_mask_storeu_epi16((uint16_t *)p + i, mask, half);
+        return;
+    }
+#endif
+    act_store_n(p, i, n, dtype, v);
 }
 
 /*
