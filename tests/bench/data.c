@@ -1,0 +1,133 @@
+/*
+ * data.c: what the data side costs, in tokens per second of processor time (so that a busy machine does not matter much):
+ *
+ *     bench_data MODEL_FOLDER SOURCE [cutoff_len]
+ *
+ * Preparing: reading, rendering, tokenising and writing with one thread. Loading: two epochs of packed micro-batches,
+ * from the page cache into the caller's buffers, both threads counted. SOURCE is repeated until 20 MB are read.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "dataloader/dataloader.h"
+#include "support/test.h"
+
+enum { WANTED_BYTES = 20 << 20, MOST_COPIES = 1000 };
+
+static double processor_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static enum status prepare(struct dataset **out, const struct prepare_options *options)
+{
+    char *folder;
+    struct prepare_report *report = memory_new(1, sizeof *report);
+    if (!report) return LORAD_NOMEM;
+    double start = processor_seconds();
+    int64_t wall = clock_monotonic_ns();
+    enum status status = dataset_prepare(&folder, options, report);
+    double used = processor_seconds() - start, passed = clock_seconds_since(wall);
+    if (status == LORAD_OK) {
+        printf("prepare: %lld rows, %lld tokens: %.2f M tokens/s of processor time (%.2f s of %.2f s)\n",
+               (long long)report->rows_kept, (long long)report->tokens, (double)report->tokens / used / 1e6,
+               used, passed);
+        status = dataset_open(out, folder);
+        free(folder);
+    }
+    free(report);
+    return status;
+}
+
+static enum status load(const struct dataset *dataset, int32_t cutoff_len)
+{
+    const struct loader_options options = {.data_seed = 1,
+                                           .packing = true,
+                                           .shuffle = true,
+                                           .cutoff_len = cutoff_len,
+                                           .micro_batch_size = 8,
+                                           .global_batch_size = 64,
+                                           .dp_size = 1};
+    struct loader_capacity capacity = loader_capacity(dataset, &options);
+    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences;
+    struct micro_batch batch = {.tokens = memory_new(tokens, 4),
+                                .positions = memory_new(tokens, 4),
+                                .labels = memory_new(tokens, 4),
+                                .token_index = memory_new(tokens, 8),
+                                .seq_start = memory_new(sequences + 1, 4),
+                                .row_ids = memory_new(sequences, 8)};
+    if (!batch.tokens || !batch.positions || !batch.labels || !batch.token_index || !batch.seq_start ||
+        !batch.row_ids)
+        return LORAD_NOMEM;
+    struct loader *loader;
+    struct step_info info = {0};
+    int64_t served = 0, room = 0;
+    double start = processor_seconds();
+    TRY(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
+    while (info.after.epoch < 2) {
+        TRY(loader_next_step(loader, &info));
+        for (int32_t i = 0; i < info.my_micro_batches; i++) TRY(loader_next(loader, &batch));
+        served += info.tokens;
+        room += info.capacity_tokens;
+    }
+    double used = processor_seconds() - start;
+    printf("load: %lld tokens: %.1f M tokens/s of processor time; %.2f %% real tokens in packs of %d\n",
+           (long long)served, (double)served / used / 1e6, 100.0 * (double)served / (double)room, cutoff_len);
+    loader_close(loader);
+    free(batch.tokens);
+    free(batch.positions);
+    free(batch.labels);
+    free(batch.token_index);
+    free(batch.seq_start);
+    free(batch.row_ids);
+    return LORAD_OK;
+}
+
+static enum status run(const char *model, const char *path, int32_t cutoff_len)
+{
+    static struct dataset_source sources[MOST_COPIES];
+    struct tokenizer *tokenizer;
+    struct chat_template *chat;
+    struct dataset *dataset;
+    int64_t bytes;
+    int32_t n = 0;
+    TRY(file_stat(&bytes, NULL, path));
+    for (int64_t total = 0; total < WANTED_BYTES && n < MOST_COPIES; total += bytes + 1)
+        sources[n++] = (struct dataset_source){.path = path, .format = "auto"};
+    TRY(tokenizer_open(&tokenizer, model));
+    TRY(chat_template_open(&chat, tokenizer, NULL));
+    const struct prepare_options options = {.sources = sources,
+                                            .n_sources = n,
+                                            .tokenizer = tokenizer,
+                                            .chat = chat,
+                                            .cutoff_len = cutoff_len,
+                                            .cache_dir = test_tmpdir(),
+                                            .threads = 1};
+    TRY(prepare(&dataset, &options));
+    TRY(load(dataset, cutoff_len));
+    dataset_close(dataset);
+    chat_template_close(chat);
+    tokenizer_close(tokenizer);
+    return LORAD_OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 3) {
+        fprintf(stderr, "usage: %s MODEL_FOLDER SOURCE [cutoff_len]\n", argv[0]);
+        return 64;
+    }
+    log_set_level(LOG_WARN);
+    enum status status = run(argv[1], argv[2], argc > 3 ? atoi(argv[3]) : 1024);
+    if (status != LORAD_OK) fprintf(stderr, "%s\n", status_message());
+    return status_exit_code(status);
+}
