@@ -17,7 +17,7 @@ static void rows_read_back(void **state)
     int32_t *lengths = synthetic_lengths(ROWS, 2, 300, 1);
     struct hash128 first = {0, 0};
     /* One shard, some, and many. */
-    const int64_t shard_bytes[] = {1 << 30, 20000, 2000};
+    const int64_t shard_bytes[] = {1 << 30, 100000, 20000};
     for (int k = 0; k < 3; k++) {
         struct dataset *dataset = synthetic_dataset(lengths, ROWS, shard_bytes[k], NULL);
         assert_int_equal(dataset_rows(dataset), ROWS);
