@@ -243,16 +243,19 @@ static void load_keys(const struct shape *s, const struct place *p, const struct
     load_rows(s, keys, element(m, p->token + t->key, p->kv_head * s->head_dim), m->stride, t->keys, 1.0f);
 }
 
-/* out[d][r] = rows[r][d]; rows beyond the tile's last become zeros up to a whole vector. */
+/* out[d][r] = rows[r][d]; rows beyond the tile's last become zeros up to a whole vector. dim is whole
+ * vectors. */
 static void transpose_rows(float *out, const float *rows, int64_t n, int64_t dim)
 {
-    enum { SIDE = 16 };
-    for (int64_t r = 0; r < ceil_vec(n); r += SIDE) {
-        int64_t some = n - r < SIDE ? n - r : SIDE;
-        for (int64_t d = 0; d < dim; d++) {
-            float *to = out + d * TILE_ROWS + r;
-            for (int64_t i = 0; i < some; i++) to[i] = rows[(r + i) * dim + d];
-            for (int64_t i = some; i < SIDE; i++) to[i] = 0.0f;
+    for (int64_t r = 0; r < n; r += VEC) {
+        for (int64_t d = 0; d < dim; d += VEC) {
+            vf square[VEC];
+#pragma GCC unroll 16
+            for (int i = 0; i < VEC; i++)
+                square[i] = r + i < n ? vec_load(rows + (r + i) * dim + d) : (vf){0};
+            vec_transpose(square);
+#pragma GCC unroll 16
+            for (int i = 0; i < VEC; i++) vec_store(out + (d + i) * TILE_ROWS + r, square[i]);
         }
     }
 }

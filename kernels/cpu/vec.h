@@ -213,6 +213,37 @@ INLINE void act_store_n(void *p, int64_t i, int64_t n, enum dtype dtype, vf v)
 #endif
 }
 
+/* Exchanges, for every pair of rows `step` apart, the two squares off the diagonal. */
+INLINE void vec_exchange(vf row[VEC], const int step)
+{
+    vi lane;
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC; i++) lane[i] = i;
+    vi upper = (vi)((lane & step) != 0);
+    vi first = (upper & ((lane ^ step) + VEC)) | (~upper & lane);
+    vi second = (upper & (lane + VEC)) | (~upper & (lane ^ step));
+#pragma GCC unroll 16
+    for (int i = 0; i < VEC; i++) {
+        if (i & step) continue;
+        vf a = row[i], b = row[i | step];
+        row[i] = __builtin_shuffle(a, b, first);
+        row[i | step] = __builtin_shuffle(a, b, second);
+    }
+}
+
+/* Lane j of row i and lane i of row j change places. */
+INLINE void vec_transpose(vf row[VEC])
+{
+    vec_exchange(row, 1);
+    vec_exchange(row, 2);
+#if VEC >= 8
+    vec_exchange(row, 4);
+#endif
+#if VEC >= 16
+    vec_exchange(row, 8);
+#endif
+}
+
 /* What a value becomes when it is stored and read again. */
 INLINE vf act_round(vf v, enum dtype dtype)
 {
