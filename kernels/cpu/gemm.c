@@ -60,42 +60,77 @@ static const char *panel_at(const struct gemm_weights *w, int64_t panel, int64_t
            (size_t)((panel * round_up(w->k, GEMM_K_ALIGN) + k) * GEMM_NR) * dtype_bytes(w->kernel->dtype);
 }
 
-void gemm_weights_put_column(struct gemm_weights *w, int64_t n, int64_t k, int64_t count, const void *source)
+static void strided_put(struct gemm_weights *w, int64_t k, int64_t count, int64_t n, int64_t columns,
+                        const float *source, int64_t k_stride, int64_t n_stride)
 {
-    if (w->kernel->strided) {
-        float *to = (float *)w->data + n * w->n_step + k * w->k_step;
-        for (int64_t i = 0; i < count; i++) to[i * w->k_step] = ((const float *)source)[i];
+    for (int64_t c = 0; c < columns; c++)
+        for (int64_t i = 0; i < count; i++)
+            ((float *)(void *)w->data)[(k + i) * w->k_step + (n + c) * w->n_step] =
+                source[i * k_stride + c * n_stride];
+}
+
+/* Elements (k + i, n + c) of one panel, from source[i * k_stride + c * n_stride]. */
+static inline __attribute__((always_inline)) void panel_put(enum dtype dtype, void *panel, int64_t lane,
+                                                            int64_t columns, int64_t k, int64_t count,
+                                                            const void *source, int64_t k_stride,
+                                                            int64_t n_stride)
+{
+    if (dtype == DTYPE_F32) {
+        const float *from = source;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t c = 0; c < columns; c++)
+                ((float *)panel)[(k + i) * GEMM_NR + lane + c] = from[i * k_stride + c * n_stride];
         return;
     }
-    char *panel = w->data + (size_t)(n / GEMM_NR * round_up(w->k, GEMM_K_ALIGN) * GEMM_NR) *
-                                dtype_bytes(w->kernel->dtype);
-    int64_t lane = n % GEMM_NR;
-    if (w->kernel->dtype == DTYPE_F32) {
-        for (int64_t i = 0; i < count; i++)
-            ((float *)panel)[(k + i) * GEMM_NR + lane] = ((const float *)source)[i];
-    } else {
-        uint16_t *to = (uint16_t *)panel + 2 * lane;
-        for (int64_t i = 0; i < count; i++)
-            to[(k + i) / 2 * (2 * GEMM_NR) + (k + i) % 2] = ((const uint16_t *)source)[i];
+    const uint16_t *from = source;
+    uint16_t *half = panel;
+    int64_t i = 0;
+    if (k % 2 == 0) {
+        for (; i + 2 <= count; i += 2) { /* a pair of k is one word */
+            uint32_t *word = (uint32_t *)panel + (k + i) / 2 * GEMM_NR + lane;
+            const uint16_t *low = from + i * k_stride, *high = low + k_stride;
+            for (int64_t c = 0; c < columns; c++)
+                word[c] = low[c * n_stride] | (uint32_t)high[c * n_stride] << 16;
+        }
+    }
+    for (; i < count; i++)
+        for (int64_t c = 0; c < columns; c++)
+            half[(k + i) / 2 * (2 * GEMM_NR) + 2 * (lane + c) + (k + i) % 2] =
+                from[i * k_stride + c * n_stride];
+}
+
+static void weights_put(struct gemm_weights *w, int64_t k, int64_t count, int64_t n, int64_t columns,
+                        const void *source, int64_t k_stride, int64_t n_stride)
+{
+    if (w->kernel->strided) {
+        strided_put(w, k, count, n, columns, source, k_stride, n_stride);
+        return;
+    }
+    enum dtype dtype = w->kernel->dtype;
+    size_t size = dtype_bytes(dtype);
+    for (int64_t done = 0; done < columns;) {
+        int64_t panel = (n + done) / GEMM_NR, lane = (n + done) % GEMM_NR;
+        int64_t some = least(GEMM_NR - lane, columns - done);
+        char *to = w->data + (size_t)(panel * round_up(w->k, GEMM_K_ALIGN) * GEMM_NR) * size;
+        const char *from = (const char *)source + (size_t)(done * n_stride) * size;
+        if (n_stride == 1) /* a constant stride lets the compiler copy vectors */
+            panel_put(dtype, to, lane, some, k, count, from, k_stride, 1);
+        else
+            panel_put(dtype, to, lane, some, k, count, from, 1, n_stride);
+        done += some;
     }
 }
 
-void gemm_weights_put_row(struct gemm_weights *w, int64_t k, int64_t n, int64_t count, const void *source)
+void gemm_weights_put_columns(struct gemm_weights *w, int64_t n, int64_t columns, int64_t k, int64_t count,
+                              const void *source, int64_t stride)
 {
-    if (w->kernel->strided) {
-        float *to = (float *)w->data + n * w->n_step + k * w->k_step;
-        for (int64_t j = 0; j < count; j++) to[j * w->n_step] = ((const float *)source)[j];
-        return;
-    }
-    int64_t panel_elements = round_up(w->k, GEMM_K_ALIGN) * GEMM_NR;
-    for (int64_t j = 0; j < count; j++) {
-        int64_t panel = (n + j) / GEMM_NR, lane = (n + j) % GEMM_NR;
-        if (w->kernel->dtype == DTYPE_F32)
-            ((float *)w->data)[panel * panel_elements + k * GEMM_NR + lane] = ((const float *)source)[j];
-        else
-            ((uint16_t *)w->data)[panel * panel_elements + k / 2 * (2 * GEMM_NR) + 2 * lane + k % 2] =
-                ((const uint16_t *)source)[j];
-    }
+    weights_put(w, k, count, n, columns, source, 1, stride);
+}
+
+void gemm_weights_put_rows(struct gemm_weights *w, int64_t k, int64_t rows, int64_t n, int64_t count,
+                           const void *source, int64_t stride)
+{
+    weights_put(w, k, rows, n, count, source, stride, 1);
 }
 
 /* Left operand */

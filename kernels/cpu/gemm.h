@@ -88,9 +88,14 @@ struct gemm_weights {
 
 /* 0 for a strided kernel, whose weights are views of a matrix that the caller keeps. */
 size_t gemm_weights_bytes(const struct gemm_kernel *kernel, int64_t k, int64_t n);
-/* Column n, rows [k, k + count) from `count` elements of kernel->dtype; and row k, columns [n, n + count). */
-void gemm_weights_put_column(struct gemm_weights *w, int64_t n, int64_t k, int64_t count, const void *source);
-void gemm_weights_put_row(struct gemm_weights *w, int64_t k, int64_t n, int64_t count, const void *source);
+/* Columns [n, n + columns), rows [k, k + count): element (k + i, n + c) is source[c * stride + i]. */
+void gemm_weights_put_columns(struct gemm_weights *w, int64_t n, int64_t columns, int64_t k, int64_t count,
+                              const void *source, int64_t stride);
+/* Rows [k, k + rows), columns [n, n + count): element (k + r, n + i) is source[r * stride + i]. Source
+ * elements are of kernel->dtype in both. Thread: callers on different threads must not share a pair of k
+ * (bf16). */
+void gemm_weights_put_rows(struct gemm_weights *w, int64_t k, int64_t rows, int64_t n, int64_t count,
+                           const void *source, int64_t stride);
 
 /* Left operand. */
 struct gemm_operand {

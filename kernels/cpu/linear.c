@@ -165,46 +165,72 @@ static void cpu_panel_destroy(struct panel *panel)
 
 /* Loading */
 
-enum { RUN = 512 }; /* elements that are converted at a time, on the stack */
+/* What is converted at a time, on the stack: BLOCK rows of RUN elements. BLOCK is even, so that threads with
+ * different blocks never share a pair of k. */
+enum { RUN = 256, BLOCK = GEMM_NR };
 
-/* to[0, n) of the panel's dtype from elements [first, first + n) of any float dtype. */
-static void run_convert(void *to, enum dtype to_dtype, const void *from, enum dtype from_dtype, int64_t first,
-                        int64_t n, float scale)
+/* to[rows][RUN] of the panel's dtype from columns [k, k + n) of host. */
+static void block_convert(void *to, enum dtype to_dtype, struct matrix host, int64_t k, int64_t n,
+                          float scale)
 {
-    if (to_dtype == from_dtype && scale == 1) {
-        size_t size = dtype_bytes(to_dtype);
-        memcpy(to, (const char *)from + (size_t)first * size, (size_t)n * size);
-        return;
+    size_t size = dtype_bytes(to_dtype);
+    for (int64_t r = 0; r < host.rows; r++) {
+        char *row = (char *)to + (size_t)(r * RUN) * size;
+        const void *from = (const char *)host.data + (size_t)(r * host.stride + k) * dtype_bytes(host.dtype);
+        if (to_dtype == host.dtype && scale == 1) {
+            memcpy(row, from, (size_t)n * size);
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            float value = host.dtype == DTYPE_F32    ? ((const float *)from)[i]
+                          : host.dtype == DTYPE_BF16 ? bf16_to_f32(((const uint16_t *)from)[i])
+                                                     : f16_to_f32(((const uint16_t *)from)[i]);
+            value *= scale;
+            if (to_dtype == DTYPE_F32)
+                ((float *)(void *)row)[i] = value;
+            else
+                ((uint16_t *)(void *)row)[i] = f32_to_bf16(value);
+        }
     }
-    for (int64_t i = 0; i < n; i++) {
-        float value = from_dtype == DTYPE_F32    ? ((const float *)from)[first + i]
-                      : from_dtype == DTYPE_BF16 ? bf16_to_f32(((const uint16_t *)from)[first + i])
-                                                 : f16_to_f32(((const uint16_t *)from)[first + i]);
-        value *= scale;
-        if (to_dtype == DTYPE_F32)
-            ((float *)to)[i] = value;
-        else
-            ((uint16_t *)to)[i] = f32_to_bf16(value);
+}
+
+/* Puts a matrix times `scale` as columns [n, n + rows) and rows [k, ...) of one right operand, and turned as
+ * rows [turned_k, ...) and columns [turned_n, ...) of another; NULL: none. */
+struct destination {
+    struct gemm_weights *columns, *rows;
+    int64_t n, k, turned_k, turned_n;
+};
+
+static void matrix_put(struct cpu_panel *p, struct matrix host, float scale, const struct destination *to)
+{
+    enum dtype dtype = p->base.spec.dtype;
+    int64_t lead = to->n % BLOCK; /* blocks begin where panels do */
+    int64_t blocks = (lead + host.rows + BLOCK - 1) / BLOCK;
+#pragma omp parallel for schedule(static) num_threads(p->threads)
+    for (int64_t block = 0; block < blocks; block++) {
+        float run[BLOCK * RUN]; /* room for either dtype */
+        int64_t first = block ? block * BLOCK - lead : 0;
+        int64_t end = (block + 1) * BLOCK - lead < host.rows ? (block + 1) * BLOCK - lead : host.rows;
+        struct matrix part = matrix_part(host, first, end - first, 0, host.cols);
+        for (int64_t k = 0; k < host.cols; k += RUN) {
+            int64_t count = host.cols - k < RUN ? host.cols - k : RUN;
+            block_convert(run, dtype, part, k, count, scale);
+            gemm_weights_put_columns(to->columns, to->n + first, part.rows, to->k + k, count, run, RUN);
+            if (to->rows)
+                gemm_weights_put_rows(to->rows, to->turned_k + first, part.rows, to->turned_n + k, count, run,
+                                      RUN);
+        }
     }
 }
 
 static enum status cpu_panel_load_rows(struct panel *panel, int32_t part, int64_t row, struct matrix host)
 {
     struct cpu_panel *p = (struct cpu_panel *)panel;
-    enum dtype dtype = panel->spec.dtype;
     int64_t first = panel->out_first[part] + row;
-    bool back = panel->spec.needs_dx && !p->kernel->strided;
-#pragma omp parallel for schedule(static, 32) num_threads(p->threads)
-    for (int64_t i = 0; i < host.rows; i++) {
-        float run[RUN]; /* room for either dtype */
-        const char *from = (const char *)host.data + (size_t)(i * host.stride) * dtype_bytes(host.dtype);
-        for (int64_t k = 0; k < host.cols; k += RUN) {
-            int64_t n = host.cols - k < RUN ? host.cols - k : RUN;
-            run_convert(run, dtype, from, host.dtype, k, n, 1);
-            gemm_weights_put_column(&p->forward, first + i, k, n, run);
-            if (back) gemm_weights_put_row(&p->back, first + i, k, n, run);
-        }
-    }
+    bool turned = panel->spec.needs_dx && !p->kernel->strided;
+    matrix_put(p, host, 1,
+               &(struct destination){
+                   .columns = &p->forward, .n = first, .rows = turned ? &p->back : NULL, .turned_k = first});
     return LORAD_OK;
 }
 
@@ -226,32 +252,25 @@ static enum status cpu_panel_set_adapter(struct panel *panel, int32_t part, cons
                                          float scale)
 {
     struct cpu_panel *p = (struct cpu_panel *)panel;
-    enum dtype dtype = panel->spec.dtype;
     int64_t in = panel->spec.in, out = panel->spec.part[part].out, rank = panel->spec.part[part].rank;
     int64_t first = panel->rank_first[part], out_first = panel->out_first[part];
     bool packed = !p->kernel->strided;
     p->scale[part] = scale;
-#pragma omp parallel for schedule(static) num_threads(p->threads)
-    for (int64_t i = 0; i < rank; i++) {
-        float run[RUN];
-        for (int64_t k = 0; k < in; k += RUN) {
-            int64_t n = in - k < RUN ? in - k : RUN;
-            run_convert(run, dtype, a, DTYPE_F32, i * in + k, n, 1);
-            gemm_weights_put_column(&p->down, first + i, k, n, run);
-            if (packed && panel->spec.needs_dx)
-                gemm_weights_put_row(&p->back, panel->out + first + i, k, n, run);
-        }
-    }
-#pragma omp parallel for schedule(static, 32) num_threads(p->threads)
-    for (int64_t o = 0; o < out; o++) {
-        float run[RUN];
-        for (int64_t k = 0; k < rank; k += RUN) {
-            int64_t n = rank - k < RUN ? rank - k : RUN;
-            run_convert(run, dtype, b, DTYPE_F32, o * rank + k, n, scale);
-            gemm_weights_put_column(&p->forward, out_first + o, in + first + k, n, run);
-            if (packed) gemm_weights_put_row(&p->up, out_first + o, first + k, n, run);
-        }
-    }
+    /* matrix_of wants a pointer to write through; both are only read. */
+    struct matrix host_a = matrix_of((void *)(uintptr_t)a, DTYPE_F32, rank, in, in);
+    struct matrix host_b = matrix_of((void *)(uintptr_t)b, DTYPE_F32, out, rank, rank);
+    matrix_put(p, host_a, 1,
+               &(struct destination){.columns = &p->down,
+                                     .n = first,
+                                     .rows = packed && panel->spec.needs_dx ? &p->back : NULL,
+                                     .turned_k = panel->out + first});
+    matrix_put(p, host_b, scale,
+               &(struct destination){.columns = &p->forward,
+                                     .n = out_first,
+                                     .k = in + first,
+                                     .rows = packed ? &p->up : NULL,
+                                     .turned_k = out_first,
+                                     .turned_n = first});
     return LORAD_OK;
 }
 

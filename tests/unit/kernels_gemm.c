@@ -73,9 +73,9 @@ static struct gemm_weights weights_of(const struct gemm_kernel *kernel, int64_t 
         for (int64_t j = 0; j < count; j++)
             set(run, 0, j, (float)(by_rows ? number(i, j + 3) : number(j, i + 3)));
         if (by_rows)
-            gemm_weights_put_row(&w, i, 0, count, run.data);
+            gemm_weights_put_rows(&w, i, 1, 0, count, run.data, 0);
         else
-            gemm_weights_put_column(&w, i, 0, count, run.data);
+            gemm_weights_put_columns(&w, i, 1, 0, count, run.data, 0);
     }
     free(run.data);
     return w;
