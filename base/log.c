@@ -9,7 +9,8 @@
 static atomic_int threshold = LOG_INFO;
 static atomic_int log_rank = 0, log_world = 1;
 static atomic_bool every_rank = false;
-static void (*hook_before)(void), (*hook_after)(void);
+typedef void hook_fn(void);
+static _Atomic(hook_fn *) hook_before, hook_after;
 
 void log_set_level(enum log_level level)
 {
@@ -51,12 +52,13 @@ void log_line(enum log_level level, const char *format, ...)
     n += m < room ? m : room - 1;
     line[n++] = '\n';
 
-    if (hook_before) hook_before();
+    hook_fn *before = hook_before, *after = hook_after;
+    if (before) before();
     for (char *at = line; n > 0;) {
         ssize_t wrote = write(STDERR_FILENO, at, (size_t)n);
         if (wrote <= 0) break; /* nowhere left to complain to */
         at += wrote;
         n -= (int)wrote;
     }
-    if (hook_after) hook_after();
+    if (after) after();
 }

@@ -32,10 +32,8 @@ struct prepare_options data_prepare_options(const struct session *session, enum 
     };
 }
 
-void data_print_report(const struct session *session, enum data_part part,
-                       const struct prepare_report *report)
+void data_print_report(enum data_part part, const struct prepare_report *report)
 {
-    const struct prepare_options options = data_prepare_options(session, part);
     const char *what = part == DATA_TRAIN ? "training" : "evaluation";
     log_info("%s data: %lld rows, %lld tokens, %lld supervised (%.1f %%), longest row %d%s", what,
              (long long)report->rows_kept, (long long)report->tokens, (long long)report->supervised_tokens,
@@ -46,9 +44,8 @@ void data_print_report(const struct session *session, enum data_part part,
         const struct row_place *first = &report->place[p][0];
         log_warn("%s data: %lld rows %s: %s; the first is %s line %lld%s%s", what,
                  (long long)report->problem_count[p], p == ROW_TRUNCATED ? "changed" : "left out",
-                 row_problem_name((enum row_problem)p), options.sources[first->source].path,
-                 (long long)first->line, report->problems_path[0] ? "; all are listed in " : "",
-                 report->problems_path);
+                 row_problem_name((enum row_problem)p), first->file, (long long)first->line,
+                 report->problems_path[0] ? "; all are listed in " : "", report->problems_path);
     }
 }
 
@@ -58,7 +55,7 @@ static enum status prepare_here(char **dir, const struct session *session, enum 
     struct prepare_report *report = memory_new(1, sizeof *report);
     if (!report) return LORAD_NOMEM;
     enum status status = dataset_prepare(dir, &options, report);
-    if (status == LORAD_OK && session->ranks.local_rank == 0) data_print_report(session, part, report);
+    if (status == LORAD_OK && session->ranks.local_rank == 0) data_print_report(part, report);
     free(report);
     return status;
 }

@@ -20,8 +20,7 @@ struct prepare_options data_prepare_options(const struct session *session, enum 
 enum status data_open(struct dataset **out, struct session *session, enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */
-void data_print_report(const struct session *session, enum data_part part,
-                       const struct prepare_report *report);
+void data_print_report(enum data_part part, const struct prepare_report *report);
 
 struct loader_options data_train_loader(const struct session *session, int64_t global_batch_size);
 /* Every row once, in file order; a "step" is one micro-batch a data-parallel rank. */

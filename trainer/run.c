@@ -25,6 +25,7 @@
 #include "trainer/saver.h"
 #include "trainer/schedule.h"
 #include "trainer/step.h"
+#include "trainer/watchdog.h"
 
 static volatile sig_atomic_t wants_checkpoint, wants_stop;
 
@@ -49,8 +50,10 @@ struct run {
     struct run_state state;
     struct metrics *metrics;   /* rank 0 */
     struct progress *progress; /* rank 0 */
+    struct watchdog *watchdog;
     double waited_seconds;
-    bool finished; /* no more steps: the plan is done, or early stopping said so */
+    double slowest_seconds; /* of a step so far: what the watchdog learns from */
+    bool finished;          /* no more steps: the plan is done, or early stopping said so */
     bool asked_to_stop;
 };
 
@@ -73,7 +76,7 @@ static enum status coordinate(struct run *run)
     if (is_first(run)) {
         status = output_dir_prepare(run->options);
         if (status == LORAD_OK)
-            status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options) + 1);
+            status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options));
         if (status == LORAD_OK) status = output_dir_clear(run->options, options.restart_count > 0);
         if (status == LORAD_OK) epoch = coord_epoch(run->coord);
     }
@@ -164,7 +167,8 @@ static enum status open_logs(struct run *run)
             status = progress_open(&run->progress, run->options->progress, run->state.step,
                                    run->state.total_steps);
     }
-    return comm_agree(run->session.world, status);
+    TRY(comm_agree(run->session.world, status));
+    return watchdog_open(&run->watchdog, run->session.ranks.rank);
 }
 
 /* ---- one step ---- */
@@ -174,11 +178,19 @@ static bool due(enum when when, int64_t every, int64_t step, bool last_of_epoch)
     return (when == WHEN_STEPS && every > 0 && step % every == 0) || (when == WHEN_EPOCH && last_of_epoch);
 }
 
+/* How long a step may take: unknown before one was seen, then five times the slowest, but never under half a
+ * minute. */
+static double step_limit(const struct run *run)
+{
+    return run->slowest_seconds > 0 ? fmax(30.0, 5.0 * run->slowest_seconds) : 0.0;
+}
+
 static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
 {
     double factor = schedule_factor(&run->options->optimizer, run->state.step, run->state.total_steps);
     unsigned wants = (wants_stop ? STEP_WANTS_STOP : 0u) | (wants_checkpoint ? STEP_WANTS_SAVE : 0u);
     wants_checkpoint = 0;
+    watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
     TRY(loader_next_step(run->loader, info));
     TRY(step_begin(&run->step));
     for (int32_t i = 0; i < info->my_micro_batches; i++) {
@@ -237,6 +249,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
     bool logged = run->state.step % run->options->logging_steps == 0 || run->state.step == 1 ||
                   run->state.step == run->state.total_steps;
     run->waited_seconds = waited;
+    run->slowest_seconds = fmax(run->slowest_seconds, seconds);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);
     if (run->coord) coord_heartbeat(run->coord, run->state.step, "training");
@@ -249,6 +262,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
     struct evaluation result;
     const struct run_options *o = run->options;
     progress_note(run->progress, "evaluating");
+    watchdog_note(run->watchdog, run->state.step, "evaluate", 0);
     TRY(evaluate(&result, &run->session, run->eval, &run->batch, true, false));
     bool accuracy = o->metric_for_best_model && strstr(o->metric_for_best_model, "accuracy");
     double metric = accuracy ? result.accuracy : result.loss;
@@ -282,6 +296,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
 static enum status save_now(struct run *run)
 {
     progress_note(run->progress, "saving");
+    watchdog_note(run->watchdog, run->state.step, "save", 0);
     run->state.metrics_bytes = metrics_offset(run->metrics);
     TRY(saver_save(&run->saver, &run->state, &run->identity));
     saver_collect(&run->saver, run->options->save_total_limit,
@@ -344,6 +359,7 @@ static enum status finish(struct run *run)
 
 static void close_all(struct run *run)
 {
+    watchdog_close(run->watchdog);
     progress_close(run->progress);
     metrics_close(run->metrics);
     loader_close(run->loader);
