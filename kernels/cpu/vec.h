@@ -213,6 +213,20 @@ INLINE void act_store_n(void *p, int64_t i, int64_t n, enum dtype dtype, vf v)
 #endif
 }
 
+/* Lane i is lane index[i] of a and b side by side. */
+INLINE vf vec_shuffle(vf a, vf b, vi index)
+{
+#if defined(VEC_AVX512)
+    return (vf)_mm512_permutex2var_ps((__m512)a, (__m512i)index, (__m512)b);
+#elif defined(__clang__) /* has the shuffle with literal indices only */
+    vf out;
+    for (int i = 0; i < VEC; i++) out[i] = index[i] < VEC ? a[index[i]] : b[index[i] - VEC];
+    return out;
+#else
+    return __builtin_shuffle(a, b, index);
+#endif
+}
+
 /* Exchanges, for every pair of rows `step` apart, the two squares off the diagonal. */
 INLINE void vec_exchange(vf row[VEC], const int step)
 {
@@ -226,8 +240,8 @@ INLINE void vec_exchange(vf row[VEC], const int step)
     for (int i = 0; i < VEC; i++) {
         if (i & step) continue;
         vf a = row[i], b = row[i | step];
-        row[i] = __builtin_shuffle(a, b, first);
-        row[i | step] = __builtin_shuffle(a, b, second);
+        row[i] = vec_shuffle(a, b, first);
+        row[i | step] = vec_shuffle(a, b, second);
     }
 }
 
