@@ -1,4 +1,5 @@
-/* One file of training rows, read as every format: whatever the bytes, each row is either whole or has one problem. */
+/* One file of training rows, read as every format: whatever the bytes, each row is either whole or has one
+ * problem. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

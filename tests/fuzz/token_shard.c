@@ -1,5 +1,5 @@
-/* A token shard from anywhere: refused, or all of its rows can be read. A second pass has the hashes repaired, since
- * otherwise no mutation gets past them. */
+/* A token shard from anywhere: refused, or all of its rows can be read. A second pass has the hashes
+ * repaired, since otherwise no mutation gets past them. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
