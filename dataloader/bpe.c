@@ -21,11 +21,12 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 
-#define NO_RANK UINT32_MAX
+#define NO_RANK ((uint32_t)INT32_MAX) /* not UINT32_MAX: signed numbers compare faster in vectors */
 
 enum {
     SCAN_MAX = 96,      /* longest stretch merged by scanning */
     JOINT_BITS = 20,    /* the joint bitmap has 2^20 bits */
+    FILTER_BITS = 2,    /* the filter has 2^2 bits a slot of the pair table, which is at most half full */
     CACHE_SLOTS = 4096, /* a power of two */
     CACHE_TEXT = 44,    /* longest cached word in bytes */
     CACHE_TOKENS = 12,  /* most tokens of a cached word */
@@ -89,6 +90,8 @@ void bpe_free(struct bpe *bpe)
     vocab_free(&bpe->vocab);
     free(bpe->merge);
     free(bpe->pair);
+    free(bpe->filter);
+    free(bpe->byte_rank);
     free(bpe->joint);
     *bpe = (struct bpe){0};
 }
@@ -130,8 +133,11 @@ static inline const struct bpe_pair *find_pair(const struct bpe *bpe, int32_t le
     }
 }
 
+/* Most pairs asked for are no merge: the filter, small enough for a cache, answers those. */
 static inline uint32_t pair_rank(const struct bpe *bpe, int32_t left, int32_t right)
 {
+    uint64_t bit = pair_hash(left, right) >> bpe->filter_shift;
+    if (!(bpe->filter[bit >> 6] >> (bit & 63) & 1)) return NO_RANK;
     const struct bpe_pair *pair = find_pair(bpe, left, right);
     return pair ? pair->rank : NO_RANK;
 }
@@ -142,8 +148,10 @@ static enum status build_pairs(struct bpe *bpe)
     while ((size_t)1 << bits < 2 * bpe->n_merges) bits++;
     bpe->n_pairs = (size_t)1 << bits;
     bpe->pair_shift = 64 - bits;
+    bpe->filter_shift = 64 - bits - FILTER_BITS;
     bpe->pair = memory_new(bpe->n_pairs, sizeof *bpe->pair);
-    if (!bpe->pair) return LORAD_NOMEM;
+    bpe->filter = memory_new(bpe->n_pairs << FILTER_BITS >> 6, sizeof *bpe->filter);
+    if (!bpe->pair || !bpe->filter) return LORAD_NOMEM;
     for (size_t i = 0; i < bpe->n_pairs; i++) bpe->pair[i].left = -1;
     for (size_t i = 0; i < bpe->n_merges; i++) {
         const struct bpe_merge *merge = &bpe->merge[i];
@@ -151,8 +159,22 @@ static enum status build_pairs(struct bpe *bpe)
         while (bpe->pair[at].left >= 0 &&
                (bpe->pair[at].left != merge->left || bpe->pair[at].right != merge->right))
             at = (at + 1) & (bpe->n_pairs - 1);
+        uint64_t bit = pair_hash(merge->left, merge->right) >> bpe->filter_shift;
+        bpe->filter[bit >> 6] |= 1ull << (bit & 63);
         /* Of equal merges the last one counts, as in HF's map. */
         bpe->pair[at] = (struct bpe_pair){merge->left, merge->right, (uint32_t)i, merge->result};
+    }
+    return LORAD_OK;
+}
+
+/* Byte mode: ranks of the pairs of bytes, which every word starts with, by their bytes. */
+static enum status build_byte_ranks(struct bpe *bpe)
+{
+    bpe->byte_rank = memory_new(256 * 256, sizeof *bpe->byte_rank);
+    if (!bpe->byte_rank) return LORAD_NOMEM;
+    for (unsigned pair = 0; pair < 256 * 256; pair++) {
+        int32_t left = bpe->byte_token[pair >> 8], right = bpe->byte_token[pair & 255];
+        bpe->byte_rank[pair] = left < 0 || right < 0 ? NO_RANK : pair_rank(bpe, left, right);
     }
     return LORAD_OK;
 }
@@ -246,6 +268,7 @@ enum status bpe_seal(struct bpe *bpe, const char *where)
     fill_alphabet(bpe);
     find_symbols(bpe);
     TRY(build_pairs(bpe));
+    if (bpe->byte_mode) TRY(build_byte_ranks(bpe));
     TRY(build_joint(bpe));
     bpe->serial = atomic_fetch_add(&serials, 1) + 1;
     return LORAD_OK;
@@ -299,13 +322,23 @@ static enum status reserve_tokens(struct token_list *out, size_t n)
 
 /* ---- merging ---- */
 
+/* Ranks of the pairs of n symbols. bytes: the text that they stand for, one byte each; NULL: other symbols.
+ */
+static void first_ranks(const struct bpe *bpe, const int32_t *id, const char *bytes, uint32_t *rank, size_t n)
+{
+    for (size_t i = 0; i + 1 < n; i++)
+        rank[i] = bytes ? bpe->byte_rank[(unsigned char)bytes[i] << 8 | (unsigned char)bytes[i + 1]]
+                        : pair_rank(bpe, id[i], id[i + 1]);
+    rank[n - 1] = NO_RANK;
+}
+
 /* Merges symbols [0, n) of `id` and `end` in place by scanning; returns how many are left. n <= SCAN_MAX. */
 static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, uint32_t *rank, size_t n)
 {
-    for (size_t i = 0; i + 1 < n; i++) rank[i] = pair_rank(bpe, id[i], id[i + 1]);
     while (n > 1) {
-        uint32_t lowest = NO_RANK;
-        for (size_t i = 0; i + 1 < n; i++) lowest = rank[i] < lowest ? rank[i] : lowest;
+        int32_t minimum = (int32_t)NO_RANK;
+        for (size_t i = 0; i + 1 < n; i++) minimum = (int32_t)rank[i] < minimum ? (int32_t)rank[i] : minimum;
+        uint32_t lowest = (uint32_t)minimum;
         if (lowest == NO_RANK) break;
         size_t at = 0;
         while (rank[at] != lowest) at++;
@@ -361,7 +394,6 @@ static enum status merge_with_heap(const struct bpe *bpe, struct bpe_scratch *sc
     for (size_t i = 0; i < n; i++) {
         next[i] = (uint32_t)i + 1;
         previous[i] = (uint32_t)i - 1;
-        rank[i] = i + 1 < n ? pair_rank(bpe, id[i], id[i + 1]) : NO_RANK;
         TRY(heap_push(scratch, rank[i], i));
     }
     while (scratch->heap_length) {
@@ -517,6 +549,8 @@ static enum status encode_stretch(const struct bpe *bpe, struct bpe_scratch *scr
             return LORAD_OK;
         }
     }
+    if (n > 1)
+        first_ranks(bpe, id, bpe->byte_mode && n == length ? word + from : NULL, scratch->rank + first, n);
     if (n > SCAN_MAX)
         TRY(merge_with_heap(bpe, scratch, first, n, &n));
     else if (n > 1)

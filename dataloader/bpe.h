@@ -33,14 +33,16 @@ struct bpe {
         int32_t result;
     } * pair;       /* open addressing */
     size_t n_pairs; /* slots, a power of two */
-    int pair_shift;
+    int pair_shift, filter_shift;
+    uint64_t *filter; /* bitmap: no bit, no pair */
 
     int32_t byte_token[256];      /* byte mode: the symbol of a byte; otherwise its <0xHH> token; -1: none */
     int32_t ascii_token[128];     /* not byte mode: the symbol of an ASCII character */
     uint16_t byte_character[256]; /* the GPT-2 alphabet and its inverse (-1: none) */
     int16_t character_byte[256 + 68];
-    uint64_t *joint; /* bitmap over hashed symbol pairs: may they stand side by side inside a token? */
-    uint64_t serial; /* tells caches of different tokenizers apart */
+    uint32_t *byte_rank; /* byte mode: [256 * 256] rank of a pair of bytes */
+    uint64_t *joint;     /* bitmap over hashed symbol pairs: may they stand side by side inside a token? */
+    uint64_t serial;     /* tells caches of different tokenizers apart */
 };
 
 void bpe_free(struct bpe *bpe);
