@@ -11,9 +11,8 @@
  * The format is documented in docs/formats/checkpoint.md, the protocol in docs/reliability.md.
  *
  * Save, all ranks: checkpoint_begin -> checkpoint_write_shard -> gather receipts -> rank 0: checkpoint_commit -> broadcast
- * the outcome -> the other ranks: checkpoint_finish. When anything failed: checkpoint_abandon on every rank that still
- * has its writer (the others first, rank 0 after a barrier, since it removes the folder); training goes on, and the next
- * try at the same step takes another attempt number.
+ * the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks call checkpoint_abandon;
+ * training goes on, and the next try at the same step takes another attempt number.
  * Load: checkpoint_list (newest first, fenced ones left out by the caller's filter) -> checkpoint_open ->
  * checkpoint_read (any slice of any logical tensor, whatever layout wrote it) -> or checkpoint_quarantine and the next.
  *
@@ -75,7 +74,7 @@ const char *checkpoint_writer_dir(const struct checkpoint_writer *writer);
 /* Rank 0: checks every receipt and shard size, hashes extra files in the folder into the manifest, publishes
  * MANIFEST.json with `state_json` (an object: step, schedule, cursors, ... the trainer's own) and swaps the link
  * checkpoint-<step> (best effort). `is_owner` (NULL: not asked) is called right before publishing; what it returns, such as
- * LORAD_FENCED, is returned. Frees the writer on success only; otherwise the caller abandons it. */
+ * LORAD_FENCED, is returned. Frees the writer in every case; a failed one is abandoned. */
 enum status checkpoint_commit(struct checkpoint_writer *writer, const struct checkpoint_receipt *receipts, int world,
                               const char *state_json, enum status (*is_owner)(void *context), void *context)
     LORAD_WARN_UNUSED;

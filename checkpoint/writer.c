@@ -122,6 +122,26 @@ enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struc
     return status;
 }
 
+/* The message that made the caller give up must survive this. */
+void checkpoint_abandon(struct checkpoint_writer *writer)
+{
+    if (!writer) return;
+    char *message = memory_string(status_message());
+    if (!is_committed(writer)) {
+        char *path = shard_path(writer, writer->rank);
+        enum status status = path ? fs_unlink(writer->fs, path) : LORAD_NOMEM;
+        if (writer->rank == 0) {
+            enum status tree = fs_remove_tree(writer->fs, writer->dir);
+            if (status == LORAD_OK) status = tree;
+        }
+        if (status != LORAD_OK) log_warn("an unfinished checkpoint is left behind: %s", status_message());
+        free(path);
+    }
+    if (message && *message) (void)FAIL(LORAD_IO, "%s", message);
+    free(message);
+    checkpoint_finish(writer);
+}
+
 /* ---- commit ---- */
 
 static enum status check_receipts(const struct checkpoint_writer *writer,
@@ -243,28 +263,11 @@ enum status checkpoint_commit(struct checkpoint_writer *writer, const struct che
     if (status == LORAD_OK) status = make_manifest(&text, writer, receipts, state_json);
     if (status == LORAD_OK) status = publish(writer, &text, is_owner, context);
     strbuf_free(&text);
-    if (status != LORAD_OK) return status;
+    if (status != LORAD_OK) {
+        checkpoint_abandon(writer); /* at once: what it holds may be what a full disk needs */
+        return status;
+    }
     swap_link(writer);
     checkpoint_finish(writer);
     return LORAD_OK;
-}
-
-/* The message that made the caller give up must survive this. */
-void checkpoint_abandon(struct checkpoint_writer *writer)
-{
-    if (!writer) return;
-    char *message = memory_string(status_message());
-    if (!is_committed(writer)) {
-        char *path = shard_path(writer, writer->rank);
-        enum status status = path ? fs_unlink(writer->fs, path) : LORAD_NOMEM;
-        if (writer->rank == 0) {
-            enum status tree = fs_remove_tree(writer->fs, writer->dir);
-            if (status == LORAD_OK) status = tree;
-        }
-        if (status != LORAD_OK) log_warn("an unfinished checkpoint is left behind: %s", status_message());
-        free(path);
-    }
-    if (message && *message) (void)FAIL(LORAD_IO, "%s", message);
-    free(message);
-    checkpoint_finish(writer);
 }

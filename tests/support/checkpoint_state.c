@@ -69,7 +69,10 @@ enum status state_save(struct fs *fs, const char *output_dir, struct checkpoint_
     for (int rank = 0; rank < world && status == LORAD_OK; rank++)
         status = write_shard(writers[rank], id.step, rank, world, by_columns, &receipts[rank]);
     if (status == LORAD_OK) status = write_notes(fs, writers[0], id.step);
-    if (status == LORAD_OK) status = checkpoint_commit(writers[0], receipts, world, state, NULL, NULL);
+    if (status == LORAD_OK) {
+        status = checkpoint_commit(writers[0], receipts, world, state, NULL, NULL);
+        writers[0] = NULL;
+    }
     if (status == LORAD_OK)
         for (int rank = 1; rank < world; rank++) checkpoint_finish(writers[rank]);
     else
