@@ -384,6 +384,24 @@ static int64_t count_blocks(const struct sequences *sequences, int64_t block)
     return n;
 }
 
+/* What ops.c cannot see: the starts, from which tiles are addressed and scratch is used. */
+static enum status check_starts(const char *op, const struct sequences *sequences, int64_t tokens)
+{
+    const int32_t *start = sequences->start;
+    if (start[0] != 0 || start[sequences->count] != tokens) {
+        return FAIL(LORAD_BUG, "%s: sequences span [%d, %d), the matrices have %lld rows", op, start[0],
+                    start[sequences->count], (long long)tokens);
+    }
+    for (int32_t i = 0; i < sequences->count; i++) {
+        int32_t length = start[i + 1] - start[i];
+        if (length < 1 || length > sequences->longest) {
+            return FAIL(LORAD_BUG, "%s: sequence %d has %d tokens, the longest is said to have %d", op, i,
+                        length, sequences->longest);
+        }
+    }
+    return LORAD_OK;
+}
+
 static void find_block(const struct sequences *sequences, int64_t block, int64_t number, struct place *p,
                        int64_t *first)
 {
@@ -403,6 +421,7 @@ static void find_block(const struct sequences *sequences, int64_t block, int64_t
 enum status CPU_OP(attention)(struct cpu_device *device, const struct op_attention *args)
 {
     _Static_assert(sizeof(struct forward_scratch) <= CPU_SCRATCH_FLOATS * sizeof(float), "scratch");
+    TRY(check_starts("attention", &args->sequences, args->q.rows));
     struct shape s = shape_of(&args->q, &args->k, args->head_dim, args->window, args->scale);
     int64_t n_heads = s.kv_heads * s.subs, items = count_blocks(&args->sequences, s.block) * n_heads;
 #pragma omp parallel for schedule(dynamic) num_threads(device->threads)
@@ -594,6 +613,7 @@ static struct backward_scratch *backward_scratch(const struct cpu_device *device
 
 enum status CPU_OP(attention_backward)(struct cpu_device *device, const struct op_attention_backward *args)
 {
+    TRY(check_starts("attention_backward", &args->sequences, args->q.rows));
     struct shape s = shape_of(&args->q, &args->k, args->head_dim, args->window, args->scale);
     const struct sequences *sequences = &args->sequences;
     if (by_head_is_better(device, &s, sequences)) {

@@ -165,6 +165,14 @@ static void attention_contracts(void **state)
     op.sequences.longest = 7;
     assert_fails(op_attention(device, &op), LORAD_BUG, "7 tokens of 6");
     op.sequences.longest = 6;
+    static const int32_t few[] = {0, 5}, empty[] = {0, 6, 6}, longer[] = {0, 4, 6};
+    op.sequences.start = few;
+    assert_fails(op_attention(device, &op), LORAD_BUG, "sequences span [0, 5)");
+    op.sequences = (struct sequences){empty, 2, 6};
+    assert_fails(op_attention(device, &op), LORAD_BUG, "sequence 1 has 0 tokens");
+    op.sequences = (struct sequences){longer, 2, 3};
+    assert_fails(op_attention(device, &op), LORAD_BUG, "sequence 0 has 4 tokens");
+    op.sequences = (struct sequences){start, 1, 6};
     op.q.cols = op.out.cols = 24;
     assert_fails(op_attention(device, &op), LORAD_BUG, "3 query heads do not divide into 2");
     device_close(device);
