@@ -143,8 +143,8 @@ struct op_swiglu {
     struct matrix a;       /* [T, f] act, stride with spare columns */
 };
 
-/* From da: d_gate = da * up * silu'(gate), d_up = da * silu(gate). d_gate_up may be gate_up itself (in place). What the
- * adapter of down needs, silu(gate) * up, is op_swiglu again, before this. */
+/* From da: d_gate = da * up * silu'(gate), d_up = da * silu(gate). d_gate_up may be gate_up itself (in
+ * place). What the adapter of down needs, silu(gate) * up, is op_swiglu again, before this. */
 struct op_swiglu_backward {
     struct matrix gate_up;   /* [T, 2f] act */
     struct matrix da;        /* [T, f] act */
