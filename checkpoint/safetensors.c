@@ -27,8 +27,9 @@ enum {
     MAX_FILES = 10000,
     INDEX_MAX_BYTES = 64 << 20,
     CUT_BUFFER_BYTES = 1 << 20,
-    DIRECT_PIECE_BYTES = 32 << 10, /* row pieces from here on are read one by one */
-    ENDS_BYTES = 1 << 20,          /* what st_fingerprint reads of either end of a file */
+    DIRECT_SKIP_BYTES =
+        8 << 10,          /* between row pieces: from here on a call a row is cheaper than reading the gap */
+    ENDS_BYTES = 1 << 20, /* what st_fingerprint reads of either end of a file */
 };
 
 struct st_file {
@@ -492,7 +493,10 @@ enum status st_read_part(const struct st_set *set, const struct st_tensor *tenso
     size_t item = st_dtype_bytes(tensor->dtype), stride = (size_t)width * item, piece = (size_t)cols * item;
     int64_t first = tensor->offset_bytes + row * (int64_t)stride + col * (int64_t)item;
     if (cols == width || rows == 1) return read_named(set, tensor, first, to, (size_t)rows * piece);
-    if (piece < DIRECT_PIECE_BYTES) return read_cut(set, tensor, first, rows, stride, piece, to);
+    if (stride - piece < DIRECT_SKIP_BYTES) return read_cut(set, tensor, first, rows, stride, piece, to);
+    /* From a cold disk the gaps come along anyway: asked for as one range, they come in large reads. */
+    (void)posix_fadvise(set->files[tensor->file].fd, first, (rows - 1) * (int64_t)stride + (int64_t)piece,
+                        POSIX_FADV_WILLNEED);
     char *at = to;
     for (int64_t i = 0; i < rows; i++, at += piece)
         TRY(read_named(set, tensor, first + i * (int64_t)stride, at, piece));
