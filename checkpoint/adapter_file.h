@@ -1,6 +1,6 @@
 /*
- * adapter_file.h: adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors with tensors named
- * base_model.model.<module path>.lora_A.weight [r, in] and .lora_B.weight [out, r].
+ * adapter_file.h: adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors with tensors
+ * named base_model.model.<module path>.lora_A.weight [r, in] and .lora_B.weight [out, r].
  */
 #ifndef LORAD_CHECKPOINT_ADAPTER_FILE_H
 #define LORAD_CHECKPOINT_ADAPTER_FILE_H
@@ -26,17 +26,17 @@ struct adapter_config {
 void adapter_config_free(struct adapter_config *config);
 
 /* Reads adapter_config.json; refuses by name what lorad does not train or continue (use_dora, bias != none,
- * modules_to_save, rank_pattern, alpha_pattern, layers_to_transform, fan_in_fan_out, other peft_type, an initialisation
- * that changed the base weights, ...). A key that lorad does not know is accepted only when it is off: null, false or
- * empty. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, emptied with adapter_config_free. */
+ * modules_to_save, rank_pattern, alpha_pattern, layers_to_transform, fan_in_fan_out, other peft_type, an
+ * initialisation that changed the base weights, ...). A key that lorad does not know is accepted only when it
+ * is off: null, false or empty. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, emptied with adapter_config_free. */
 enum status adapter_config_read(struct adapter_config *out, const char *dir) LORAD_WARN_UNUSED;
 
-/* Opens adapter_model.safetensors of a PEFT folder. The tensors are F32, F16 or BF16, and each lora_A [r, in] has its
- * lora_B [out, r]. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, freed with st_close. */
+/* Opens adapter_model.safetensors of a PEFT folder. The tensors are F32, F16 or BF16, and each lora_A [r, in]
+ * has its lora_B [out, r]. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, freed with st_close. */
 enum status adapter_open(struct st_set **out, const char *dir) LORAD_WARN_UNUSED;
 
-/* Writes both files into `dir` (created when its parent exists), durable; existing ones are replaced. Tensors dense on the
- * host, named as above. The same arguments give the same bytes. */
+/* Writes both files into `dir` (created when its parent exists), durable; existing ones are replaced. Tensors
+ * dense on the host, named as above. The same arguments give the same bytes. */
 enum status adapter_write(struct fs *fs, const char *dir, const struct adapter_config *config,
                           const struct st_item *items, size_t n) LORAD_WARN_UNUSED;
 

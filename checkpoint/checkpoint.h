@@ -1,6 +1,6 @@
 /*
- * checkpoint.h: committed, verified, resumable states of a run. Host bytes only: the trainer brings tensors to the host,
- * carries receipts between ranks, and decides together (this folder never communicates).
+ * checkpoint.h: committed, verified, resumable states of a run. Host bytes only: the trainer brings tensors
+ * to the host, carries receipts between ranks, and decides together (this folder never communicates).
  *
  *   OUT/ckpt/s<step>.e<epoch>.a<try>/   one folder per attempt; two writers can never share a path
  *       shard-<rank>-of-<world>.zst     byte planes, zstd, hashes of raw and compressed bytes
@@ -10,11 +10,12 @@
  *   OUT/quarantine/, OUT/trash/
  * The format is documented in docs/formats/checkpoint.md, the protocol in docs/reliability.md.
  *
- * Save, all ranks: checkpoint_begin -> checkpoint_write_shard -> gather receipts -> rank 0: checkpoint_commit -> broadcast
- * the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks call checkpoint_abandon;
- * training goes on, and the next try at the same step takes another attempt number.
+ * Save, all ranks: checkpoint_begin -> checkpoint_write_shard -> gather receipts -> rank 0: checkpoint_commit
+ * -> broadcast the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks
+ * call checkpoint_abandon; training goes on, and the next try at the same step takes another attempt number.
  * Load: checkpoint_list (newest first, fenced ones left out by the caller's filter) -> checkpoint_open ->
- * checkpoint_read (any slice of any logical tensor, whatever layout wrote it) -> or checkpoint_quarantine and the next.
+ * checkpoint_read (any slice of any logical tensor, whatever layout wrote it) -> or checkpoint_quarantine and
+ * the next.
  *
  * The functions block; a background writer may call begin..commit on its own thread, one save at a time.
  */
@@ -29,21 +30,22 @@
 #include "base/status.h"
 #include "checkpoint/fs.h"
 
-/* A piece of a logical f32/i64/... tensor that this rank holds: rows and columns of the whole [shape0, shape1]. */
+/* A piece of a logical f32/i64/... tensor that this rank holds: rows and columns of the whole [shape0,
+ * shape1]. */
 struct checkpoint_piece {
-    const char *name;     /* "adam.m.model.layers.0.self_attn.q_proj.lora_A" ... unique in the checkpoint */
-    int32_t item_bytes;   /* 1, 2, 4 or 8: the width of a byte plane group */
-    const char *dtype;    /* "F32", "I64": as in safetensors */
-    int64_t shape[2];     /* of the whole tensor */
+    const char *name;   /* "adam.m.model.layers.0.self_attn.q_proj.lora_A" ... unique in the checkpoint */
+    int32_t item_bytes; /* 1, 2, 4 or 8: the width of a byte plane group */
+    const char *dtype;  /* "F32", "I64": as in safetensors */
+    int64_t shape[2];   /* of the whole tensor */
     int64_t row, rows, col, cols;
-    const void *data;     /* dense [rows, cols] host memory */
+    const void *data; /* dense [rows, cols] host memory */
 };
 
 enum { CHECKPOINT_NAME_BYTES = 64 };
 
 struct checkpoint_id {
     int64_t step;
-    int64_t epoch;  /* fencing epoch */
+    int64_t epoch; /* fencing epoch */
     int32_t attempt;
 };
 /* "s000000120.e0000003.a0" */
@@ -52,7 +54,7 @@ void checkpoint_id_name(struct checkpoint_id id, char text[CHECKPOINT_NAME_BYTES
 /* What a rank tells rank 0 after writing its shard: plain data, may travel as bytes. */
 struct checkpoint_receipt {
     int32_t rank;
-    int32_t ok;          /* 0: writing failed on that rank */
+    int32_t ok; /* 0: writing failed on that rank */
     int64_t raw_bytes, file_bytes;
     struct hash128 raw_hash, file_hash;
     struct hash128 index_hash; /* of the shard's tensor index */
@@ -60,28 +62,32 @@ struct checkpoint_receipt {
 
 struct checkpoint_writer; /* one save in progress on one rank */
 
-/* Creates OUT, OUT/ckpt and OUT/ckpt/<id> where missing (any rank may come first) and checks that at least `need_bytes`
- * are free. LORAD_IO (no space), LORAD_CANNOT_CREATE (also when <id> is already committed). Owns: *out. */
+/* Creates OUT, OUT/ckpt and OUT/ckpt/<id> where missing (any rank may come first) and checks that at least
+ * `need_bytes` are free. LORAD_IO (no space), LORAD_CANNOT_CREATE (also when <id> is already committed).
+ * Owns: *out. */
 enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, const char *output_dir,
-                             struct checkpoint_id id, int rank, int world, int64_t need_bytes) LORAD_WARN_UNUSED;
-/* Writes this rank's shard, durable (a rank without pieces writes an empty one). The receipt is always filled; its ok says
- * whether the shard stands. */
-enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struct checkpoint_piece *pieces, size_t n,
-                                   struct checkpoint_receipt *receipt) LORAD_WARN_UNUSED;
-/* The folder being written, so that the trainer can export the adapter into it before the commit. Files put there must be
- * durable (adapter_write, fs_write_file) and plain; names with a leading '.', "shard-" or "MANIFEST." are lorad's own. Borrowed. */
+                             struct checkpoint_id id, int rank, int world,
+                             int64_t need_bytes) LORAD_WARN_UNUSED;
+/* Writes this rank's shard, durable (a rank without pieces writes an empty one). The receipt is always
+ * filled; its ok says whether the shard stands. */
+enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struct checkpoint_piece *pieces,
+                                   size_t n, struct checkpoint_receipt *receipt) LORAD_WARN_UNUSED;
+/* The folder being written, so that the trainer can export the adapter into it before the commit. Files put
+ * there must be durable (adapter_write, fs_write_file) and plain; names with a leading '.', "shard-" or
+ * "MANIFEST." are lorad's own. Borrowed. */
 const char *checkpoint_writer_dir(const struct checkpoint_writer *writer);
 /* Rank 0: checks every receipt and shard size, hashes extra files in the folder into the manifest, publishes
- * MANIFEST.json with `state_json` (an object: step, schedule, cursors, ... the trainer's own) and swaps the link
- * checkpoint-<step> (best effort). `is_owner` (NULL: not asked) is called right before publishing; what it returns, such as
- * LORAD_FENCED, is returned. Frees the writer in every case; a failed one is abandoned. */
-enum status checkpoint_commit(struct checkpoint_writer *writer, const struct checkpoint_receipt *receipts, int world,
-                              const char *state_json, enum status (*is_owner)(void *context), void *context)
-    LORAD_WARN_UNUSED;
+ * MANIFEST.json with `state_json` (an object: step, schedule, cursors, ... the trainer's own) and swaps the
+ * link checkpoint-<step> (best effort). `is_owner` (NULL: not asked) is called right before publishing; what
+ * it returns, such as LORAD_FENCED, is returned. Frees the writer in every case; a failed one is abandoned.
+ */
+enum status checkpoint_commit(struct checkpoint_writer *writer, const struct checkpoint_receipt *receipts,
+                              int world, const char *state_json, enum status (*is_owner)(void *context),
+                              void *context) LORAD_WARN_UNUSED;
 /* Other ranks, after the outcome is known: frees the writer. */
 void checkpoint_finish(struct checkpoint_writer *writer);
-/* Removes what this rank wrote (rank 0: the whole folder) and frees the writer. A folder whose manifest appeared in spite of
- * an error is left as it is. Keeps status_message(). NULL ok. */
+/* Removes what this rank wrote (rank 0: the whole folder) and frees the writer. A folder whose manifest
+ * appeared in spite of an error is left as it is. Keeps status_message(). NULL ok. */
 void checkpoint_abandon(struct checkpoint_writer *writer);
 
 /* ---- finding and reading ---- */
@@ -91,36 +97,42 @@ struct checkpoint_entry {
     char name[CHECKPOINT_NAME_BYTES];
     bool committed; /* MANIFEST.json is there */
 };
-/* All folders of OUT/ckpt, newest first (step, then epoch, then attempt, descending); none is no error. Owns: *out (free). */
-enum status checkpoint_list(struct checkpoint_entry **out, size_t *n, const char *output_dir) LORAD_WARN_UNUSED;
+/* All folders of OUT/ckpt, newest first (step, then epoch, then attempt, descending); none is no error. Owns:
+ * *out (free). */
+enum status checkpoint_list(struct checkpoint_entry **out, size_t *n,
+                            const char *output_dir) LORAD_WARN_UNUSED;
 
 /* An opened, manifest-verified checkpoint. Thread: one at a time. */
 struct checkpoint;
 
-/* `dir`: the folder, or a link to it. Checks the manifest's own hash, limits, every shard's index, and the size of every
- * file; with `verify` also the hash of every file. LORAD_DATA: damaged (say so and quarantine); LORAD_NOT_FOUND: not committed. Owns. */
+/* `dir`: the folder, or a link to it. Checks the manifest's own hash, limits, every shard's index, and the
+ * size of every file; with `verify` also the hash of every file. LORAD_DATA: damaged (say so and quarantine);
+ * LORAD_NOT_FOUND: not committed. Owns. */
 enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify) LORAD_WARN_UNUSED;
 void checkpoint_close(struct checkpoint *checkpoint); /* NULL ok */
 struct checkpoint_id checkpoint_id_of(const struct checkpoint *checkpoint);
 const char *checkpoint_dir_of(const struct checkpoint *checkpoint);
 struct json;
-const struct json *checkpoint_state(const struct checkpoint *checkpoint); /* the trainer's state object; borrowed */
+/* The trainer's state object. Borrowed. */
+const struct json *checkpoint_state(const struct checkpoint *checkpoint);
 struct hash128 checkpoint_manifest_hash(const struct checkpoint *checkpoint);
 
-/* Gathers rows [row, row+rows) x columns [col, col+cols) of a logical tensor from whatever shards hold it into `to`
- * (dense); decompressed bytes are checked against their hash. Where pieces of several ranks overlap, the lowest rank's is
- * taken. LORAD_DATA: absent, not covered, other dtype or shape, damaged. On failure `to` may be partly written. */
+/* Gathers rows [row, row+rows) x columns [col, col+cols) of a logical tensor from whatever shards hold it
+ * into `to` (dense); decompressed bytes are checked against their hash. Where pieces of several ranks
+ * overlap, the lowest rank's is taken. LORAD_DATA: absent, not covered, other dtype or shape, damaged. On
+ * failure `to` may be partly written. */
 enum status checkpoint_read(struct checkpoint *checkpoint, const char *name, const char *dtype,
-                            const int64_t shape[2], int64_t row, int64_t rows, int64_t col, int64_t cols, void *to)
-    LORAD_WARN_UNUSED;
+                            const int64_t shape[2], int64_t row, int64_t rows, int64_t col, int64_t cols,
+                            void *to) LORAD_WARN_UNUSED;
 
 /* Moves a damaged folder to OUT/quarantine/ (never deletes). `name` as in checkpoint_entry. */
 enum status checkpoint_quarantine(struct fs *fs, const char *output_dir, const char *name) LORAD_WARN_UNUSED;
 
-/* Removes the oldest committed checkpoints until at most `keep` remain, un-committing first (MANIFEST.json renamed), then
- * through OUT/trash/; also folders that never committed, older than the newest commit. Never removes the newest one
- * (verified by the caller), those in `pinned`, or anything when keep <= 0. Age counts by epoch before step here: what a
- * fenced run wrote late does not push out the checkpoints of the run that owns the folder. */
+/* Removes the oldest committed checkpoints until at most `keep` remain, un-committing first (MANIFEST.json
+ * renamed), then through OUT/trash/; also folders that never committed, older than the newest commit. Never
+ * removes the newest one (verified by the caller), those in `pinned`, or anything when keep <= 0. Age counts
+ * by epoch before step here: what a fenced run wrote late does not push out the checkpoints of the run that
+ * owns the folder. */
 enum status checkpoint_collect(struct fs *fs, const char *output_dir, int32_t keep,
                                const struct checkpoint_id *pinned, size_t n_pinned) LORAD_WARN_UNUSED;
 
