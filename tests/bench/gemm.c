@@ -32,8 +32,16 @@ struct options {
     int32_t rank;
     const char *kernel;
     double seconds;
-    bool cpu_clock;
 };
+
+static bool cpu_clock; /* --clock cpu */
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(cpu_clock ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
 
 static void check(enum status status)
 {
@@ -50,7 +58,7 @@ enum { CHAINS = 16, STEPS = 2000000 };
     {                                                                                                        \
         __m512 sum[CHAINS], one = _mm512_set1_ps(1);                                                         \
         _Pragma("GCC unroll 16") for (int i = 0; i < CHAINS; i++) sum[i] = _mm512_setzero_ps();              \
-        int64_t start = clock_monotonic_ns();                                                                \
+        double start = now();                                                                                \
         for (long n = 0; n < STEPS; n++) {                                                                   \
             _Pragma("GCC unroll 16") for (int i = 0; i < CHAINS; i++)                                        \
             {                                                                                                \
@@ -58,7 +66,7 @@ enum { CHAINS = 16, STEPS = 2000000 };
                 __asm__ volatile("" : "+v"(sum[i]));                                                         \
             }                                                                                                \
         }                                                                                                    \
-        return (double)STEPS * CHAINS * (flops) / clock_seconds_since(start) * 1e-9;                         \
+        return (double)STEPS * CHAINS * (flops) / (now() - start) * 1e-9;                                    \
     }
 
 PEAK(fma, "avx512f", _mm512_fmadd_ps(one, one, sum[i]), 32)
@@ -101,13 +109,6 @@ static struct matrix matrix_new(struct device *device, int64_t rows, int64_t col
     return m;
 }
 
-static double now(const struct options *o)
-{
-    struct timespec time;
-    clock_gettime(o->cpu_clock ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
-
 /* Best seconds of a forward and of a backward, and those of loading. */
 static void measure(const struct options *o, enum dtype dtype, int32_t rank, double best[3])
 {
@@ -128,9 +129,9 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
     struct panel *panel;
     check(panel_create(&panel, device, &spec, scratch));
     struct matrix weights = matrix_new(device, o->out, o->in, o->in, dtype);
-    best[2] = now(o);
+    best[2] = now();
     check(panel_load_rows(panel, 0, 0, weights));
-    best[2] = now(o) - best[2];
+    best[2] = now() - best[2];
     check(panel_seal(panel));
     int64_t spare = panel_spare(&spec);
     struct matrix x = matrix_new(device, o->tokens, o->in, o->in + spare, dtype);
@@ -149,12 +150,12 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
     best[0] = best[1] = INFINITY;
     int64_t start = clock_monotonic_ns();
     for (int i = 0; i < 3 || clock_seconds_since(start) < o->seconds; i++) {
-        double begin = now(o);
+        double begin = now();
         check(panel_forward(panel, &forward));
-        best[0] = fmin(best[0], now(o) - begin);
-        begin = now(o);
+        best[0] = fmin(best[0], now() - begin);
+        begin = now();
         check(panel_backward(panel, &backward));
-        best[1] = fmin(best[1], now(o) - begin);
+        best[1] = fmin(best[1], now() - begin);
     }
     void *blocks[] = {weights.data, x.data, y.data, dy.data, dx.data, da, db, scratch};
     panel_destroy(panel);
@@ -197,7 +198,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--tokens") == 0) o.tokens = first;
         if (strcmp(argv[i], "--rank") == 0) o.rank = (int32_t)first;
         if (strcmp(argv[i], "--kernel") == 0) o.kernel = argv[i + 1];
-        if (strcmp(argv[i], "--clock") == 0) o.cpu_clock = strcmp(argv[i + 1], "cpu") == 0;
+        if (strcmp(argv[i], "--clock") == 0) cpu_clock = strcmp(argv[i + 1], "cpu") == 0;
         if (strcmp(argv[i], "--seconds") == 0) o.seconds = atof(argv[i + 1]);
         if (strcmp(argv[i], "--shape") == 0) {
             const char *comma = strchr(argv[i + 1], ',');
