@@ -8,7 +8,7 @@
  *       MANIFEST.json                   its appearance is the commit
  *   OUT/checkpoint-<step> -> ckpt/...   relative link, swapped after the commit
  *   OUT/quarantine/, OUT/trash/
- * The format is documented in docs/formats/checkpoint.md, the protocol in docs/reliability.md.
+ * Format and protocol: docs/formats/checkpoint.md.
  *
  * Save, all ranks: checkpoint_begin -> checkpoint_write_shard -> gather receipts -> rank 0: checkpoint_commit
  * -> broadcast the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks
