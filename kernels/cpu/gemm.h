@@ -49,6 +49,10 @@ struct gemm_vector {
     /* Packs rows [k, n <= 32] of a row-major matrix as a panel of a right operand; rows up to the next
      * multiple of 32 and columns from n are zeroed. */
     void (*pack_panel)(int64_t k, int n, const void *source, enum dtype dtype, int64_t stride, void *panel);
+    /* Bits of panel_dropout_keep() for 32 * words columns from col_first, a multiple of 4; a value stays when
+     * its 24 random bits are >= least. */
+    void (*mask_row)(uint32_t *bits, int64_t words, uint64_t key, int64_t token, int64_t col_first,
+                     uint32_t least);
 };
 
 struct gemm_kernel {

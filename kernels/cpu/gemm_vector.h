@@ -249,4 +249,45 @@ static void pack_panel(int64_t k, int n, const void *source, enum dtype dtype, i
            (size_t)((padded - written) * GEMM_NR) * size);
 }
 
-const struct gemm_vector NAME(gemm_vector) = {store, add_masked, pack_panel};
+enum { LANES = 16 };
+
+/* One Philox block serves four columns; LANES of them side by side are vectors.
+ * random_philox(key, token, block .. block + LANES), words as word[4][LANES]. */
+INLINE void philox_lanes(uint64_t key, uint64_t token, uint64_t block, uint32_t word[4][LANES])
+{
+    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    for (int i = 0; i < LANES; i++) {
+        word[0][i] = (uint32_t)(block + (uint64_t)i);
+        word[1][i] = (uint32_t)((block + (uint64_t)i) >> 32);
+        word[2][i] = (uint32_t)token;
+        word[3][i] = (uint32_t)(token >> 32);
+    }
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+        for (int i = 0; i < LANES; i++) {
+            uint64_t p0 = (uint64_t)0xD2511F53u * word[0][i], p1 = (uint64_t)0xCD9E8D57u * word[2][i];
+            word[0][i] = (uint32_t)(p1 >> 32) ^ word[1][i] ^ k0;
+            word[2][i] = (uint32_t)(p0 >> 32) ^ word[3][i] ^ k1;
+            word[1][i] = (uint32_t)p1;
+            word[3][i] = (uint32_t)p0;
+        }
+}
+
+static void mask_row(uint32_t *bits, int64_t words, uint64_t key, int64_t token, int64_t col_first,
+                     uint32_t least)
+{
+    uint32_t word[4][LANES], nibble[LANES];
+    for (int64_t w = 0; w < words; w++) {
+        if (w % 2 == 0) {
+            philox_lanes(key, (uint64_t)token, (uint64_t)(col_first + w * 32) >> 2, word);
+            for (int i = 0; i < LANES; i++)
+                nibble[i] = (uint32_t)(word[0][i] >> 8 >= least) | (uint32_t)(word[1][i] >> 8 >= least) << 1 |
+                            (uint32_t)(word[2][i] >> 8 >= least) << 2 |
+                            (uint32_t)(word[3][i] >> 8 >= least) << 3;
+        }
+        uint32_t value = 0;
+        for (int i = 0; i < 8; i++) value |= nibble[w % 2 * 8 + i] << (4 * i);
+        bits[w] = value;
+    }
+}
+
+const struct gemm_vector NAME(gemm_vector) = {store, add_masked, pack_panel, mask_row};

@@ -318,7 +318,7 @@ static struct matrix masked_x(struct cpu_panel *p, struct matrix x, int32_t part
                               const struct panel_dropout *dropout)
 {
     struct matrix masked = matrix_of(p->masked, x.dtype, x.rows, x.cols, x.cols);
-    dropout_mask_fill(mask_of(p, part), x.rows, x.cols, part, dropout, p->threads);
+    dropout_mask_fill(mask_of(p, part), x.rows, x.cols, part, dropout, p->kernel->vector, p->threads);
     dropout_mask_apply(masked, x, mask_of(p, part), p->threads);
     return masked;
 }

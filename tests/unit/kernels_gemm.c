@@ -218,7 +218,7 @@ static void dropout_masks_are_the_header_s(void **state)
     for (int64_t col_first = 0; col_first < 16; col_first += 4 + (col_first == 4)) {
         struct panel_dropout dropout = {
             .p = 0.3f, .key = {1, 2, 0x123456789abcdefu}, .token_index = token, .col_first = col_first};
-        dropout_mask_fill(bits, ROWS, COLS, 2, &dropout, 2);
+        dropout_mask_fill(bits, ROWS, COLS, 2, &dropout, gemm_kernel(DTYPE_F32)->vector, 2);
         int64_t words = dropout_mask_words(COLS), kept = 0;
         assert_int_equal(words, 7);
         for (int64_t t = 0; t < ROWS; t++)
