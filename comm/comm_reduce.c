@@ -51,19 +51,12 @@ WIDE static void narrow_bf16(uint16_t *restrict out, const float *restrict in, i
 
 static void widen_f16(float *out, const uint16_t *in, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        _Float16 half;
-        memcpy(&half, in + i, sizeof half);
-        out[i] = (float)half;
-    }
+    for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32(in[i]);
 }
 
 static void narrow_f16(uint16_t *out, const float *in, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        _Float16 half = (_Float16)in[i];
-        memcpy(out + i, &half, sizeof half);
-    }
+    for (int64_t i = 0; i < n; i++) out[i] = f32_to_f16(in[i]);
 }
 
 static void reduce_half_block(uint16_t *out, const void *const *in, int ways, int64_t at, int64_t n,

@@ -77,4 +77,23 @@ static inline float f16_to_f32(uint16_t half)
     return value;
 }
 
+/* To nearest, ties to even; what exceeds 65504 by half a step becomes infinity, NaN stays NaN. */
+static inline uint16_t f32_to_f16(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (bits >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
+    if (bits < 0x38800000u) { /* subnormal: steps of 2^-24; adding 1/2 leaves them in the low bits, rounded */
+        float shifted;
+        memcpy(&shifted, &bits, sizeof shifted);
+        shifted += 0.5f;
+        memcpy(&bits, &shifted, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    return (uint16_t)(sign | (bits - 0x38000000u + 0xfffu + (bits >> 13 & 1)) >> 13);
+}
+
 #endif

@@ -59,7 +59,7 @@ static double drawn(int r, int64_t i, enum dtype dtype)
     uint32_t word = draws[r * MOST + i];
     if (dtype == DTYPE_I32 || dtype == DTYPE_I64) return (double)((int64_t)word % 100000 - 50000);
     float value = (random_unit_f32(word) - 0.5f) * (word & 1 ? 100.0f : 0.01f);
-    if (dtype == DTYPE_F16) return (double)(_Float16)value;
+    if (dtype == DTYPE_F16) return f16_to_f32(f32_to_f16(value));
     return dtype == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(value)) : value;
 }
 
@@ -82,7 +82,7 @@ static void store(void *at, int64_t i, double value, enum dtype dtype)
         ((uint16_t *)at)[i] = f32_to_bf16((float)value);
         break;
     case DTYPE_F16:
-        ((_Float16 *)at)[i] = (_Float16)value;
+        ((uint16_t *)at)[i] = f32_to_f16((float)value);
         break;
     }
 }
