@@ -87,18 +87,20 @@ def run_lorad(a, case):
 
 
 def compare(a, case):
-    before = run_lorad(a, case)
-    peers = [(name, stock, run_peer(a, case, options)) for name, options, stock in variants(case["dtype"], a.compile)]
-    after = run_lorad(a, case)
+    print(f"\n## {case['shape']} {case['dtype']} packed {case['cutoff']}, supervised: {case['mask']}\n")
+    print(f"{'':44}{'tokens/s':>10}{'peak MiB':>10}   loss of each step", flush=True)
+
+    def show(name, r):
+        losses = " ".join(f"{x:.5f}" for x in r["losses"])
+        print(f"{name:44}{r['rate']:10.1f}{r['peak']:10.0f}   {losses}", flush=True)
+        return r
+    before = show("lorad, before", run_lorad(a, case))
+    peers = [(name, stock, show(f"peer: {name}", run_peer(a, case, options)))
+             for name, options, stock in variants(case["dtype"], a.compile)]
+    after = show("lorad, after", run_lorad(a, case))
     ours = min(before, after, key=lambda r: r["rate"])
     best = max((p for p in peers if p[1]), key=lambda p: p[2]["rate"])
     own = max((p for p in peers if not p[1]), key=lambda p: p[2]["rate"])
-    title = f"{case['shape']} {case['dtype']} packed {case['cutoff']}, supervised: {case['mask']}"
-    print(f"\n## {title}\n")
-    print(f"{'':44}{'tokens/s':>10}{'peak MiB':>10}   loss of each step")
-    rows = [("lorad, before", before), ("lorad, after", after)] + [(f"peer: {n}", r) for n, _, r in peers]
-    for name, r in rows:
-        print(f"{name:44}{r['rate']:10.1f}{r['peak']:10.0f}   " + " ".join(f"{x:.5f}" for x in r["losses"]))
     right = next(r for n, _, r in peers if "causal" not in n)
     worst = max(abs(x - y) / abs(y) for x, y in zip(ours["losses"], right["losses"]))
     norm = max(abs(x - y) / abs(y) for x, y in zip(ours["norms"], right["norms"]))
