@@ -10,7 +10,7 @@ losses() { # NAME RANKS TP PRECISION MODEL
         --set model_name_or_path="$5" --set output_dir="$work/$1" --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size=2 --set global_batch_size=8 --set eval_strategy=no --set save_strategy=no \
         --set load_best_model_at_end=false --set cache_dir="$work/cache" --set lora_dropout=0.05 --set report_to=none \
-        >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 exited $?"; }
+        >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 did not train"; }
     field "$work/$1/logs/metrics.jsonl" loss >"$work/$1.loss"
     [ "$(wc -l <"$work/$1.loss")" = "$steps" ] || fail "$1 logged $(wc -l <"$work/$1.loss") steps, not $steps"
 }
