@@ -130,7 +130,8 @@ static void rule_saving(struct config *config)
         contradiction(
             config, "load_best_model_at_end",
             "needs a save at each evaluation: set save_strategy to best or to the value of eval_strategy");
-    else if (run->save_strategy == WHEN_STEPS && run->save_steps % run->eval_steps != 0)
+    else if (run->save_strategy == WHEN_STEPS && run->eval_steps > 0 &&
+             run->save_steps % run->eval_steps != 0)
         contradiction(config, "load_best_model_at_end", "needs save_steps to be a multiple of eval_steps");
 }
 
