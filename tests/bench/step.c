@@ -170,6 +170,7 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
                                    .optimizer = optimizer,
                                    .world = rig->world,
                                    .part = &rig->partition};
+    check(step_prepare(&context));
     double seconds[MOST_STEPS];
     for (int32_t step = -2; step < b->steps; step++) { /* two to warm up */
         struct step_result result;
@@ -181,6 +182,7 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
         if (step == b->steps - 1)
             printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
     }
+    step_release(&context);
     optimizer_destroy(optimizer);
     qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
     return seconds[b->steps / 2];

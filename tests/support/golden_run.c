@@ -15,6 +15,7 @@ struct trial {
     struct rig *rig;
     struct optimizer *optimizer;
     struct optimizer_options options;
+    struct step_context context;
     float **start; /* whole factors before the first step */
     struct golden_errors errors;
 };
@@ -132,14 +133,15 @@ static enum status run_trial(struct trial *trial, const struct golden_setup *set
 {
     TRY(open_trial(trial, setup, world));
     TRY(compare_logits(trial));
-    struct step_context context = {
+    trial->context = (struct step_context){
         .model = trial->rig->model,
         .adapter = trial->rig->adapter,
         .optimizer = trial->optimizer,
         .world = trial->rig->world,
         .part = &trial->rig->partition,
     };
-    for (int32_t step = 0; step < trial->golden->steps; step++) TRY(train_step(trial, &context, step));
+    TRY(step_prepare(&trial->context));
+    for (int32_t step = 0; step < trial->golden->steps; step++) TRY(train_step(trial, &trial->context, step));
     return compare_factors(trial, ADAPTER_PARAM, "final", 1.0, true, &trial->errors.adapter,
                            trial->errors.worst_adapter);
 }
@@ -153,6 +155,7 @@ enum status golden_run(struct golden_errors *out, const struct golden_setup *set
         *out = trial.errors;
     else
         status = status_context(status, "%s", setup->name);
+    step_release(&trial.context);
     free(trial.start);
     optimizer_destroy(trial.optimizer);
     rig_close(trial.rig);
