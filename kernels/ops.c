@@ -402,7 +402,12 @@ static enum status check_loss_grad(const struct device *device, const char *op,
     if (args->dlogits.data) {
         LEAD(dlogits);
         TRY(check_shape(op, "dlogits", &args->dlogits, args->logits.rows, args->logits.cols));
-        APART_OR_SAME(dlogits, logits);
+        /* In place, narrower or not, every row must start where it did. */
+        bool in_place = args->dlogits.data == args->logits.data;
+        if (!in_place) APART(dlogits, logits);
+        REQUIRE(!in_place || args->dlogits.stride * (int64_t)dtype_bytes(args->dlogits.dtype) ==
+                                 args->logits.stride * (int64_t)sizeof(float),
+                "%s: dlogits in place of the logits has stride %lld", op, (long long)args->dlogits.stride);
     }
     return LORAD_OK;
 }

@@ -202,7 +202,7 @@ struct op_loss_grad {
     const float *weights;        /* [n] or NULL for 1 */
     const struct loss_stat *all; /* [parts][n] */
     int32_t parts;
-    struct matrix dlogits; /* [n, columns] act or f32, optional; may be logits itself when f32 */
+    struct matrix dlogits; /* [n, columns] act or f32, optional; may lie in the logits' memory, row on row */
     double *loss_sum;      /* one double, added to: sum of weight * (log sum exp - z_label), row order */
     int64_t *correct_sum;  /* one counter, added to: rows whose best column is the label */
     float *row_loss;       /* [n], optional: unweighted loss of each row */

@@ -245,8 +245,9 @@ static enum status take_head(struct model *model, struct arena *arena)
     TRY(take(arena, &chunk->dh, rows, d, 0, act));
     TRY(take_vector(arena, &chunk->rstd, rows, sizeof(float)));
     TRY(take(arena, &chunk->logits, rows, cols, 0, DTYPE_F32));
-    chunk->dlogits = chunk->logits;
-    if (act != DTYPE_F32 && model->head_spec.needs_dx) TRY(take(arena, &chunk->dlogits, rows, cols, 0, act));
+    /* The gradient takes the logits' place, row on row. */
+    int64_t stride = cols * (int64_t)(sizeof(float) / dtype_bytes(act));
+    chunk->dlogits = matrix_of(chunk->logits.data, act, rows, cols, stride);
     TRY(take_vector(arena, &chunk->stats, rows, sizeof(struct loss_stat)));
     return take_vector(arena, &chunk->all_stats, rows * model->part->tp, sizeof(struct loss_stat));
 }

@@ -45,7 +45,7 @@ struct head_chunk {
     struct matrix dh;            /* [rows, d] */
     float *rstd;                 /* [rows] */
     struct matrix logits;        /* [rows, V] f32 */
-    struct matrix dlogits;       /* [rows, V] act: the logits themselves for f32 */
+    struct matrix dlogits;       /* [rows, V] act, in the logits' memory, row on row */
     struct loss_stat *stats;     /* [rows] */
     struct loss_stat *all_stats; /* [tp][rows] */
 };

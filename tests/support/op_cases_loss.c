@@ -98,10 +98,17 @@ static void loss_stats_body(struct op_run *run, const struct op_shape *shape)
     }
 }
 
-/* variant 1: in place of the logits (f32); 2: no gradient; 3: without weights */
+/* Row on row in the memory of an f32 matrix. */
+static struct matrix in_their_place(struct matrix logits, enum dtype dtype)
+{
+    int64_t narrower = (int64_t)(sizeof(float) / dtype_bytes(dtype));
+    return matrix_of(logits.data, dtype, logits.rows, logits.cols, logits.stride * narrower);
+}
+
+/* variant 1: in place of the logits; 2: no gradient; 3: without weights */
 static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
 {
-    bool in_place = shape->variant == 1 && run->dtype == DTYPE_F32;
+    bool in_place = shape->variant == 1;
     struct loss_setup s = loss_setup(run, shape, in_place ? OP_INOUT : OP_IN);
     int64_t parts = shape->parts ? shape->parts : 1, rows = s.rows;
     double *stats = op_doubles(run, 4 * rows * parts), *weight = op_doubles(run, rows);
@@ -131,7 +138,7 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
         struct matrix hits = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, 1, 0, before);
         struct matrix row_loss = op_matrix(run, OP_OUT, DTYPE_F32, 1, rows, 0, 0), dlogits = {0};
         if (shape->variant != 2)
-            dlogits = in_place ? part->logits
+            dlogits = in_place ? in_their_place(part->logits, run->dtype)
                                : op_matrix(run, OP_OUT, run->dtype, rows, s.per_part, shape->spare, 0);
         struct op_loss_grad args = {.logits = part->logits,
                                     .first_col = part->first,
