@@ -625,8 +625,11 @@ enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const
     TRY(reserve_tokens(out, n));
     memcpy(out->ids + out->length, scratch->id, n * sizeof *out->ids);
     for (size_t i = 0; out->want_spans && i < n; i++) {
-        out->start[out->length + i] = base + (i ? scratch->end[i - 1] : 0);
-        out->end[out->length + i] = base + scratch->end[i];
+        /* An unknown token that byte tokens overtook ends before the one written ahead of it: its span is
+         * empty. */
+        uint32_t end = scratch->end[i], start = i ? scratch->end[i - 1] : 0;
+        out->start[out->length + i] = base + (start < end ? start : end);
+        out->end[out->length + i] = base + end;
     }
     out->length += n;
     return LORAD_OK;
