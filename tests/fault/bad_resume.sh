@@ -9,7 +9,7 @@ trap '[ -z "$first" ] || kill -9 "$first" 2>/dev/null; rm -rf "$tmp"' EXIT
 export OMP_NUM_THREADS=1
 status=0
 small=(--config configs/quickstart.yaml --set "output_dir=$tmp/run" --set overwrite_output_dir=false
-    --set eval_file= --set eval_strategy=no --set global_batch_size=1 --set cutoff_len=128)
+    --set eval_file= --set eval_strategy=no --set load_best_model_at_end=false --set global_batch_size=1 --set cutoff_len=128)
 
 # expect CODE WORDS arguments...
 expect() {
