@@ -160,6 +160,18 @@ enum status arch_read(struct arch *out, const char *model_dir)
     return status;
 }
 
+struct hash128 arch_hash(const struct arch *a)
+{
+    char text[512];
+    const struct rope *r = &a->rope;
+    int n = snprintf(text, sizeof text, "%s %d %d %d %d %d %d %d %d %d %a %d %d %d %d rope %d %a %a %a %a %a",
+                     a->family, a->hidden, a->layers, a->heads, a->kv_heads, a->head_dim, a->intermediate,
+                     a->vocab, a->window, a->first_window_layer, (double)a->norm_eps, a->qkv_bias, a->o_bias,
+                     a->qk_norm, a->tied, (int)r->kind, r->theta, r->factor, r->low_freq_factor,
+                     r->high_freq_factor, r->original_max_positions);
+    return hash128(text, (size_t)n);
+}
+
 int32_t arch_window(const struct arch *arch, int32_t layer)
 {
     return layer >= arch->first_window_layer ? arch->window : 0;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/hash.h"
 #include "base/status.h"
 
 enum rope_kind { ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
@@ -45,6 +46,10 @@ struct arch {
 /* Reads MODEL_DIR/config.json. LORAD_NOT_FOUND, LORAD_DATA (not a model's configuration), LORAD_CONFIG (not
  * supported). */
 enum status arch_read(struct arch *out, const char *model_dir) LORAD_WARN_UNUSED;
+
+/* Of everything above: two models with the same tensors may still compute differently (rope_theta, window).
+ */
+struct hash128 arch_hash(const struct arch *arch);
 
 int32_t arch_window(const struct arch *arch, int32_t layer);
 

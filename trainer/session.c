@@ -40,7 +40,9 @@ enum status session_read(struct session *session, const struct run_options *opti
     TRY(arch_read(&session->arch, options->model_dir));
     TRY(st_open_dir(&session->weights, options->model_dir));
     TRY(weights_check(session->weights, &session->arch));
-    TRY(st_fingerprint(&session->model_hash, session->weights));
+    struct hash128 model[2] = {arch_hash(&session->arch)};
+    TRY(st_fingerprint(&model[1], session->weights));
+    session->model_hash = hash128(model, sizeof model);
     TRY(tokenizer_open(&session->tokenizer, options->model_dir));
     if (tokenizer_size(session->tokenizer) > session->arch.vocab)
         return FAIL(LORAD_DATA,

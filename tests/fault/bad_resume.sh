@@ -37,6 +37,10 @@ chmod -R u+w "$tmp/model"
 printf '\1\1' | dd of="$tmp/model/model.safetensors" conv=notrunc status=none bs=1 seek=8795000
 expect 78 "model (its contents changed)" "${resume[@]}" --set max_steps=2 --set "model_name_or_path=$tmp/model"
 
+cp tests/data/models/fin-zh-tiny/model.safetensors "$tmp/model/"
+sed -i 's/"rope_theta": 1000000.0/"rope_theta": 10000.0/' "$tmp/model/config.json"
+expect 78 "model (its contents changed)" "${resume[@]}" --set max_steps=2 --set "model_name_or_path=$tmp/model"
+
 # a second run on a folder whose owner lives
 "$program" "${small[@]}" "${resume[@]}" --set max_steps=100000 --set save_strategy=no --set logging_steps=1 \
     >"$tmp/log" 2>&1 </dev/null &

@@ -6,7 +6,7 @@ need_mpirun
 steps=${LORAD_LAYOUT_STEPS:-12}
 
 losses() { # NAME RANKS TP PRECISION MODEL
-    ranks "$2" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set "$4=true" --set bf16="$([ "$4" = bf16 ] && echo true || echo false)" \
+    mpirun -np "$2" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set "$4=true" --set bf16="$([ "$4" = bf16 ] && echo true || echo false)" \
         --set model_name_or_path="$5" --set output_dir="$work/$1" --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size=2 --set global_batch_size=8 --set eval_strategy=no --set save_strategy=no \
         --set load_best_model_at_end=false --set cache_dir="$work/cache" --set lora_dropout=0.05 --set report_to=none \

@@ -7,27 +7,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/lorad-test-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$source" || exit 1
 
-# mpirun as root and with more ranks than cores, without its own chatter.
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+. tests/support/mpirun.sh
 # One thread a rank: test machines are small and run other tests beside this one.
 export OMP_NUM_THREADS=1
-export OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_pcompress_base_silence_warning=1
-
-need_mpirun() {
-    command -v mpirun >/dev/null || { echo "skipped: mpirun is not installed"; exit 77; }
-}
-
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
-
-# ranks N arguments...: lorad on N ranks.
-ranks() {
-    local n=$1
-    shift
-    if [ "$n" = 1 ]; then "$lorad" "$@"; else mpirun -np "$n" "$lorad" "$@"; fi
-}
+# So many processes however few the cores.
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 
 # field FILE KEY: the values of a key of the training lines of metrics.jsonl, one a line, as written.
 field() {
