@@ -38,7 +38,7 @@ static int print_version(void)
 
 int main(int argc, char **argv)
 {
-    spinning_bound(argv);
+    spinning_choose(argv);
     struct command command;
     enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
     if (status != LORAD_OK) {
