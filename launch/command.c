@@ -178,8 +178,10 @@ static void write_option(struct strbuf *out, const struct option *option)
     strbuf_printf(out, "  %-22s %s", left, option->help);
     if (option->verbs && strcmp(option->verbs, RUNS) != 0) {
         strbuf_puts(out, " [");
-        for (const char *at = option->verbs + 1; *at; at += strcspn(at, "|") + 1)
-            strbuf_printf(out, "%s%.*s", at == option->verbs + 1 ? "" : ", ", (int)strcspn(at, "|"), at);
+        for (const char *at = option->verbs + 1; *at; at += strcspn(at, "|") + 1) {
+            if (at != option->verbs + 1) strbuf_puts(out, ", ");
+            strbuf_add(out, at, strcspn(at, "|"));
+        }
         strbuf_putc(out, ']');
     }
     strbuf_putc(out, '\n');
