@@ -39,6 +39,8 @@ static enum status move_to_trash(const char *dir, const char *name)
     snprintf(from, sizeof from, "%s/%s", dir, name);
     if (!file_exists(from)) return LORAD_OK;
     snprintf(to, sizeof to, "%s/trash/%s-%s", dir, stamp, name);
+    for (int again = 2; file_exists(to); again++) /* runs follow each other within a second */
+        snprintf(to, sizeof to, "%s/trash/%s-%s.%d", dir, stamp, name, again);
     if (rename(from, to) != 0)
         return FAIL(LORAD_CANNOT_CREATE, "cannot move %s to %s: %s", from, to, strerror(errno));
     return LORAD_OK;
