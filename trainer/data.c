@@ -60,6 +60,24 @@ static enum status prepare_here(char **dir, const struct session *session, enum 
     return status;
 }
 
+/* An index past the embedding would be read as memory: rows of a larger tokenizer are refused here at the
+ * latest. */
+static enum status open_rows(struct dataset **out, const struct session *session, const char *dir)
+{
+    struct dataset *dataset = NULL;
+    TRY(dataset_open(&dataset, dir));
+    int32_t rows = dataset_vocab_size(dataset), model = session->arch.vocab;
+    if (rows > model) {
+        dataset_close(dataset);
+        return FAIL(LORAD_DATA,
+                    "%s was prepared with %d tokens, but the model has only %d; set overwrite_cache: true to "
+                    "prepare it anew",
+                    dir, rows, model);
+    }
+    *out = dataset;
+    return LORAD_OK;
+}
+
 enum status data_open(struct dataset **out, struct session *session, enum data_part part)
 {
     char *dir = NULL;
@@ -68,7 +86,7 @@ enum status data_open(struct dataset **out, struct session *session, enum data_p
     if (first) status = prepare_here(&dir, session, part);
     if ((status = comm_agree(session->world, status)) != LORAD_OK) goto free_dir;
     if (!first) status = prepare_here(&dir, session, part); /* finds what the first rank of this host made */
-    if (status == LORAD_OK) status = dataset_open(out, dir);
+    if (status == LORAD_OK) status = open_rows(out, session, dir);
     status = comm_agree(session->world, status);
 
 free_dir:
