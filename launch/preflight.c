@@ -59,7 +59,14 @@ static void check_config(struct preflight *p, struct config *config)
 static void check_tokenizer(struct preflight *p)
 {
     if (!check(p, tokenizer_open(&p->tokenizer, p->run->model_dir))) return;
-    check(p, chat_template_open(&p->chat, p->tokenizer, p->run->template_name));
+    if (!check(p, chat_template_open(&p->chat, p->tokenizer, p->run->template_name))) return;
+    bool chosen = p->run->template_name;
+    const char *name = chat_template_name(p->chat);
+    printf("template: %s%s\n\n", name,
+           chosen ? ""
+           : strcmp(name, "plain") == 0
+               ? " (the model has no chat template; set template to choose another one)"
+               : " (the model's own)");
 }
 
 /* Model headers, adapter, memory, steps. */
