@@ -37,6 +37,10 @@ static void rule_lora(struct config *config)
 {
     struct lora_options *lora = &config->values.run.lora;
     if (!given(config, "lora_alpha")) lora->alpha = 2.0 * lora->rank;
+    lora->rank_given = given(config, "lora_rank");
+    lora->alpha_given = given(config, "lora_alpha");
+    lora->rslora_given = given(config, "use_rslora");
+    lora->targets_given = given(config, "lora_target");
 }
 
 static void rule_data(struct config *config)

@@ -2,9 +2,18 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "trainer/weights.h"
+
+static const char *template_note(const struct run_options *options, const struct chat_template *chat)
+{
+    if (options->template_name || strcmp(chat_template_name(chat), "plain") != 0) return NULL;
+    return "the model has no chat template, so rows are trained as plain text without turn marks; set "
+           "template "
+           "to choose one (`lorad help template`)";
+}
 
 /* The CPU backend has no fp16: such a run computes in f32 there, which is more exact, and says so. */
 enum dtype session_dtype(const struct run_options *options)
@@ -12,12 +21,59 @@ enum dtype session_dtype(const struct run_options *options)
     return options->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
+static bool same_modules(const struct lora *a, const struct lora *b)
+{
+    if (a->n_tensors != b->n_tensors) return false;
+    for (int32_t i = 0; i < a->n_tensors; i++)
+        if (strcmp(a->tensors[i].name, b->tensors[i].name) != 0) return false;
+    return true;
+}
+
+/* An adapter brings its own shape; keys that ask for another one are a mistake, not a wish. */
+static enum status check_targets(const struct lora_options *asked, const struct lora *adapter,
+                                 const struct session *session, const struct partition *whole,
+                                 const char *dir)
+{
+    struct lora_options wished = session->lora_options; /* the adapter's but for the targets */
+    wished.targets = asked->targets;
+    wished.n_targets = asked->n_targets;
+    wished.targets_are_pattern = asked->targets_are_pattern;
+    struct lora *lora;
+    TRY(lora_create(&lora, &wished, &session->arch, whole));
+    bool same = same_modules(lora, adapter);
+    lora_destroy(lora);
+    if (same) return LORAD_OK;
+    return FAIL(LORAD_CONFIG,
+                "lora_target asks for other modules than the adapter in %s has; remove the key to continue "
+                "it as it is",
+                dir);
+}
+
+static enum status check_shape(const struct lora_options *asked, const struct lora_options *has,
+                               const char *dir)
+{
+    static const char advice[] = "remove the key to continue the adapter as it is";
+    if (asked->rank_given && asked->rank != has->rank)
+        return FAIL(LORAD_CONFIG, "lora_rank is %d, but the adapter in %s has %d; %s", asked->rank, dir,
+                    has->rank, advice);
+    if (asked->alpha_given && asked->alpha != has->alpha)
+        return FAIL(LORAD_CONFIG, "lora_alpha is %g, but the adapter in %s has %g; %s", asked->alpha, dir,
+                    has->alpha, advice);
+    if (asked->rslora_given && asked->use_rslora != has->use_rslora)
+        return FAIL(LORAD_CONFIG, "use_rslora is %s, but the adapter in %s has %s; %s",
+                    asked->use_rslora ? "true" : "false", dir, has->use_rslora ? "true" : "false", advice);
+    return LORAD_OK;
+}
+
 static enum status read_lora(struct session *session, const char *adapter_dir, enum session_use use)
 {
     const struct lora_options *asked = &session->options->lora;
     if (adapter_dir) {
         TRY(adapter_shape(&session->lora_options, &session->adapter_config, adapter_dir));
-        if (use == SESSION_TRAIN) session->lora_options.dropout = asked->dropout;
+        if (use == SESSION_TRAIN) {
+            TRY(check_shape(asked, &session->lora_options, adapter_dir));
+            session->lora_options.dropout = asked->dropout;
+        }
     } else {
         session->lora_options = *asked;
     }
@@ -25,8 +81,11 @@ static enum status read_lora(struct session *session, const char *adapter_dir, e
     TRY(partition_make(&whole, &session->arch, 1, 1, 0));
     struct lora *lora; /* a first look at the targets; the real layout needs the ranks */
     TRY(lora_create(&lora, &session->lora_options, &session->arch, &whole));
+    enum status status = LORAD_OK;
+    if (adapter_dir && use == SESSION_TRAIN && asked->targets_given)
+        status = check_targets(asked, lora, session, &whole, adapter_dir);
     lora_destroy(lora);
-    return LORAD_OK;
+    return status;
 }
 
 enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
@@ -50,6 +109,8 @@ enum status session_read(struct session *session, const struct run_options *opti
                     "belong together",
                     options->model_dir, tokenizer_size(session->tokenizer), session->arch.vocab);
     TRY(chat_template_open(&session->chat, session->tokenizer, options->template_name));
+    const char *note = template_note(options, session->chat);
+    if (note) log_info("%s", note);
     if (options->cutoff_len > session->arch.max_positions)
         return FAIL(LORAD_CONFIG, "cutoff_len %d exceeds the model's max_position_embeddings (%d)",
                     options->cutoff_len, session->arch.max_positions);

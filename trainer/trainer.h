@@ -41,6 +41,8 @@ struct lora_options {
     const char *const *targets; /* short names; {"all"}; or one regular expression when targets_are_pattern */
     int32_t n_targets;
     bool targets_are_pattern; /* PEFT: a string matched against the whole module path */
+    /* asked for by the user, so that an adapter of another shape (adapter_name_or_path) is refused */
+    bool rank_given, alpha_given, rslora_given, targets_given;
 };
 
 struct optimizer_options {
