@@ -128,6 +128,12 @@ static enum status begin_or_resume(struct run *run)
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
                           &run->identity, &found));
+    if (found && o->global_batch_size > 0 && o->global_batch_size != run->state.global_batch_size)
+        return FAIL(LORAD_CONFIG,
+                    "global_batch_size is %lld, but the run to be continued has %lld: its order of rows "
+                    "depends on it. "
+                    "Restore the old value, or start fresh with another output_dir",
+                    (long long)o->global_batch_size, (long long)run->state.global_batch_size);
     if (!found) {
         run->state = (struct run_state){.best_step = -1};
         run->state.global_batch_size = o->global_batch_size > 0
@@ -147,9 +153,11 @@ static enum status open_loader(struct run *run)
     if (o->max_steps <= 0)
         TRY(loader_count_steps(&run->state.total_steps, run->train, &run->loader_options,
                                o->num_train_epochs));
-    run->finished = run->state.step >= run->state.total_steps;
-    log_info("%lld steps of %lld packs (%lld warm-up), starting at step %lld",
-             (long long)run->state.total_steps, (long long)run->state.global_batch_size,
+    run->finished =
+        run->state.step >= run->state.total_steps ||
+        (o->early_stopping_patience > 0 && run->state.evaluations_without_gain >= o->early_stopping_patience);
+    log_info("%lld steps of %lld %s (%lld warm-up), starting at step %lld", (long long)run->state.total_steps,
+             (long long)run->state.global_batch_size, o->packing ? "packs" : "rows",
              (long long)schedule_warmup(&o->optimizer, run->state.total_steps), (long long)run->state.step);
     return loader_open(&run->loader, run->train, &run->loader_options, run->state.cursor);
 }
@@ -338,20 +346,40 @@ static enum status train(struct run *run)
 
 /* ---- end ---- */
 
+/* The last adapter is already in place when the best one's save had failed. */
+static enum status load_best(struct run *run)
+{
+    const struct run_state *state = &run->state;
+    enum status status = saver_load_masters(&run->saver, state->best_step);
+    if (status == LORAD_NOT_FOUND) {
+        if (is_first(run))
+            log_warn(
+                "the best adapter, that of step %lld (%g), was not saved: the one of step %lld is exported",
+                (long long)state->best_step, state->best_metric, (long long)state->step);
+        return LORAD_OK;
+    }
+    if (status == LORAD_OK)
+        log_info("the best adapter is that of step %lld (%g)", (long long)state->best_step,
+                 state->best_metric);
+    return status;
+}
+
 static enum status finish(struct run *run)
 {
     progress_close(run->progress);
     run->progress = NULL;
     if (run->asked_to_stop && !run->finished) {
+        if (run->saver.last_saved_step != run->state.step)
+            return FAIL(LORAD_IO,
+                        "stopped on request, but step %lld could not be saved; resume_from_checkpoint: auto "
+                        "continues "
+                        "from the last good checkpoint once %s can be written",
+                        (long long)run->state.step, run->options->output_dir);
         log_info("stopped on request after step %lld; resume_from_checkpoint: auto continues",
                  (long long)run->state.step);
         return LORAD_REQUEUE;
     }
-    if (run->options->load_best_model_at_end && run->state.has_best) {
-        TRY(saver_load_masters(&run->saver, run->state.best_step));
-        log_info("the best adapter is that of step %lld (%g)", (long long)run->state.best_step,
-                 run->state.best_metric);
-    }
+    if (run->options->load_best_model_at_end && run->state.has_best) TRY(load_best(run));
     TRY(saver_export(&run->saver, run->options->output_dir));
     log_info("adapter written to %s", run->options->output_dir);
     return LORAD_OK;

@@ -172,6 +172,16 @@ static enum status try_save(struct saver *saver, const struct run_state *state,
     return status;
 }
 
+static void announce_failure(const struct saver *saver, int64_t step)
+{
+    char last[64] = "there is no checkpoint yet";
+    if (saver->last_saved_step >= 0)
+        snprintf(last, sizeof last, "the last good checkpoint is that of step %lld",
+                 (long long)saver->last_saved_step);
+    log_error("checkpoint of step %lld FAILED: %s. Training goes on; %s", (long long)step, status_message(),
+              last);
+}
+
 enum status saver_save(struct saver *saver, struct run_state *state, const struct run_identity *identity)
 {
     if (saver->last_saved_step == state->step) return LORAD_OK;
@@ -185,10 +195,7 @@ enum status saver_save(struct saver *saver, struct run_state *state, const struc
     }
     if (status != LORAD_IO && status != LORAD_CANNOT_CREATE) return status;
     saver->failures++;
-    if (saver->session->ranks.rank == 0)
-        log_error("checkpoint of step %lld FAILED: %s. Training goes on; the last good checkpoint is %s%lld",
-                  (long long)state->step, status_message(),
-                  saver->last_saved_step < 0 ? "none: " : "that of step ", (long long)saver->last_saved_step);
+    if (saver->session->ranks.rank == 0) announce_failure(saver, state->step);
     return LORAD_OK;
 }
 
@@ -239,7 +246,7 @@ static enum status read_candidate(struct saver *saver, const char *dir, struct r
     if (status == LORAD_OK) {
         saver->session->adapter->applied_steps = state->applied_steps;
         status = model_set_adapter(saver->session->model, saver->session->adapter);
-        if (saver->session->ranks.rank == 0) run_state_announce(json, saver->session);
+        if (saver->session->ranks.rank == 0) run_state_announce(json, saver->session, dir);
         *manifest = checkpoint_manifest_hash(checkpoint);
         *id = checkpoint_id_of(checkpoint);
     }
@@ -296,6 +303,7 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
     struct checkpoint_entry *entries = NULL;
     char name[CHECKPOINT_NAME_BYTES], dir[4096];
     size_t n = 0, index = 0;
+    int damaged = 0;
     bool first = saver->session->ranks.rank == 0;
     enum status status = comm_agree(saver->session->world,
                                     first ? checkpoint_list(&entries, &n, saver->output_dir) : LORAD_OK);
@@ -306,12 +314,19 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
         snprintf(dir, sizeof dir, "%s/ckpt/%s", saver->output_dir, name);
         status = try_candidate(saver, dir, state, identity);
         *found = status == LORAD_OK;
-        if (status != LORAD_DATA && status != LORAD_NOT_FOUND && status != LORAD_IO) continue;
+        if (status != LORAD_DATA && status != LORAD_NOT_FOUND) continue;
         if (first) log_warn("%s; it goes to quarantine and the one before is tried", status_message());
         status = comm_agree(saver->session->world,
                             first ? checkpoint_quarantine(saver->fs, saver->output_dir, name) : LORAD_OK);
+        damaged++;
     }
     free(entries);
+    if (status == LORAD_OK && !*found && damaged > 0) /* not to lose a run's work without a word */
+        return FAIL(
+            LORAD_DATA,
+            "no checkpoint in %s can be read: all %d are damaged and now in %s/quarantine; start again to "
+            "train from the beginning",
+            saver->output_dir, damaged, saver->output_dir);
     return status;
 }
 
@@ -324,11 +339,37 @@ enum status saver_restore(struct saver *saver, const char *from, struct run_stat
     return LORAD_OK;
 }
 
+/* The committed checkpoint of `step` that a run which owns the folder wrote: that of the highest epoch. Rank
+ * 0's listing decides; links are for people and may be missing. */
+static enum status find_step(struct saver *saver, int64_t step, char name[CHECKPOINT_NAME_BYTES])
+{
+    struct checkpoint_entry *entries = NULL;
+    size_t n = 0;
+    enum status status = LORAD_OK;
+    memset(name, 0, CHECKPOINT_NAME_BYTES);
+    if (saver->session->ranks.rank == 0) {
+        status = checkpoint_list(&entries, &n, saver->output_dir);
+        for (size_t i = 0; status == LORAD_OK && i < n && !name[0]; i++) {
+            bool fenced = false;
+            if (!entries[i].committed || entries[i].id.step != step) continue;
+            status = coord_is_fenced(&fenced, saver->output_dir, step, entries[i].id.epoch);
+            if (status == LORAD_OK && !fenced) memcpy(name, entries[i].name, CHECKPOINT_NAME_BYTES);
+        }
+        free(entries);
+        if (status == LORAD_OK && !name[0])
+            status = FAIL(LORAD_NOT_FOUND, "%s holds no checkpoint of step %lld", saver->output_dir,
+                          (long long)step);
+    }
+    TRY(comm_agree(saver->session->world, status));
+    return comm_host_broadcast(saver->session->world, name, CHECKPOINT_NAME_BYTES, 0);
+}
+
 enum status saver_load_masters(struct saver *saver, int64_t step)
 {
-    char dir[4096];
+    char name[CHECKPOINT_NAME_BYTES], dir[4096];
     struct checkpoint *checkpoint;
-    snprintf(dir, sizeof dir, "%s/checkpoint-%lld", saver->output_dir, (long long)step);
+    TRY(find_step(saver, step, name));
+    snprintf(dir, sizeof dir, "%s/ckpt/%s", saver->output_dir, name);
     enum status status = checkpoint_open(&checkpoint, dir, false);
     if (status == LORAD_OK) {
         status = read_vector(saver, checkpoint, ADAPTER_PARAM);
