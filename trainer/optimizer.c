@@ -35,7 +35,8 @@ static enum status fill(struct optimizer *optimizer, const struct lora *lora, bo
             return FAIL(LORAD_CONFIG,
                         "lr_groups: pattern \"%s\" matches no trained factor (or an earlier pattern took all "
                         "of them); "
-                        "names look like %s",
+                        "these are shell patterns (`*.q_proj.*`) for names "
+                        "such as %s",
                         options->lr_groups[i].pattern, lora->tensors[0].name);
     return LORAD_OK;
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 void run_identity_make(struct run_identity *out, const struct session *session, const struct dataset *train)
@@ -51,7 +52,8 @@ static void write_identity(struct strbuf *out, const struct run_identity *identi
     strbuf_printf(
         out,
         "\"template\":\"%s\",\"lora_rank\":%d,\"use_rslora\":%s,\"lora_parameters\":%lld,\"cutoff_len\":%d,"
-        "\"micro_batch_size\":%d,\"packing\":%s,\"data_seed\":\"%llu\",\"seed\":\"%llu\",\"precision\":\"%"
+        "\"per_device_train_batch_size\":%d,\"packing\":%s,\"data_seed\":\"%llu\",\"seed\":\"%llu\","
+        "\"precision\":\"%"
         "s\"}",
         identity->template_name, identity->lora_rank, identity->use_rslora ? "true" : "false",
         (long long)identity->lora_parameters, identity->cutoff_len, identity->micro_batch_size,
@@ -181,7 +183,77 @@ enum status run_identity_check(const struct json *json, const struct run_identit
     return status;
 }
 
-void run_state_announce(const struct json *json, const struct session *session)
+/* The line of `text` for the same key as `line`, whose name is `key` bytes long; NULL: none. */
+static const char *find_key(const char *text, const char *line, size_t key)
+{
+    while (text && *text) {
+        if (strncmp(text, line, key + 1) == 0) return text;
+        text = strchr(text, '\n');
+        if (text) text++;
+    }
+    return NULL;
+}
+
+/* What the value of a line is, with its blank, or " not set". */
+static void add_value(struct strbuf *out, const char *line, size_t key)
+{
+    if (line)
+        strbuf_add(out, line + key + 1, strcspn(line, "\n") - key - 1);
+    else
+        strbuf_puts(out, " not set");
+}
+
+/* For each key of `lines`: how `was` and `is` differ in it. `absent_only`: only keys that `is` lacks. */
+static void compare_lines(struct strbuf *out, const char *lines, const char *was, const char *is,
+                          bool absent_only)
+{
+    static const char how[] = "resume_from_checkpoint:"; /* how a run is continued is no difference */
+    for (const char *line = lines; *line;) {
+        size_t length = strcspn(line, "\n"), key = strcspn(line, ":\n");
+        bool is_key =
+            line[0] != ' ' && line[0] != '-' && key < length && strncmp(line, how, sizeof how - 1) != 0;
+        const char *old = is_key ? find_key(was, line, key) : NULL,
+                   *now = is_key ? find_key(is, line, key) : NULL;
+        bool same = old && now && strcspn(old, "\n") == strcspn(now, "\n") &&
+                    strncmp(old, now, strcspn(old, "\n")) == 0;
+        if (is_key && !same && !(absent_only && now)) {
+            if (out->length) strbuf_puts(out, ", ");
+            strbuf_add(out, line, key);
+            strbuf_puts(out, " (was");
+            add_value(out, old, key);
+            strbuf_puts(out, ", is");
+            add_value(out, now, key);
+            strbuf_putc(out, ')');
+        }
+        line += length + (line[length] == '\n');
+    }
+}
+
+void run_config_differences(struct strbuf *out, const char *was, const char *is)
+{
+    compare_lines(out, is, was, is, false);
+    compare_lines(out, was, was, is, true);
+}
+
+static void announce_config(const struct session *session, const char *dir)
+{
+    enum { MOST_BYTES = 1 << 20 };
+    struct strbuf differences = STRBUF_EMPTY;
+    char *path = file_join(dir, "lorad.yaml"), *was = NULL;
+    size_t length;
+    const char *is = session->options->config_text;
+    if (is && path && file_exists(path) && file_read(&was, &length, path, MOST_BYTES) == LORAD_OK)
+        run_config_differences(&differences, was, is);
+    if (differences.length)
+        log_info("the configuration differs from the checkpoint's: %s", strbuf_text(&differences));
+    else if (!was)
+        log_info("the configuration differs from the checkpoint's");
+    strbuf_free(&differences);
+    free(was);
+    free(path);
+}
+
+void run_state_announce(const struct json *json, const struct session *session, const char *dir)
 {
     const struct json *layout = js_get(json, "layout");
     int64_t tp = js_int(js_get(layout, "tensor_parallel_size"), 0),
@@ -197,5 +269,5 @@ void run_state_announce(const struct json *json, const struct session *session)
                  (long long)tp, (long long)dp, session->part.tp, session->part.dp);
     if (device && strcmp(device, device_describe(session->device)) != 0)
         log_info("computed before on \"%s\": losses equal up to rounding", device);
-    if (config && strcmp(config, mine) != 0) log_info("the configuration differs from the checkpoint's");
+    if (config && strcmp(config, mine) != 0) announce_config(session, dir);
 }

@@ -59,6 +59,9 @@ enum status run_state_read(struct run_state *out, const struct json *json,
 enum status run_identity_check(const struct json *json, const struct run_identity *now,
                                const char *where) LORAD_WARN_UNUSED;
 /* Logs what may change but is worth knowing: layout, threads, configuration. */
-void run_state_announce(const struct json *json, const struct session *session);
+void run_state_announce(const struct json *json, const struct session *session, const char *dir);
+/* Appends "key (was X, is Y), ..." for the keys in which two canonical configurations (options->config_text:
+ * one key a line) differ, resume_from_checkpoint aside. */
+void run_config_differences(struct strbuf *out, const char *was, const char *is);
 
 #endif
