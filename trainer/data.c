@@ -81,13 +81,24 @@ static enum status open_rows(struct dataset **out, const struct session *session
 enum status data_open(struct dataset **out, struct session *session, enum data_part part)
 {
     char *dir = NULL;
+    struct dataset *dataset = NULL;
     enum status status = LORAD_OK;
     bool first = session->ranks.local_rank == 0;
     if (first) status = prepare_here(&dir, session, part);
     if ((status = comm_agree(session->world, status)) != LORAD_OK) goto free_dir;
     if (!first) status = prepare_here(&dir, session, part); /* finds what the first rank of this host made */
-    if (status == LORAD_OK) status = open_rows(out, session, dir);
+    if (status == LORAD_OK) status = open_rows(&dataset, session, dir);
     status = comm_agree(session->world, status);
+    if (status == LORAD_OK) {
+        status =
+            session_compare(session, dataset_fingerprint(dataset), "set of rows", "dataset and eval_file");
+        if (status == LORAD_OK)
+            *out = dataset;
+        else
+            dataset_close(dataset);
+    } else {
+        dataset_close(dataset);
+    }
 
 free_dir:
     free(dir);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "trainer/weights.h"
 
 static const char *template_note(const struct run_options *options, const struct chat_template *chat)
@@ -117,6 +118,22 @@ enum status session_read(struct session *session, const struct run_options *opti
     return use == SESSION_TRAIN || adapter_dir ? read_lora(session, adapter_dir, use) : LORAD_OK;
 }
 
+enum status session_compare(const struct session *session, struct hash128 mine, const char *what,
+                            const char *key)
+{
+    int size = session->ranks.world;
+    struct hash128 *all = memory_new((size_t)size, sizeof *all);
+    enum status status = comm_agree(session->world, all ? LORAD_OK : LORAD_NOMEM);
+    if (status == LORAD_OK) status = comm_host_all_gather(session->world, &mine, all, sizeof mine);
+    for (int i = 1; i < size && status == LORAD_OK; i++)
+        if (!hash128_equal(all[0], all[i]))
+            status = FAIL(LORAD_DATA,
+                          "rank %d read another %s than rank 0: %s must be the same files on all hosts", i,
+                          what, key);
+    free(all);
+    return status;
+}
+
 /* This rank's share of the cores, unless the user says otherwise in OpenMP's own way. */
 static int count_threads(const struct comm_world_info *ranks)
 {
@@ -136,6 +153,8 @@ enum status session_join(struct session *session, const struct comm_world_info *
                                                                .threads = count_threads(ranks),
                                                                .deterministic = options->deterministic}));
     TRY(comm_create(&session->world, options->comm, session->device));
+    TRY(session_compare(session, session->model_hash, "model", "model_name_or_path"));
+    TRY(session_compare(session, tokenizer_hash(session->tokenizer), "tokenizer", "model_name_or_path"));
     TRY(comm_split(&session->tp, session->world, session->part.dp_rank, session->part.tp_rank));
     TRY(comm_split(&session->dp, session->world, session->part.tp_rank, session->part.dp_rank));
     if (options->precision == PRECISION_F16 && device_is_host(session->device))

@@ -50,6 +50,11 @@ enum status session_read(struct session *session, const struct run_options *opti
 /* Device and groups of ranks. Collective over the world. */
 enum status session_join(struct session *session, const struct comm_world_info *ranks) LORAD_WARN_UNUSED;
 
+/* LORAD_DATA, naming the rank, unless all ranks have rank 0's hash of `what`, which `key` names. Collective.
+ */
+enum status session_compare(const struct session *session, struct hash128 mine, const char *what,
+                            const char *key) LORAD_WARN_UNUSED;
+
 /* Which memory is needed for micro-batches of this size, then model and adapter in place. Collective. */
 enum status session_load(struct session *session, struct loader_capacity capacity, const char *adapter_dir,
                          enum session_use use) LORAD_WARN_UNUSED;

@@ -197,6 +197,12 @@ elif mount -t tmpfs -o ro tmpfs "$tmp/fixed" 2>/dev/null; then
 fi
 train_refused 73 "$tmp/file/run" "output_dir=$tmp/file/run"
 
+# ---- layouts, without starting ranks ----
+for tp in 3 16; do
+    refused 78 "tensor_parallel_size $tp does not divide the model's num_attention_heads (8)" check \
+        --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set tensor_parallel_size=$tp
+done
+
 # ---- check tells everything at once ----
 model fin-zh-tiny && rm "$tmp/model/tokenizer.json"
 sets=(--set "model_name_or_path=$tmp/model" --set "output_dir=$tmp/file/run" --set lora_rank=x --set "eval_file=$tmp/none.jsonl")
