@@ -70,4 +70,21 @@ wait "$pid"
 code=$?
 pid=
 [ $code = 130 ] || [ $code = 75 ] || fail "INT twice: expected code 130 (or 75, if both arrived as one), got $code"
+# A run that was stopped and continued has the bits of one that was not.
+whole=("${common[@]}" --set "output_dir=$tmp/whole" --set max_steps=30 --set lora_dropout=0.1 --set tensor_parallel_size=2)
+mpirun -q --oversubscribe -np 2 "$program" "${whole[@]}" >"$tmp/log" 2>&1 </dev/null || fail "the uninterrupted run failed"
+parts=("${whole[@]}" --set "output_dir=$tmp/parts")
+start mpirun -q --oversubscribe -np 2 "$program" "${parts[@]}"
+wait_for "step [3-9]/"
+kill -USR1 "$pid"
+ends_with 75 "USR1 in the middle"
+mpirun -q --oversubscribe -np 2 "$program" "${parts[@]}" >"$tmp/log" 2>&1 </dev/null || fail "the continued run failed"
+grep -q "continuing from" "$tmp/log" || fail "the run was not continued"
+for run in whole parts; do
+    sed -E 's/.*("step": [0-9]+).*("loss": [^,]*).*("grad_norm": [^,]*).*("total_tokens": [^,]*).*/\1 \2 \3 \4/' \
+        "$tmp/$run/logs/metrics.jsonl" >"$tmp/$run.txt"
+done
+[ "$(wc -l <"$tmp/whole.txt")" = 30 ] || fail "not 30 steps"
+cmp "$tmp/whole.txt" "$tmp/parts.txt" || fail "losses differ after USR1 and a continued run"
+cmp "$tmp/whole/adapter_model.safetensors" "$tmp/parts/adapter_model.safetensors" || fail "the adapters differ"
 exit $status
