@@ -113,8 +113,12 @@ static void rule_evaluation(struct config *config)
         contradiction(config, "eval_strategy", "there are no held-out rows: set eval_file or val_size");
     else if (given(config, "eval_steps") && !rows)
         contradiction(config, "eval_steps", "there are no held-out rows: set eval_file or val_size");
-    if (run->greater_is_better)
-        contradiction(config, "greater_is_better", "a smaller eval_loss is better: remove it");
+    bool accuracy = run->metric_for_best_model && strstr(run->metric_for_best_model, "accuracy");
+    if (given(config, "greater_is_better") && run->greater_is_better != accuracy)
+        contradiction(config, "greater_is_better",
+                      accuracy ? "a greater accuracy is better: remove it"
+                               : "a smaller eval_loss is better: remove it");
+    run->greater_is_better = accuracy;
     if (run->early_stopping_patience > 0 && run->eval_strategy == WHEN_NO)
         contradiction(config, "early_stopping_patience",
                       "needs evaluations: set eval_strategy and eval_file or val_size");

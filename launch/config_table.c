@@ -164,10 +164,12 @@ const struct config_key config_keys[] = {
     {"per_device_eval_batch_size", "eval_batch_size", TYPE_INT32, NULL, "[1,65536]", SECTION_EVALUATION,
      SHARED, RUN(per_device_eval_batch_size), NULL,
      "Rows (packs) that one rank evaluates at once. Default: per_device_train_batch_size."},
-    {"metric_for_best_model", "", TYPE_WORD, "eval_loss", "eval_loss|loss", SECTION_EVALUATION, SHARED,
-     RUN(metric_for_best_model), NULL, "What the best checkpoint is chosen by."},
+    {"metric_for_best_model", "", TYPE_WORD, "eval_loss", "eval_loss|loss|eval_token_accuracy|eval_accuracy",
+     SECTION_EVALUATION, SHARED, RUN(metric_for_best_model), NULL,
+     "What the best checkpoint is chosen by; eval_accuracy is the share of supervised tokens that are "
+     "predicted."},
     {"greater_is_better", "", TYPE_BOOL, "false", NULL, SECTION_EVALUATION, SHARED, RUN(greater_is_better),
-     NULL, "Whether a greater metric is better."},
+     NULL, "Follows from metric_for_best_model; another value than that is refused."},
     {"load_best_model_at_end", "", TYPE_BOOL, "false", NULL, SECTION_EVALUATION, SHARED,
      RUN(load_best_model_at_end), NULL,
      "The final adapter is the one with the best metric. Every save must fall on an evaluation: "

@@ -46,24 +46,39 @@ static enum status move_to_trash(const char *dir, const char *name)
     return LORAD_OK;
 }
 
+/* The checkpoints of a run that is not continued; *committed 0: there is no such run. */
+static enum status list_old(struct checkpoint_entry **entries, size_t *n, size_t *committed,
+                            const struct run_options *options, bool is_restart)
+{
+    *committed = 0;
+    TRY(checkpoint_list(entries, n, options->output_dir));
+    bool again = options->resume_from_checkpoint || is_restart;
+    for (size_t i = 0; i < *n && !again; i++) *committed += (*entries)[i].committed;
+    return LORAD_OK;
+}
+
+enum status output_dir_check(const struct run_options *options, bool is_restart)
+{
+    struct checkpoint_entry *entries;
+    size_t n, committed;
+    TRY(list_old(&entries, &n, &committed, options, is_restart));
+    free(entries);
+    if (committed == 0 || options->overwrite_output_dir) return LORAD_OK;
+    return FAIL(LORAD_CANNOT_CREATE,
+                "output_dir %s already holds a run with %zu checkpoints; set resume_from_checkpoint: auto to "
+                "continue "
+                "it, overwrite_output_dir: true to move it to trash, or choose another output_dir",
+                options->output_dir, committed);
+}
+
 enum status output_dir_clear(const struct run_options *options, bool is_restart)
 {
     struct checkpoint_entry *entries;
-    size_t n, committed = 0;
-    TRY(checkpoint_list(&entries, &n, options->output_dir));
-    for (size_t i = 0; i < n; i++) committed += entries[i].committed;
-    bool again = options->resume_from_checkpoint || is_restart;
-    if (again || committed == 0) {
+    size_t n, committed;
+    TRY(list_old(&entries, &n, &committed, options, is_restart));
+    if (committed == 0) {
         free(entries);
         return LORAD_OK;
-    }
-    if (!options->overwrite_output_dir) {
-        free(entries);
-        return FAIL(LORAD_CANNOT_CREATE,
-                    "output_dir %s already holds a run with %zu checkpoints; set resume_from_checkpoint: "
-                    "auto to continue "
-                    "it, overwrite_output_dir: true to move it to trash, or choose another output_dir",
-                    options->output_dir, committed);
     }
     char trash[4096];
     snprintf(trash, sizeof trash, "%s/trash", options->output_dir);

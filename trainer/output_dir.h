@@ -14,8 +14,12 @@ enum status output_dir_prepare(const struct run_options *options) LORAD_WARN_UNU
 /* The highest fencing epoch of any checkpoint in it; 0: none. */
 int64_t output_dir_last_epoch(const struct run_options *options);
 
-/* Once this run owns the folder: an old run is continued (resume_from_checkpoint), moved to trash/
- * (overwrite_output_dir on a first start), or the reason to refuse (LORAD_CANNOT_CREATE). */
+/* Once this run owns the folder: LORAD_CANNOT_CREATE when it holds a run that is neither continued
+ * (resume_from_checkpoint, or a restart of the job) nor to be moved aside (overwrite_output_dir). */
+enum status output_dir_check(const struct run_options *options, bool is_restart) LORAD_WARN_UNUSED;
+
+/* Moves a run that output_dir_check let pass, and that is not continued, to trash/. Called when all inputs
+ * are known to be good, so that a mistake in them costs nobody a finished run. */
 enum status output_dir_clear(const struct run_options *options, bool is_restart) LORAD_WARN_UNUSED;
 
 #endif

@@ -77,7 +77,7 @@ static enum status coordinate(struct run *run)
         status = output_dir_prepare(run->options);
         if (status == LORAD_OK)
             status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options));
-        if (status == LORAD_OK) status = output_dir_clear(run->options, options.restart_count > 0);
+        if (status == LORAD_OK) status = output_dir_check(run->options, options.restart_count > 0);
         if (status == LORAD_OK) epoch = coord_epoch(run->coord);
     }
     TRY(comm_agree(run->session.world, status));
@@ -122,8 +122,9 @@ static enum status begin_or_resume(struct run *run)
 {
     const struct run_options *o = run->options;
     const char *resume = o->resume_from_checkpoint, *restarts = getenv("SLURM_RESTART_COUNT");
-    if (!resume && restarts && atoi(restarts) > 0) resume = "auto";
-    bool found = false;
+    bool found = false, is_restart = restarts && atoi(restarts) > 0;
+    if (!resume && is_restart) resume = "auto";
+    TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, is_restart) : LORAD_OK));
     run_identity_make(&run->identity, &run->session, run->train);
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
@@ -272,9 +273,8 @@ static enum status evaluate_now(struct run *run, bool *improved)
     progress_note(run->progress, "evaluating");
     watchdog_note(run->watchdog, run->state.step, "evaluate", 0);
     TRY(evaluate(&result, &run->session, run->eval, &run->batch, true, false));
-    bool accuracy = o->metric_for_best_model && strstr(o->metric_for_best_model, "accuracy");
-    double metric = accuracy ? result.accuracy : result.loss;
-    bool greater = accuracy || o->greater_is_better;
+    bool greater = o->greater_is_better; /* the metric is the accuracy */
+    double metric = greater ? result.accuracy : result.loss;
     struct run_state *state = &run->state;
     *improved = isfinite(metric) &&
                 (!state->has_best || (greater ? metric > state->best_metric : metric < state->best_metric));
@@ -295,7 +295,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
     progress_eval(run->progress, &record);
     if (o->early_stopping_patience > 0 && state->evaluations_without_gain >= o->early_stopping_patience) {
         log_info("stopping early: %d evaluations without a better %s", state->evaluations_without_gain,
-                 accuracy ? "eval_token_accuracy" : "eval_loss");
+                 greater ? "eval_token_accuracy" : "eval_loss");
         run->finished = true;
     }
     return LORAD_OK;

@@ -106,8 +106,8 @@ struct run_options {
     int64_t save_steps;
     int32_t save_total_limit; /* 0: keep all */
     bool load_best_model_at_end;
-    const char *metric_for_best_model; /* "eval_loss" */
-    bool greater_is_better;
+    const char *metric_for_best_model;  /* "eval_loss", "eval_token_accuracy" or another name of these */
+    bool greater_is_better;             /* the metric is the accuracy */
     int32_t early_stopping_patience;    /* evaluations; 0: off */
     const char *resume_from_checkpoint; /* NULL: no; "auto": newest good one or fresh; else a folder */
     bool report_tensorboard;

@@ -38,6 +38,11 @@ expect 78 "precision (was bf16, is f32)" "${resume[@]}" --set max_steps=2 --set 
 expect 78 "global_batch_size is 2, but the run to be continued has 1" "${resume[@]}" --set max_steps=2 --set global_batch_size=2
 expect 66 "$tmp/none does not exist" --set max_steps=2 --set "resume_from_checkpoint=$tmp/none"
 
+# a mistake in the data does not cost the old run, though it may be overwritten
+: >"$tmp/empty.jsonl"
+expect 65 "empty.jsonl" --set overwrite_output_dir=true --set "dataset=$tmp/empty.jsonl"
+[ -e "$tmp/run/checkpoint-1/MANIFEST.json" ] || { echo "the old run was moved for nothing"; status=1; }
+
 cp -r tests/data/models/fin-zh-tiny "$tmp/model"
 chmod -R u+w "$tmp/model"
 printf '\1\1' | dd of="$tmp/model/model.safetensors" conv=notrunc status=none bs=1 seek=8795000

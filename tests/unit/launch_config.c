@@ -225,6 +225,8 @@ static const struct {
     {"eval_strategy: steps\n", "no held-out rows"},
     {"early_stopping_patience: 2\n", "needs evaluations"},
     {"val_size: 5\ngreater_is_better: true\n", "smaller eval_loss is better"},
+    {"val_size: 5\nmetric_for_best_model: eval_accuracy\ngreater_is_better: false\n",
+     "greater accuracy is better"},
     {"val_size: 5\nload_best_model_at_end: true\n", "needs a save at each evaluation"},
     {"val_size: 5\nload_best_model_at_end: true\neval_steps: 3\nsave_steps: 4\n", "multiple of eval_steps"},
     {"overwrite_output_dir: true\nresume_from_checkpoint: x\n", "overwrite_output_dir: moves old runs aside"},
