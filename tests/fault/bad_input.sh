@@ -203,6 +203,17 @@ for tp in 3 16; do
         --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set tensor_parallel_size=$tp
 done
 
+# ---- what is chosen for the user is told ----
+told() {
+    local words=$1
+    shift
+    refused 0 "$words" "$@"
+}
+told "the model has no chat template" --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set max_steps=1 \
+    --set "model_name_or_path=$models/tinystories-656k" $(printf -- '--set %s ' "${small[@]}")
+told "fp16: the CPU computes in f32" --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set max_steps=1 \
+    --set fp16=true $(printf -- '--set %s ' "${small[@]}")
+
 # ---- check tells everything at once ----
 model fin-zh-tiny && rm "$tmp/model/tokenizer.json"
 sets=(--set "model_name_or_path=$tmp/model" --set "output_dir=$tmp/file/run" --set lora_rank=x --set "eval_file=$tmp/none.jsonl")

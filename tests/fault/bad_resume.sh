@@ -89,6 +89,13 @@ cmp "$tmp/adapter" "$tmp/best/adapter_model.safetensors" || status=1
 rm -r "$tmp"/best/ckpt/s000000001.*
 expect 0 "was not saved: the one of step 2 is exported" "${best[@]}" "${resume[@]}"
 
+# old runs keep apart in trash, also when they follow each other within a second
+for _ in 1 2 3; do
+    expect 0 "adapter written" --set "output_dir=$tmp/again" --set overwrite_output_dir=true --set max_steps=1 \
+        --set "cache_dir=$tmp/run/cache"
+done
+[ "$(ls "$tmp/again/trash" | grep -c 'adapter_model')" = 2 ] || { ls "$tmp/again/trash"; status=1; }
+
 # a second run on a folder whose owner lives
 "$program" "${small[@]}" "${resume[@]}" --set max_steps=100000 --set save_strategy=no --set logging_steps=1 \
     >"$tmp/log" 2>&1 </dev/null &
