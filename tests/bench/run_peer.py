@@ -129,6 +129,8 @@ def main():
     parser.add_argument("--compile", action="store_true", help="also torch.compile (a minute a variant)")
     parser.add_argument("--json", type=pathlib.Path)
     a = parser.parse_args()
+    if a.steps <= WARMUP:
+        parser.error(f"--steps must be more than the {WARMUP} steps of warm-up")
     results = []
     for shape in a.shapes:
         subprocess.run([a.python, HERE / "make_model.py", "--shape", shape, "--out", a.work / shape, "--rows",
