@@ -57,6 +57,9 @@ strike() {
     if unfinished; then phase=save; fi
     kill -9 "$pid" 2>/dev/null || return 1
     echo "$phase" >>"$work/phases"
+    # A rank that dies while it shakes hands with mpirun can leave Open MPI 4.1 waiting for ever.
+    for i in $(seq 200); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
+    pkill -9 -P "$job" && echo "mpirun did not end by itself"
     wait "$job"
     return 0
 }
