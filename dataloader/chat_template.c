@@ -61,6 +61,7 @@ struct rendering {
     size_t n_placed, placed_capacity;
     struct byte_range {
         size_t begin, end;
+        float weight;
     } * supervised;
     size_t n_supervised, supervised_capacity;
 };
@@ -284,7 +285,7 @@ int32_t chat_template_end_token(const struct chat_template *chat)
 void encoded_row_free(struct encoded_row *row)
 {
     token_list_free(&row->tokens);
-    free(row->supervised);
+    free(row->weights);
     *row = (struct encoded_row){0};
 }
 
@@ -316,11 +317,11 @@ static enum status put_mark(const struct chat_template *chat, struct rendering *
     return LORAD_OK;
 }
 
-static enum status put_supervised(struct rendering *out, size_t begin)
+static enum status put_supervised(struct rendering *out, size_t begin, float weight)
 {
     TRY(memory_grow((void **)&out->supervised, &out->supervised_capacity, out->n_supervised + 1,
                     sizeof *out->supervised));
-    out->supervised[out->n_supervised++] = (struct byte_range){begin, out->text.length};
+    out->supervised[out->n_supervised++] = (struct byte_range){begin, out->text.length, weight};
     return LORAD_OK;
 }
 
@@ -364,7 +365,7 @@ static enum status render_chatml(const struct chat_template *chat, const struct 
 {
     bool own_system = n && messages[0].role == ROLE_SYSTEM;
     for (size_t i = 0; i < n + 1; i++) {
-        struct message message = {ROLE_SYSTEM, chat->default_system, 0};
+        struct message message = {.role = ROLE_SYSTEM, .content = chat->default_system};
         if (i == 0 && (own_system || !chat->default_system)) continue;
         if (i == 0)
             message.length = strlen(chat->default_system);
@@ -374,7 +375,7 @@ static enum status render_chatml(const struct chat_template *chat, const struct 
         size_t begin = out->text.length;
         strbuf_add(&out->text, message.content, message.length);
         TRY(put_token(chat, out, chat->end));
-        if (message.role == ROLE_ASSISTANT) TRY(put_supervised(out, begin));
+        if (message.role == ROLE_ASSISTANT) TRY(put_supervised(out, begin, message.weight));
         strbuf_putc(&out->text, '\n');
     }
     return prompt ? chatml_open(chat, out, "assistant") : LORAD_OK;
@@ -398,7 +399,7 @@ static enum status render_llama3(const struct chat_template *chat, const struct 
         size_t begin = out->text.length;
         put_trimmed(&out->text, messages[i].content, messages[i].length);
         TRY(put_token(chat, out, chat->end));
-        if (messages[i].role == ROLE_ASSISTANT) TRY(put_supervised(out, begin));
+        if (messages[i].role == ROLE_ASSISTANT) TRY(put_supervised(out, begin, messages[i].weight));
     }
     return prompt ? llama3_open(chat, out, "assistant") : LORAD_OK;
 }
@@ -447,7 +448,7 @@ static enum status render_llama2(const struct chat_template *chat, const struct 
             put_trimmed(&out->text, message->content, message->length);
             strbuf_putc(&out->text, ' ');
             TRY(put_token(chat, out, chat->end));
-            TRY(put_supervised(out, begin));
+            TRY(put_supervised(out, begin, message->weight));
         }
     }
     return LORAD_OK;
@@ -472,7 +473,7 @@ static enum status render_mistral(const struct chat_template *chat, const struct
             continue;
         }
         TRY(put_token(chat, out, chat->end));
-        TRY(put_supervised(out, begin));
+        TRY(put_supervised(out, begin, messages[i].weight));
     }
     return LORAD_OK;
 }
@@ -491,7 +492,7 @@ static enum status render_plain(const struct chat_template *chat, const struct m
             continue;
         }
         TRY(put_token(chat, out, chat->end));
-        TRY(put_supervised(out, begin));
+        TRY(put_supervised(out, begin, messages[i].weight));
     }
     return LORAD_OK;
 }
@@ -538,8 +539,10 @@ static void mark(const struct rendering *rendering, struct chat_options options,
         while (range < rendering->n_supervised && rendering->supervised[range].end <= start) range++;
         bool inside = range < rendering->n_supervised && start >= rendering->supervised[range].begin &&
                       end <= rendering->supervised[range].end && end > start;
-        row->supervised[i] = options.train_on_prompt || inside;
-        row->n_supervised += row->supervised[i];
+        row->weights[i] = options.train_on_prompt ? 1.0f
+                          : inside                ? rendering->supervised[range].weight
+                                                  : 0.0f;
+        row->n_supervised += row->weights[i] > 0;
     }
 }
 
@@ -553,7 +556,8 @@ enum status chat_template_encode(const struct chat_template *chat, const struct 
     enum status status = render(chat, messages, n, false, &rendering);
     if (status == LORAD_OK) status = encode_rendering(chat, &rendering, &row->tokens);
     if (status == LORAD_OK)
-        status = memory_grow((void **)&row->supervised, &row->capacity, row->tokens.length, 1);
+        status =
+            memory_grow((void **)&row->weights, &row->capacity, row->tokens.length, sizeof *row->weights);
     if (status == LORAD_OK) mark(&rendering, options, row);
     rendering_free(&rendering);
     return status;

@@ -22,6 +22,7 @@ struct message {
     enum message_role role;
     const char *content; /* UTF-8 */
     size_t length;
+    float weight; /* of an assistant message in the loss: 1 as a rule, 0: not learnt */
 };
 
 struct chat_template;
@@ -38,9 +39,9 @@ int32_t chat_template_end_token(const struct chat_template *chat);
 
 struct encoded_row {
     struct token_list tokens;
-    uint8_t *supervised; /* [tokens.length]: 1 when the token is a target */
+    float *weights; /* [tokens.length]: of the token in the loss; 0: no target */
     size_t capacity;
-    int32_t n_supervised;
+    int32_t n_supervised; /* tokens with a weight above 0 */
 };
 void encoded_row_free(struct encoded_row *row);
 

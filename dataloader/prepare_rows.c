@@ -72,7 +72,7 @@ static enum status keep_tokens(struct chunk *chunk, struct row_result *result,
     TRY(memory_grow(&block, &chunk->supervised_capacity, chunk->n_tokens + (size_t)n, 1));
     chunk->supervised = block;
     memcpy(chunk->tokens + chunk->n_tokens, encoded->tokens.ids, (size_t)n * sizeof *chunk->tokens);
-    memcpy(chunk->supervised + chunk->n_tokens, encoded->supervised, (size_t)n);
+    for (int32_t i = 0; i < n; i++) chunk->supervised[chunk->n_tokens + (size_t)i] = encoded->weights[i] > 0;
     result->first_token = chunk->n_tokens;
     result->n_tokens = n;
     chunk->n_tokens += (size_t)n;
@@ -100,7 +100,7 @@ static enum status encode_row(const struct prepare_options *options, struct pars
         n = most;
     }
     bool target = false;
-    for (size_t i = 1; i < n && !target; i++) target = encoded->supervised[i];
+    for (size_t i = 1; i < n && !target; i++) target = encoded->weights[i] > 0;
     if (target)
         *kept = (int32_t)n;
     else

@@ -113,7 +113,7 @@ enum status parsed_row_add(struct parsed_row *row, enum message_role role, const
     void *block = row->messages;
     TRY(memory_grow(&block, &row->capacity, row->n + 1, sizeof *row->messages));
     row->messages = block;
-    row->messages[row->n++] = (struct message){.role = role, .content = content, .length = length};
+    row->messages[row->n++] = (struct message){.role = role, .content = content, .length = length, .weight = 1.0f};
     return LORAD_OK;
 }
 

@@ -144,8 +144,8 @@ static enum status generate_all(struct generating *g, const struct run_options *
     TRY(session_read(&g->session, options, generate->adapter_dir, SESSION_INFER));
     TRY(session_join(&g->session, ranks));
     if (generate->system)
-        messages[n++] = (struct message){ROLE_SYSTEM, generate->system, strlen(generate->system)};
-    messages[n++] = (struct message){ROLE_USER, generate->prompt, strlen(generate->prompt)};
+        messages[n++] = (struct message){ROLE_SYSTEM, generate->system, strlen(generate->system), 1};
+    messages[n++] = (struct message){ROLE_USER, generate->prompt, strlen(generate->prompt), 1};
     TRY(chat_template_prompt(g->session.chat, messages, n, &g->prompt));
     if ((int32_t)g->prompt.length >= options->cutoff_len)
         return FAIL(LORAD_USAGE, "the prompt has %zu tokens, but cutoff_len is %d", g->prompt.length,

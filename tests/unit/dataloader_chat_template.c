@@ -24,6 +24,7 @@ static size_t read_messages(struct message *out, const struct json *list)
     assert_true(n <= MESSAGES);
     for (size_t i = 0; i < n; i++) {
         const char *role = js_string(js_get(js_at(list, i), "role"), NULL);
+        out[i].weight = 1;
         out[i].role = *role == 's' ? ROLE_SYSTEM : *role == 'u' ? ROLE_USER : ROLE_ASSISTANT;
         out[i].content = js_string(js_get(js_at(list, i), "content"), &out[i].length);
     }
@@ -49,10 +50,10 @@ static void expect_mask(const struct encoded_row *got, const struct json *expect
     assert_int_equal(got->tokens.length, js_length(expected));
     int32_t n = 0;
     for (size_t i = 0; i < got->tokens.length; i++) {
-        if (got->supervised[i] != js_int(js_at(expected, i), -1))
-            fail_msg("%s row %zu: token %zu (%d) supervised %d", name, row, i, got->tokens.ids[i],
-                     got->supervised[i]);
-        n += got->supervised[i];
+        if (got->weights[i] != (float)js_int(js_at(expected, i), -1))
+            fail_msg("%s row %zu: token %zu (%d) weight %g", name, row, i, got->tokens.ids[i],
+                     (double)got->weights[i]);
+        n += got->weights[i] > 0;
     }
     assert_int_equal(n, got->n_supervised);
 }
@@ -154,18 +155,18 @@ static void straddling_token(void **state)
     struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
     struct chat_template *chat = NULL;
     assert_ok(chat_template_open(&chat, tokenizer, NULL));
-    struct message messages[2] = {{ROLE_USER, "x", 1}, {ROLE_ASSISTANT, "   line", 7}};
+    struct message messages[2] = {{ROLE_USER, "x", 1, 1}, {ROLE_ASSISTANT, "   line", 7, 1}};
     struct encoded_row row = {0};
     assert_ok(chat_template_encode(chat, messages, 2, (struct chat_options){0}, &row));
     size_t answer = strlen("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"), straddling = 0;
     for (size_t i = 0; i < row.tokens.length; i++) {
         if (row.tokens.start[i] >= answer || row.tokens.end[i] <= answer) continue;
         straddling++;
-        assert_int_equal(row.supervised[i], 0);
+        assert_true(row.weights[i] == 0);
     }
     assert_int_equal(straddling, 1);
-    assert_int_equal(row.supervised[row.tokens.length - 2], 1); /* <|im_end|> */
-    assert_int_equal(row.supervised[row.tokens.length - 1], 0); /* the line feed behind it */
+    assert_true(row.weights[row.tokens.length - 2] == 1); /* <|im_end|> */
+    assert_true(row.weights[row.tokens.length - 1] == 0); /* the line feed behind it */
     encoded_row_free(&row);
     chat_template_close(chat);
     tokenizer_close(tokenizer);
@@ -200,13 +201,13 @@ static void refusals(void **state)
 
     assert_ok(chat_template_open(&chat, fin, "chatml"));
     struct encoded_row row = {0};
-    struct message bad = {ROLE_USER, "\xFF", 1};
+    struct message bad = {ROLE_USER, "\xFF", 1, 1};
     assert_fails(chat_template_encode(chat, &bad, 1, (struct chat_options){0}, &row), LORAD_DATA, "UTF-8");
     chat_template_close(chat);
 
     struct tokenizer *llama = open_model("chat_template/llama2");
     assert_ok(chat_template_open(&chat, llama, NULL));
-    struct message twice[2] = {{ROLE_USER, "a", 1}, {ROLE_USER, "b", 1}};
+    struct message twice[2] = {{ROLE_USER, "a", 1, 1}, {ROLE_USER, "b", 1, 1}};
     assert_fails(chat_template_encode(chat, twice, 2, (struct chat_options){0}, &row), LORAD_DATA,
                  "alternate");
     encoded_row_free(&row);
