@@ -155,6 +155,7 @@ struct micro_batch {
     int32_t *tokens;       /* [T] */
     int32_t *positions;    /* [T], restart at 0 in every row */
     int32_t *labels;       /* [T]: the next token when it is a target, else -1 */
+    float *weights;        /* [T]: of labels[t] in the loss, 1 as a rule; 0 without one. NULL: not wanted, all 1 */
     int64_t *token_index;  /* [T]: number of the token in the global batch: pack * cutoff_len + offset, layout-free */
     int32_t *seq_start;    /* [n_sequences + 1] */
     int64_t *row_ids;      /* [n_sequences]: dataset row numbers, for reports */
@@ -173,7 +174,8 @@ struct step_info {
     int64_t packs;               /* in this global batch */
     int32_t micro_batches;       /* in all */
     int32_t my_micro_batches;    /* of this rank: as many loader_next calls follow */
-    int64_t supervised_tokens;   /* of all ranks: the divisor of loss and gradient */
+    int64_t supervised_tokens;   /* of all ranks */
+    double loss_weight;          /* of all ranks: sum of the targets' weights, the divisor of loss and gradient */
     int64_t tokens;              /* of all ranks */
     int64_t capacity_tokens;     /* packs * cutoff_len: tokens / capacity is the packing efficiency */
     double epoch;                /* after this step, fractional */
