@@ -250,8 +250,10 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);
-        strbuf_printf(text, "%lld %lld %s %s\n%s\n", (long long)file->size_bytes, (long long)file->mtime_ns,
-                      file->format ? file->format->name : "auto", file->name, real ? real : file->path);
+        strbuf_printf(text, "%lld %lld %s\n%s\n", (long long)file->size_bytes, (long long)file->mtime_ns,
+                      file->name, real ? real : file->path);
+        source_file_key(text, file);
+        strbuf_putc(text, '\n');
         free(real);
     }
 }
