@@ -422,6 +422,7 @@ enum status dataset_prepare(char **shard_dir, const struct prepare_options *opti
         return FAIL(LORAD_CONFIG, "cutoff_len is %d; it must be at least 2", options->cutoff_len);
     struct source_list list;
     TRY(source_list_open(&list, options->sources, options->n_sources));
+    source_list_scratch(&list, options->cache_dir);
     struct cache_place place = {.lock_fd = -1};
     /* Filled aside: outputs are set only on success, and the report is large for a stack. */
     struct prepare_report *made = memory_new(1, sizeof *made);

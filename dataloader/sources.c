@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/utf8.h"
@@ -317,18 +318,34 @@ const char *source_reader_text(const struct source_reader *reader, size_t *lengt
     return reader->map.text;
 }
 
+/* Smaller files stay as the machine has them. */
+static const size_t large_file = (size_t)64 << 20;
+
+void source_reader_random(const struct source_reader *reader)
+{
+    if (reader->map.map_bytes >= large_file) madvise(reader->map.map, reader->map.map_bytes, MADV_RANDOM);
+}
+
+void source_reader_will_need(const struct source_reader *reader, const struct raw_row *row)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)row->text / page * page;
+    if (reader->map.map_bytes >= large_file)
+        madvise((void *)begin, (uintptr_t)row->text + row->length - begin, MADV_WILLNEED);
+}
+
+void source_reader_release(const struct source_reader *reader)
+{
+    if (reader->map.map_bytes >= large_file) madvise(reader->map.map, reader->map.map_bytes, MADV_DONTNEED);
+}
+
 void source_reader_rewind(struct source_reader *reader)
 {
     reader->cursor = (struct source_cursor){reader->map.text, reader->map.end, 1};
-    if (reader->map.map) madvise(reader->map.map, reader->map.map_bytes, MADV_SEQUENTIAL);
 }
 
 bool source_reader_next(struct source_reader *reader, struct raw_row *row)
 {
-    if (reader->format->next(reader->context, &reader->cursor, row)) return true;
-    /* From here on rows are read at any place. */
-    if (reader->map.map) madvise(reader->map.map, reader->map.map_bytes, MADV_RANDOM);
-    return false;
+    return reader->format->next(reader->context, &reader->cursor, row);
 }
 
 /* The number of the row among those of the file. */
