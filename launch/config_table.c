@@ -72,13 +72,18 @@ const struct config_key config_keys[] = {
 
     /* ---- data ---- */
     {"dataset", "train_file train_data_dir train_data datasets data_path", TYPE_OWN, NULL,
-     "a path, a list of paths, or a list of {path, format, weight, name}", SECTION_DATA, SHARED,
-     RUN(train_sources), config_set_dataset,
-     "Training rows. A path is a file or a folder (all its .jsonl and .txt files). format: `auto`, "
-     "`messages` (JSONL "
-     "with a messages list) or `qa_text` (blank-line separated `role: text` pairs)."},
+     "a path, a list of paths, or a list of {path, format, weight, name, columns, tags, system, "
+     "metadata_path}",
+     SECTION_DATA, SHARED, RUN(train_sources), config_set_dataset,
+     "Training rows. A path is a file, a folder (all its data files) or a pattern (`data/*.jsonl`), .gz or .zst "
+     "too. format: `auto`, `messages`, `sharegpt`, `alpaca`, `csv`, `tsv`, `qa_text` (blank-line separated "
+     "`role: text` pairs) or `text` (documents to learn whole). docs/data.md shows each, and `columns`, `tags`, "
+     "`system` and `metadata_path`."},
     {"eval_file", "eval_dataset eval_datasets test_datasets validation_file eval_data_dir", TYPE_OWN, NULL,
      "as dataset", SECTION_DATA, SHARED, RUN(eval_sources), config_set_dataset, "Held-out rows."},
+    {"metadata_path", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, SWITCH(metadata_path), NULL,
+     "A CSV with one row (id, system, weight, skip) for each row of the one training file; a dataset of several "
+     "files has metadata_path in its entries instead."},
     {"val_size", "val_set_size", TYPE_REAL, "0", "[0,1e9]", SECTION_DATA, SHARED, RUN(val_size), NULL,
      "Keep back this share of the rows (below 1), or this many rows, as held-out rows. Not together with "
      "eval_file."},
@@ -326,9 +331,8 @@ const struct config_other config_others[] = {
     {"disable_shuffling", "", "lorad shuffles the training rows by data_seed"},
     {"curriculum_sampling", "", "rows are shuffled by data_seed"},
     {"interleave_probs", "", "give each dataset a weight instead"},
-    {"metadata_path", "", "put the rows into files that `dataset` names"},
     {"dataset_dir", "", "give whole paths in `dataset`"},
-    {"system", "", "put a system message into the rows"},
+    {"system", "", "give it to the dataset: {path: ..., system: ...}"},
     {"deepspeed", "", "not needed: start with mpirun and set tensor_parallel_size"},
     {"fsdp", "", "not needed: start with mpirun and set tensor_parallel_size"},
     {"context_parallel_size", "1", "use tensor_parallel_size instead"},
