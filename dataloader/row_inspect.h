@@ -38,6 +38,7 @@ enum finding_kind {
     FINDINGS
 };
 const char *finding_name(enum finding_kind kind);        /* "resident ID number", for people */
+const char *finding_names(enum finding_kind kind);       /* the plural */
 const char *finding_key(enum finding_kind kind);         /* "id_number", for JSON */
 const char *finding_placeholder(enum finding_kind kind); /* "[ID]"; NULL for what is not personal data */
 
@@ -71,8 +72,13 @@ enum inspect_verdict {
 };
 
 /* What one thread needs, used again and again. Starts zeroed. */
+struct message_change {
+    size_t message, start, length; /* of masked */
+};
 struct inspection {
     struct strbuf masked; /* the changed messages of the last row */
+    struct message_change *change;
+    size_t n_changes, change_capacity;
     struct word_counter *counter;
 };
 void inspection_free(struct inspection *inspection);
