@@ -16,8 +16,8 @@
  * 0.9999  1.0000 and each candidate is verified by its estimate. In a band's group a row is compared with at
  * most 8 others, so that a million equal rows cost what a million different ones do.
  *
- * Memory: a signature is 136 bytes and may stand in a mapped file; duplicates_find needs 20 bytes a row
- * beside it (200 MB for 10 million rows), overlap_find 40 bytes a row of the smaller, second set.
+ * Memory: a signature is 136 bytes and may stand in a mapped file; duplicates_find needs 21 bytes a row
+ * beside it (210 MB for 10 million rows), overlap_find 40 bytes a row of the smaller, second set.
  */
 #ifndef LORAD_DATALOADER_NEAR_DUPLICATES_H
 #define LORAD_DATALOADER_NEAR_DUPLICATES_H
@@ -39,7 +39,8 @@ struct row_signature {
 /* What one thread needs to make signatures. Starts zeroed. */
 struct signature_maker {
     uint64_t *shingle;
-    size_t capacity;
+    char *text;
+    size_t capacity, text_capacity;
 };
 void signature_maker_free(struct signature_maker *maker);
 
@@ -54,9 +55,8 @@ struct duplicate_pair {
     double similarity;   /* estimated; 1 for exact ones */
 };
 
-/* A group is what pairs link together; its first row (the smallest number) is what the others repeat. A near
- * pair's similarity is that to the row it was found with, the first one of its group where that is similar
- * enough. */
+/* A group is what pairs link together. What a row is shown to repeat is the most similar earlier row of its
+ * group, the first of them for exact copies. */
 struct duplicates {
     int64_t rows;                     /* that have a signature */
     int64_t exact_rows, exact_groups; /* rows beyond the first of their group; groups of two and more */
