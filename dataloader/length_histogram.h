@@ -42,4 +42,7 @@ int32_t length_histogram_bars(const struct length_histogram *histogram,
 void length_histogram_draw(const struct length_histogram *histogram, const char *title, int32_t columns,
                            bool utf8, struct strbuf *out);
 
+/* "1,234,567", appended. */
+void length_histogram_number(struct strbuf *out, int64_t number);
+
 #endif
