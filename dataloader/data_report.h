@@ -123,4 +123,8 @@ enum status data_report_read(struct data_report **out, const char *text, size_t 
 void data_report_text(const struct data_report *report, const struct data_report *train, int32_t columns,
                       bool utf8, struct strbuf *out);
 
+/* The listed words that were found, most frequent first. Owns: the array (free), not the words. NULL: no
+ * memory. */
+const struct report_word **data_report_words(const struct data_report *report);
+
 #endif
