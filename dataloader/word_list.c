@@ -2,11 +2,12 @@
  * word_list.c: the list file and its automaton.
  *
  * Invariants:
- * (1) state 0 is the root; its edges stand in root[256], all others in one open-addressing table keyed by
- *     state << 8 | byte, which is never 0.
- * (2) fail[s] is the state of the longest proper suffix of s's text that is a prefix of a word; it is less
- * deep than s. (3) ends[s] is the first of s, fail[s], fail[fail[s]], ... whose text is a word; 0: none. So
- * all words that end at a position are found in as many steps as there are words.
+ * (1) a step is a character. State 0 is the root; its edges to the characters below 0x10000 stand in root[],
+ *     all other edges in one open-addressing table of 64-bit words: state (21 bits), character (21), the
+ * state that it leads to (22, never 0, so that no word is 0). (2) fail of s is the state of the longest
+ * proper suffix of s's text that is a prefix of a word; it is less deep than s. (3) ends of s is the first of
+ * s, its fail, the fail of that, ... whose text is a word; 0: none. So all words that end at a position are
+ * found in as many steps as there are words.
  */
 #include "dataloader/word_list.h"
 
@@ -18,8 +19,11 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 
-struct edge {
-    uint32_t key, to; /* key 0: free */
+enum { ROOT_CHARACTERS = 1 << 16, TO_BITS = 22, CHARACTER_BITS = 21 };
+
+struct state {
+    uint64_t next; /* a bit for each edge, by character_bit: where it is not set there is no edge */
+    uint32_t fail, ends;
 };
 
 struct word_list {
@@ -29,89 +33,109 @@ struct word_list {
     uint32_t *n_bytes; /* [n] bytes of the word */
     size_t n, start_capacity, length_capacity;
 
-    uint32_t root[256];
-    struct edge *edge;
-    uint32_t edge_shift; /* the table has 2^(32 - edge_shift) places */
-    uint32_t *fail, *ends;
+    uint32_t *root; /* [ROOT_CHARACTERS]; 0: no edge */
+    uint64_t *edge;
+    int edge_shift; /* the table has 2^(64 - edge_shift) places */
+    struct state *state;
     int32_t *word; /* that ends in the state; -1: none */
     uint32_t *parent;
-    uint8_t *byte;
+    uint32_t *character;
     uint32_t n_states;
-    size_t word_capacity, parent_capacity, byte_capacity;
+    size_t word_capacity, parent_capacity, character_capacity;
     struct hash128 hash;
 };
 
-static inline uint8_t fold(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 32) : (uint8_t)c;
-}
-
 static inline bool is_alnum(char c)
 {
-    uint8_t low = fold(c);
-    return (low >= 'a' && low <= 'z') || (c >= '0' && c <= '9');
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+/* The next character with ASCII letters in lower case; a byte that belongs to none is one by itself. */
+static inline uint32_t next_character(const char *text, size_t length, size_t *bytes)
+{
+    uint8_t a = (uint8_t)*text;
+    uint32_t character;
+    if (a < 0x80) {
+        *bytes = 1;
+        return a >= 'A' && a <= 'Z' ? a + 32u : a;
+    }
+    if ((*bytes = utf8_read(&character, text, length)) > 0) return character;
+    *bytes = 1;
+    return 0xDC00u + a; /* a surrogate: in no word */
 }
 
 /* ---- edges ---- */
 
-static inline uint32_t edge_slot(const struct word_list *list, uint32_t key)
+static inline uint64_t edge_key(uint32_t state, uint32_t character)
 {
-    return (key * 0x9E3779B1u) >> list->edge_shift;
+    return ((uint64_t)state << CHARACTER_BITS | character) << TO_BITS;
 }
 
-/* 0: no such edge. */
-static inline uint32_t edge_find(const struct word_list *list, uint32_t state, uint8_t byte)
+static inline uint64_t edge_hash(uint32_t state, uint32_t character)
 {
-    if (state == 0) return list->root[byte];
-    uint32_t key = state << 8 | byte, mask = UINT32_MAX >> list->edge_shift;
-    for (uint32_t i = edge_slot(list, key);; i = (i + 1) & mask) {
-        if (list->edge[i].key == key) return list->edge[i].to;
-        if (list->edge[i].key == 0) return 0;
+    return edge_key(state, character) * 0x9E3779B97F4A7C15u;
+}
+
+static inline uint64_t character_bit(uint32_t character)
+{
+    return (uint64_t)1 << (character * 0x9E3779B1u >> 26);
+}
+
+static uint32_t edge_find(const struct word_list *list, uint32_t state, uint32_t character)
+{
+    if (state == 0 && character < ROOT_CHARACTERS) return list->root[character];
+    uint64_t key = edge_key(state, character), mask = UINT64_MAX >> list->edge_shift;
+    for (uint64_t i = edge_hash(state, character) >> list->edge_shift;; i = (i + 1) & mask) {
+        uint64_t edge = list->edge[i];
+        if (edge == 0) return 0;
+        if ((edge ^ key) >> TO_BITS == 0) return (uint32_t)edge & ((1u << TO_BITS) - 1);
     }
 }
 
-static void edge_put(struct word_list *list, uint32_t key, uint32_t to)
+static void edge_put(struct word_list *list, uint64_t edge)
 {
-    uint32_t mask = UINT32_MAX >> list->edge_shift, i = edge_slot(list, key);
-    while (list->edge[i].key != 0) i = (i + 1) & mask;
-    list->edge[i] = (struct edge){key, to};
+    uint64_t mask = UINT64_MAX >> list->edge_shift;
+    uint64_t i = ((edge >> TO_BITS << TO_BITS) * 0x9E3779B97F4A7C15u) >> list->edge_shift;
+    while (list->edge[i] != 0) i = (i + 1) & mask;
+    list->edge[i] = edge;
 }
 
 /* Room for one more state: at most two thirds of the table are used. */
 static enum status edges_grow(struct word_list *list)
 {
-    uint64_t places = list->edge ? (uint64_t)1 << (32 - list->edge_shift) : 0;
+    uint64_t places = list->edge ? (uint64_t)1 << (64 - list->edge_shift) : 0;
     if ((uint64_t)list->n_states * 3 < places * 2) return LORAD_OK;
-    struct edge *old = list->edge;
-    uint32_t bits = old ? 33 - list->edge_shift : 10;
-    struct edge *wider = memory_new((size_t)1 << bits, sizeof *wider);
+    uint64_t *old = list->edge;
+    int bits = old ? 65 - list->edge_shift : 10;
+    uint64_t *wider = memory_new((size_t)1 << bits, sizeof *wider);
     if (!wider) return LORAD_NOMEM;
     list->edge = wider;
-    list->edge_shift = 32 - bits;
+    list->edge_shift = 64 - bits;
     for (uint64_t i = 0; i < places; i++)
-        if (old[i].key != 0) edge_put(list, old[i].key, old[i].to);
+        if (old[i] != 0) edge_put(list, old[i]);
     free(old);
     return LORAD_OK;
 }
 
 /* ---- building ---- */
 
-static enum status state_add(struct word_list *list, uint32_t parent, uint8_t byte)
+static enum status state_add(struct word_list *list, uint32_t parent, uint32_t character)
 {
     size_t need = (size_t)list->n_states + 1;
-    void *word = list->word, *parents = list->parent, *bytes = list->byte;
+    void *word = list->word, *parents = list->parent, *characters = list->character;
     enum status status = memory_grow(&word, &list->word_capacity, need, sizeof *list->word);
     list->word = word;
     if (status == LORAD_OK)
         status = memory_grow(&parents, &list->parent_capacity, need, sizeof *list->parent);
     list->parent = parents;
-    if (status == LORAD_OK) status = memory_grow(&bytes, &list->byte_capacity, need, 1);
-    list->byte = bytes;
+    if (status == LORAD_OK)
+        status = memory_grow(&characters, &list->character_capacity, need, sizeof *list->character);
+    list->character = characters;
     if (status == LORAD_OK) status = edges_grow(list);
     if (status != LORAD_OK) return status;
     list->word[list->n_states] = -1;
     list->parent[list->n_states] = parent;
-    list->byte[list->n_states] = byte;
+    list->character[list->n_states] = character;
     list->n_states++;
     return LORAD_OK;
 }
@@ -140,20 +164,20 @@ static enum status word_add(struct word_list *list, const char *word, size_t len
                             int64_t line)
 {
     uint32_t state = 0;
-    for (size_t i = 0; i < length; i++) {
-        uint8_t byte = fold(word[i]);
-        uint32_t next = edge_find(list, state, byte);
+    for (size_t i = 0, bytes; i < length; i += bytes) {
+        uint32_t character = next_character(word + i, length - i, &bytes);
+        uint32_t next = edge_find(list, state, character);
         if (next == 0) {
             next = list->n_states;
             if (next >= WORD_LIST_STATES)
                 return FAIL(LORAD_CONFIG,
                             "%s:%lld: the words up to here need more than %d states: use a shorter list",
                             name, (long long)line, WORD_LIST_STATES);
-            TRY(state_add(list, state, byte));
-            if (state == 0)
-                list->root[byte] = next;
+            TRY(state_add(list, state, character));
+            if (state == 0 && character < ROOT_CHARACTERS)
+                list->root[character] = next;
             else
-                edge_put(list, state << 8 | byte, next);
+                edge_put(list, edge_key(state, character) | next);
         }
         state = next;
     }
@@ -164,13 +188,13 @@ static enum status word_add(struct word_list *list, const char *word, size_t len
 
 static void find_suffix(struct word_list *list, uint32_t state)
 {
-    uint32_t parent = list->parent[state], at = list->fail[parent], next = 0;
-    uint8_t byte = list->byte[state];
+    uint32_t parent = list->parent[state], at = list->state[parent].fail, next = 0;
+    uint32_t character = list->character[state];
     if (parent != 0) {
-        while ((next = edge_find(list, at, byte)) == 0 && at != 0) at = list->fail[at];
+        while ((next = edge_find(list, at, character)) == 0 && at != 0) at = list->state[at].fail;
     }
-    list->fail[state] = next;
-    list->ends[state] = list->word[state] >= 0 ? state : list->ends[next];
+    list->state[state].fail = next;
+    list->state[state].ends = list->word[state] >= 0 ? state : list->state[next].ends;
 }
 
 /* Suffixes need those of all states that are less deep, so states are taken by depth. */
@@ -178,11 +202,11 @@ static enum status link_states(struct word_list *list)
 {
     size_t n = list->n_states;
     uint32_t first[WORD_LIST_LONGEST + 2] = {0};
-    list->fail = memory_new(n, sizeof *list->fail);
-    list->ends = memory_new(n, sizeof *list->ends);
+    list->state = memory_new(n, sizeof *list->state);
     uint32_t *depth = memory_new(n, sizeof *depth), *order = memory_new(n, sizeof *order);
-    enum status status = list->fail && list->ends && depth && order ? LORAD_OK : LORAD_NOMEM;
+    enum status status = list->state && depth && order ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK) {
+        for (size_t s = 1; s < n; s++) list->state[list->parent[s]].next |= character_bit(list->character[s]);
         for (size_t s = 1; s < n; s++) first[(depth[s] = depth[list->parent[s]] + 1) + 1]++;
         for (size_t d = 1; d < WORD_LIST_LONGEST + 2; d++) first[d] += first[d - 1];
         for (size_t s = 1; s < n; s++) order[first[depth[s]]++] = (uint32_t)s;
@@ -191,9 +215,9 @@ static enum status link_states(struct word_list *list)
     free(depth);
     free(order);
     free(list->parent);
-    free(list->byte);
+    free(list->character);
     list->parent = NULL;
-    list->byte = NULL;
+    list->character = NULL;
     return status;
 }
 
@@ -258,7 +282,8 @@ enum status word_list_parse(struct word_list **out, const char *text, size_t len
         return FAIL(LORAD_CONFIG, "%s: %zu bytes; a list may have %d", name, length, WORD_LIST_BYTES);
     struct word_list *list = memory_new(1, sizeof *list);
     if (!list) return LORAD_NOMEM;
-    enum status status = state_add(list, 0, 0);
+    list->root = memory_new(ROOT_CHARACTERS, sizeof *list->root);
+    enum status status = list->root ? state_add(list, 0, 0) : LORAD_NOMEM;
     if (status == LORAD_OK) status = read_lines(list, text, length, name);
     if (status == LORAD_OK) status = link_states(list);
     if (status != LORAD_OK) {
@@ -286,12 +311,12 @@ void word_list_free(struct word_list *list)
     free(list->text);
     free(list->start);
     free(list->n_bytes);
+    free(list->root);
     free(list->edge);
-    free(list->fail);
-    free(list->ends);
+    free(list->state);
     free(list->word);
     free(list->parent);
-    free(list->byte);
+    free(list->character);
     free(list);
 }
 
@@ -315,7 +340,7 @@ struct hash128 word_list_hash(const struct word_list *list)
 static void report_words(const struct word_list *list, uint32_t state, const char *text, size_t length,
                          size_t end, word_found *found, void *context)
 {
-    for (state = list->ends[state]; state != 0; state = list->ends[list->fail[state]]) {
+    for (state = list->state[state].ends; state != 0; state = list->state[list->state[state].fail].ends) {
         int32_t word = list->word[state];
         size_t n = list->n_bytes[word], start = end - n;
         if (start > 0 && is_alnum(text[start]) && is_alnum(text[start - 1])) continue;
@@ -324,18 +349,26 @@ static void report_words(const struct word_list *list, uint32_t state, const cha
     }
 }
 
+/* The edge, once all of them are there. Most states have few: the bits spare a look into the table. */
+static inline uint32_t follow(const struct word_list *list, uint32_t state, uint32_t character)
+{
+    return state == 0 || (list->state[state].next & character_bit(character))
+               ? edge_find(list, state, character)
+               : 0;
+}
+
 void word_list_find(const struct word_list *list, const char *text, size_t length, word_found *found,
                     void *context)
 {
     uint32_t state = 0;
-    for (size_t i = 0; i < length; i++) {
-        uint8_t byte = fold(text[i]);
-        uint32_t next = edge_find(list, state, byte);
+    for (size_t i = 0, bytes; i < length; i += bytes) {
+        uint32_t character = next_character(text + i, length - i, &bytes);
+        uint32_t next = follow(list, state, character);
         while (next == 0 && state != 0) {
-            state = list->fail[state];
-            next = edge_find(list, state, byte);
+            state = list->state[state].fail;
+            next = follow(list, state, character);
         }
         state = next;
-        if (list->ends[state] != 0) report_words(list, state, text, length, i + 1, found, context);
+        if (list->state[state].ends != 0) report_words(list, state, text, length, i + bytes, found, context);
     }
 }

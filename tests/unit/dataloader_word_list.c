@@ -76,7 +76,7 @@ static void bad_lists_are_refused_with_the_line(void **state)
         length += 991;
         text[length++] = '\n';
     }
-    assert_fails(word_list_parse(&list, text, length, "w"), LORAD_CONFIG, "more than 4194304 states");
+    assert_fails(word_list_parse(&list, text, length, "w"), LORAD_CONFIG, "more than 2097152 states");
     free(text);
 }
 
