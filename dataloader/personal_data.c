@@ -190,7 +190,8 @@ static void read_number(struct number *number, struct text text, size_t at)
         if ((sign.c != ' ' && sign.c != '-' && sign.c != ')') || number->n == MOST_GROUPS) return;
         at = group->end + sign.length;
         next = glyph_at(text, at);
-        if (sign.c == ')' && (next.c == ' ' || next.c == '-')) next = glyph_at(text, at += next.length);
+        if ((sign.c == ')' && next.c == ' ') || (sign.c != ' ' && next.c == '-'))
+            next = glyph_at(text, at += next.length); /* "(010) 1", "021--6" */
         if (!is_digit(next.c)) return;
         group->sign = (char)sign.c;
     }
@@ -347,19 +348,37 @@ static int32_t subscriber_groups(const struct number *number, int32_t first, int
     return 2;
 }
 
-static bool find_landline(struct personal_data *out, struct text text, const struct number *number)
+/* Makes the area code a group of its own where it is written together with the country ("8610-66638188") or
+ * with the rest ("02584418888"). True: a country stands before it. */
+static bool part_area(struct number *number)
 {
+    struct group *area = &number->group[0];
+    if ((area->n == 4 || area->n == 5) && value(area, 0, 2) == 86 && number->n > 1) {
+        memmove(area->digit, area->digit + 2, (size_t)(area->n -= 2));
+        return true;
+    }
+    if ((area->n != 11 && area->n != 12) || area->digit[0] != 0 || number->n == MOST_GROUPS) return false;
+    int32_t n = area->digit[1] <= 2 ? 3 : 4;
+    memmove(area + 1, area, (size_t)number->n++ * sizeof *area);
+    memmove(area[1].digit, area[1].digit + n, (size_t)(area[1].n -= n));
+    area->n = n;
+    area->sign = ' ';
+    return false;
+}
+
+static bool find_landline(struct personal_data *out, struct text text, struct number *number)
+{
+    static const char words[] = "电话 热线 专线 传真 tel fax phone";
     size_t begin;
     int32_t digits, first = has_country(text, number, &begin);
-    if (first >= number->n) return false;
+    bool country = first == 1 || part_area(number);
     const struct group *area = &number->group[first];
-    if (!is_area(area, first == 1, &digits) || area->sign == 0) return false;
-    if (area->sign == ' ' && first == 0 && !word_before(text, begin, "电话 热线 传真 tel fax phone"))
-        return false;
+    if (!is_area(area, country, &digits) || area->sign == 0) return false;
+    if (area->sign == ' ' && !country && !word_before(text, begin, words)) return false;
     int32_t n = subscriber_groups(number, first + 1, digits);
     if (n == 0) return false;
     const struct group *last = area + n;
-    if (last->sign == '-' && last + 1 < number->group + number->n && last[1].n <= 5) last++; /* extension */
+    if (last->sign == '-' && last + 1 < number->group + number->n && last[1].n <= 6) last++; /* extension */
     struct glyph before = glyph_before(text, begin);
     if (area->sign == ')' && before.c == '(') begin -= before.length;
     return stands_alone(text, begin, last->end) && accept(out, FINDING_LANDLINE, begin, last->end);

@@ -85,17 +85,21 @@ static void mobile_numbers(void **state)
 static void landline_numbers(void **state)
 {
     (void)state;
-    CHECK_MASKED(
-        {"热线0755-82960167。", "热线[PHONE]。"}, {"（010）65185898", "[PHONE]"},
-        {"(010) 6518 5898", "[PHONE]"}, {"０２１－６８８８８８８８", "[PHONE]"}, {"021—68888888", "[PHONE]"},
-        {"+86-755-82960167", "[PHONE]"}, {"86 10 65185898", "[PHONE]"}, {"0755-82960167-801", "[PHONE]"},
-        {"0571-8765432", "[PHONE]"}, {"0755-8296-0167", "[PHONE]"}, {"电话：010 65185898", "电话：[PHONE]"},
-        {"010-65185898转801", "[PHONE]转801"}, {"010 65185898", NULL}, /* nothing says what it is */
-        {"026-65185898", NULL},                                        /* no such area */
-        {"010-6518589", NULL},                                         /* 8 digits behind 010 */
-        {"0755-12960167", NULL}, {"0755-829601678", NULL}, {"400-820-8820", NULL}, {"0755-829601", NULL},
-        {"2019-82960167", NULL}, {"临0755-20190101号", NULL}, {"A0755-82960167", NULL},
-        {"0755-2019-0101", NULL}, {"600519-82960167", NULL}, {"10-65185898", NULL});
+    CHECK_MASKED({"热线0755-82960167。", "热线[PHONE]。"}, {"（010）65185898", "[PHONE]"},
+                 {"(010) 6518 5898", "[PHONE]"}, {"０２１－６８８８８８８８", "[PHONE]"},
+                 {"021—68888888", "[PHONE]"}, {"+86-755-82960167", "[PHONE]"}, {"86 10 65185898", "[PHONE]"},
+                 {"0755-82960167-801", "[PHONE]"}, {"0571-8765432", "[PHONE]"}, {"0755-8296-0167", "[PHONE]"},
+                 {"电话：010 65185898", "电话：[PHONE]"}, {"010-65185898转801", "[PHONE]转801"},
+                 {"021--68864621", "[PHONE]"}, {"热线：8610-66638188；", "热线：[PHONE]；"},
+                 {"电话043188912969.", "电话[PHONE]."}, {"电话为02584418888-888122/1", "电话为[PHONE]/1"},
+                 {"043188912969", NULL}, {"电话026844188881", NULL}, {"电话0258441888", NULL},
+                 {"8610-1234567", NULL}, {"010 65185898", NULL}, /* nothing says what it is */
+                 {"026-65185898", NULL},                         /* no such area */
+                 {"010-6518589", NULL},                          /* 8 digits behind 010 */
+                 {"0755-12960167", NULL}, {"0755-829601678", NULL}, {"400-820-8820", NULL},
+                 {"0755-829601", NULL}, {"2019-82960167", NULL}, {"临0755-20190101号", NULL},
+                 {"A0755-82960167", NULL}, {"0755-2019-0101", NULL}, {"600519-82960167", NULL},
+                 {"10-65185898", NULL});
 }
 
 static void bank_cards(void **state)
@@ -186,13 +190,31 @@ static void pieces_keep_apart_and_places_are_exact(void **state)
     finding_list_free(&list);
 }
 
-/* The masked text is the text with each piece that is found replaced by its placeholder, whatever stands side by side. */
+/* The masked text is the text with each piece that is found replaced by its placeholder, whatever stands side
+ * by side. */
 static void masked_text_is_the_text_less_the_pieces(void **state)
 {
     (void)state;
-    static const char *const parts[] = {"13812345678", "138 1234 5678", "0755-82960167", "6225881234567898", "@",
-                                        "310101199003077739", "a", "q.com", " ", "-", "(", ")", "+86", "元", "，",
-                                        "１２", ".", "7", "卡", "86"};
+    static const char *const parts[] = {"13812345678",
+                                        "138 1234 5678",
+                                        "0755-82960167",
+                                        "6225881234567898",
+                                        "@",
+                                        "310101199003077739",
+                                        "a",
+                                        "q.com",
+                                        " ",
+                                        "-",
+                                        "(",
+                                        ")",
+                                        "+86",
+                                        "元",
+                                        "，",
+                                        "１２",
+                                        ".",
+                                        "7",
+                                        "卡",
+                                        "86"};
     const struct inspect_options options = {.pii = PII_MASK};
     struct inspection inspection = {0};
     struct finding_list list = {0};
