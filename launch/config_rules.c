@@ -193,6 +193,7 @@ void config_check_paths(struct config *config)
         need_path(config, "dataset", run->train_sources[i].path, false);
     for (int32_t i = 0; i < run->n_eval_sources; i++)
         need_path(config, "eval_file", run->eval_sources[i].path, false);
+    need_path(config, "sensitive_words", run->inspect.sensitive_words, false);
     if (run->resume_from_checkpoint && strcmp(run->resume_from_checkpoint, "auto") != 0)
         need_path(config, "resume_from_checkpoint", run->resume_from_checkpoint, true);
 }
