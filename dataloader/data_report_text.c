@@ -21,12 +21,16 @@ static void put_place(struct strbuf *out, const struct data_report *report, cons
     strbuf_printf(out, "%s:%lld", known ? report->file[place->file].name : "?", (long long)place->line);
 }
 
+/* a.jsonl:3, 17, b.jsonl:2, ... */
 static void put_places(struct strbuf *out, const struct data_report *report, const struct report_place *first,
                        int32_t n, int64_t rows)
 {
     for (int32_t i = 0; i < n && i < SHOWN_PLACES; i++) {
         strbuf_puts(out, i > 0 ? ", " : "");
-        put_place(out, report, &first[i]);
+        if (i > 0 && first[i].file == first[i - 1].file)
+            strbuf_printf(out, "%lld", (long long)first[i].line);
+        else
+            put_place(out, report, &first[i]);
     }
     if (rows > SHOWN_PLACES) strbuf_puts(out, ", ...");
     strbuf_putc(out, '\n');

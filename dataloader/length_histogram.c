@@ -67,7 +67,7 @@ int32_t length_histogram_quantile(const struct length_histogram *h, double share
     return h->longest;
 }
 
-/* A bar joins 1, 2, 4, 8 or 16 bins, so that its ends are round numbers in every case. */
+/* A bar joins 1, 2, 4, 8 or 16 bins, so that its ends are round numbers but for the outermost two. */
 int32_t length_histogram_bars(const struct length_histogram *h, struct histogram_bar bars[HISTOGRAM_BARS])
 {
     if (h->n == 0) return 0;
@@ -82,6 +82,8 @@ int32_t length_histogram_bars(const struct length_histogram *h, struct histogram
         bars[i].count = 0;
         for (int32_t bin = first; bin <= last; bin++) bars[i].count += h->count[bin];
     }
+    bars[0].first = h->shortest;
+    bars[n - 1].last = h->longest;
     return n;
 }
 

@@ -28,16 +28,17 @@ static const char style[] =
     "h1{font-size:28px;line-height:1.2;margin:0 0 4px;letter-spacing:-.01em}\n"
     "h2{font-size:19px;margin:44px 0 12px;letter-spacing:-.005em}\n"
     "h3{font-size:15px;margin:22px 0 8px}\n"
-    "p{margin:6px 0}.soft{color:var(--soft)}\n"
+    "p{margin:8px 0}.soft{color:var(--soft)}\n"
     ".part{margin-top:56px;padding-top:8px;border-top:2px solid var(--line)}\n"
     ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:20px 0}\n"
     ".tile,.card{background:var(--card);border:1px solid var(--line);border-radius:12px}\n"
     ".tile{padding:14px 16px}.tile b{display:block;font-size:24px;font-weight:650;line-height:1.25;"
     "font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px}\n"
-    ".card{padding:4px 0;overflow-x:auto}.chart{padding:16px 16px 8px}\n"
+    ".card{padding:4px 0;overflow-x:auto}.scroll{max-height:340px;overflow:auto;padding-top:0}"
+    ".scroll th{position:sticky;top:0;background:var(--card)}.chart{padding:16px 16px 8px}\n"
     "svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font-size:11px}svg "
     ".bar{fill:var(--accent)}"
-    "svg .second .bar{fill:var(--accent2)}svg line{stroke:var(--line)}\n"
+    "svg.second .bar{fill:var(--accent2)}svg line{stroke:var(--line)}\n"
     "table{border-collapse:collapse;width:100%;font-size:14px}\n"
     "th{text-align:left;font-weight:600;color:var(--soft);font-size:12.5px;padding:8px "
     "16px;white-space:nowrap}\n"
@@ -53,7 +54,7 @@ static const char style[] =
     "14px}\n"
     "details{display:inline}summary{cursor:pointer;color:var(--accent);display:inline}\n"
     "footer{margin-top:56px;color:var(--soft);font-size:13px}\n"
-    "@media print{body{background:#fff}.card,.tile{break-inside:avoid}}\n";
+    "@media print{body{background:#fff}.scroll{max-height:none}.card,.tile{break-inside:avoid}}\n";
 
 /* ---- text and numbers ---- */
 
@@ -152,14 +153,18 @@ static void put_places(struct strbuf *out, const struct data_report *report, con
 }
 
 static void put_pairs(struct strbuf *out, const struct data_report *report, const struct data_report *of,
-                      const struct report_pair *pairs, int32_t n)
+                      const struct report_pair *pairs, int32_t n, int32_t n_exact)
 {
     for (int32_t i = 0; i < n; i++) {
+        bool exact = i < n_exact;
         strbuf_puts(out, "<tr><td class=places>");
         put_place(out, report, &pairs[i].place);
         strbuf_puts(out, "</td><td class=places>");
         put_place(out, of, &pairs[i].of);
-        strbuf_printf(out, "</td><td class=n>%.2f</td></tr>\n", pairs[i].similarity);
+        if (exact)
+            strbuf_puts(out, "</td><td class=n>the same</td></tr>\n");
+        else
+            strbuf_printf(out, "</td><td class=n>%.2f</td></tr>\n", pairs[i].similarity);
     }
 }
 
@@ -200,9 +205,14 @@ static void put_histogram(struct strbuf *out, const struct length_histogram *h, 
         strbuf_printf(
             out, " rows</title><rect class=bar x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=2 />",
             x + step * 0.07, top, step * 0.86, height);
-        if (bars[i].count > 0)
-            strbuf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=middle>%.*f%%</text>", x + step / 2,
-                          top - 5, share(bars[i].count, h->n) < 9.95, share(bars[i].count, h->n));
+        if (bars[i].count > 0) {
+            double part = share(bars[i].count, h->n);
+            strbuf_printf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=middle>", x + step / 2, top - 5);
+            if (part < 0.05)
+                strbuf_puts(out, "&lt;0.1%</text>");
+            else
+                strbuf_printf(out, "%.*f%%</text>", part < 9.95, part);
+        }
         strbuf_puts(out, "</g>\n");
         put_bar_label(out, x + step / 2, bars[i].first);
     }
@@ -323,9 +333,10 @@ static void put_duplicates(struct strbuf *out, const struct data_report *report)
     put_tile(out, d->exact_rows, "rows repeat an earlier one exactly");
     put_tile(out, d->near_rows, "more repeat one nearly");
     put_share_tile(out, d->exact_rows + d->near_rows, d->rows, "of all rows");
-    strbuf_puts(out, "</div>\n<div class=card><table><tr><th>Row<th>repeats<th class=n>Similarity</tr>\n");
-    put_pairs(out, report, report, report->exact_pair, d->n_exact);
-    put_pairs(out, report, report, report->near_pair, d->n_near);
+    strbuf_puts(
+        out, "</div>\n<div class=\"card scroll\"><table><tr><th>Row<th>repeats<th class=n>Similarity</tr>\n");
+    put_pairs(out, report, report, report->exact_pair, d->n_exact, d->n_exact);
+    put_pairs(out, report, report, report->near_pair, d->n_near, 0);
     strbuf_puts(
         out,
         "</table></div>\n<p class=soft>The first ones of each kind. Similarity is the estimated share of "
@@ -345,12 +356,13 @@ static void put_overlap(struct strbuf *out, const struct data_report *eval, cons
     length_histogram_number(out, o->exact_rows);
     strbuf_puts(out, " evaluation rows are in the training data exactly and ");
     length_histogram_number(out, o->near_rows);
-    strbuf_printf(
-        out,
-        " nearly (%.1f&thinsp;%% together): what is measured on them is memory, not skill.</p>\n"
-        "<div class=card><table><tr><th>Evaluation row<th>Training row<th class=n>Similarity</tr>\n",
-        share(o->exact_rows + o->near_rows, o->rows));
-    put_pairs(out, eval, train, eval->overlap_pair, o->n_pairs);
+    strbuf_printf(out,
+                  " nearly (%.1f&thinsp;%% together): what is measured on them is memory, not skill.</p>\n"
+                  "<div class=\"card scroll\"><table><tr><th>Evaluation row<th>Training row<th "
+                  "class=n>Similarity</tr>\n",
+                  share(o->exact_rows + o->near_rows, o->rows));
+    put_pairs(out, eval, train, eval->overlap_pair, o->n_pairs,
+              o->exact_rows < o->n_pairs ? (int32_t)o->exact_rows : o->n_pairs);
     strbuf_puts(out, "</table></div>\n");
 }
 
@@ -366,13 +378,13 @@ static void put_part(struct strbuf *out, const struct data_report *report)
     put_share_tile(out, report->supervised_tokens, report->tokens, "of the tokens are supervised");
     strbuf_puts(out, "</div>\n");
     put_sources(out, report);
+    if (report->row_tokens.n > 0) strbuf_puts(out, "<h2>Lengths</h2>\n");
+    put_histogram(out, &report->row_tokens, "Tokens of a row", "first");
+    put_histogram(out, &report->answer_tokens, "Supervised tokens of a row", "second");
     put_problems(out, report);
     put_findings(out, report);
     put_words(out, report);
     put_duplicates(out, report);
-    strbuf_puts(out, "<h2>Lengths</h2>\n");
-    put_histogram(out, &report->row_tokens, "Tokens of a row", "first");
-    put_histogram(out, &report->answer_tokens, "Supervised tokens of a row", "second");
 }
 
 static void put_head(struct strbuf *out, const char *title, const struct data_report *train,
