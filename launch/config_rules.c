@@ -221,6 +221,7 @@ void config_check_paths(struct config *config)
     need_path(config, "adapter_name_or_path", run->adapter_dir, true);
     need_sources(config, "dataset", run->train_sources, run->n_train_sources);
     need_sources(config, "eval_file", run->eval_sources, run->n_eval_sources);
+    need_path(config, "sensitive_words", run->inspect.sensitive_words, false);
     if (run->resume_from_checkpoint && strcmp(run->resume_from_checkpoint, "auto") != 0)
         need_path(config, "resume_from_checkpoint", run->resume_from_checkpoint, true);
 }

@@ -102,6 +102,23 @@ const struct config_key config_keys[] = {
      RUN(chat.train_on_prompt), NULL, "Supervise every token instead of the assistant's only."},
     {"mask_history", "", TYPE_BOOL, "false", NULL, SECTION_DATA, SHARED, RUN(chat.mask_history), NULL,
      "Supervise the last assistant turn of a row only."},
+    {"pii", "", TYPE_CHOICE, "warn", "off|warn|mask|drop", SECTION_DATA, SHARED, RUN(inspect.pii), NULL,
+     "Personal data in the rows, found by pattern: Chinese resident ID numbers (with their check digit), "
+     "mobile "
+     "and landline numbers, bank card numbers (with their Luhn digit), e-mail addresses. `warn` reports the "
+     "rows, "
+     "`mask` puts [ID], [PHONE], [CARD] and [EMAIL] in their place, `drop` leaves the rows out."},
+    {"sensitive_words", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, RUN(inspect.sensitive_words), NULL,
+     "A file of words, one a line (UTF-8, # starts a comment), that are counted in the rows and reported "
+     "with "
+     "their places."},
+    {"min_answer_chars", "", TYPE_INT32, "0", "[0,1e6]", SECTION_DATA, SHARED, RUN(inspect.min_answer_chars),
+     NULL,
+     "Answers with fewer characters are reported, not dropped: a short answer may be a right one. 0: none."},
+    {"near_duplicates", "", TYPE_BOOL, "true", NULL, SECTION_DATA, SHARED, RUN(inspect.near_duplicates), NULL,
+     "Look for rows that repeat each other, exactly or nearly (estimated Jaccard similarity of three-word "
+     "pieces "
+     "at least 0.8), and for evaluation rows that are in the training data. They are reported, not dropped."},
     {"cache_dir", "tokenized_path dataset_prepared_path", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED,
      RUN(cache_dir), NULL, "Where tokenized rows are kept between runs. Default: output_dir/cache."},
     {"overwrite_cache", "", TYPE_BOOL, "false", NULL, SECTION_DATA, SHARED, RUN(overwrite_cache), NULL,
