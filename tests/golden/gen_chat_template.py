@@ -21,6 +21,7 @@ from pathlib import Path
 import tokenizers
 import transformers
 from tokenizers import AddedToken, Tokenizer, normalizers
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 import gen_tokenizer
