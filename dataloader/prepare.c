@@ -247,6 +247,7 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
         text, "prompt %d history %d cutoff %d excess %d shard_bytes %lld val %a seed %llu eval %d\n",
         o->chat_options.train_on_prompt, o->chat_options.mask_history, o->cutoff_len, (int)o->excess,
         (long long)o->shard_bytes, o->val_size, (unsigned long long)o->split_seed, o->want_eval_part);
+    strbuf_printf(text, "split_special_tokens %d\n", o->chat_options.split_special_tokens);
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);
