@@ -3,10 +3,10 @@
  *
  * Invariants:
  * (1) every hash is a pure function of the text, with constants of this file: signatures of two runs, hosts
- * and versions with one SIGNATURE_VERSION can be compared. (2) in round r each shingle falls into one lane
- * with a value between r and r + 1 (in units of 2^24); a lane keeps the smallest. A lane that is filled after
- * a round cannot change in a later one, so the rounds end as soon as all are filled. One hash serves two
- * rounds.
+ *     and versions with one SIGNATURE_VERSION can be compared.
+ * (2) in round r each shingle falls into one lane with a value between r and r + 1 (in units of 2^24); a lane
+ *     keeps the smallest. A lane that is filled after a round cannot change in a later one, so the rounds end
+ *     as soon as all are filled. One hash serves two rounds.
  */
 #include "dataloader/near_duplicates.h"
 
