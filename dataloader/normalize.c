@@ -15,6 +15,7 @@
 #include <utf8proc.h>
 
 #include "base/utf8.h"
+#include "dataloader/added_tokens.h"
 #include "dataloader/unicode.h"
 
 struct range {
@@ -122,6 +123,11 @@ bool unicode_is_word(uint32_t character)
     }
 }
 
+bool unicode_ends_cluster(uint32_t before, uint32_t after, int32_t *state)
+{
+    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)after, state);
+}
+
 /* ---- reading ---- */
 
 enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind kind, const char *pattern,
@@ -136,9 +142,24 @@ enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind ki
         free(content_copy);
         return LORAD_NOMEM;
     }
-    *step = (struct normalize_step){kind, pattern_copy, content_copy, strlen(pattern), strlen(content)};
+    *step = (struct normalize_step){kind, pattern_copy, content_copy, strlen(pattern), strlen(content), NULL};
     normalizer->n_steps++;
     return LORAD_OK;
+}
+
+static enum status read_charsmap(struct normalizer *out, const struct json *value, const char *where)
+{
+    size_t length;
+    const char *text = js_string(js_get(value, "precompiled_charsmap"), &length);
+    if (!text) return FAIL(LORAD_DATA, "%s: normalizer Precompiled has no precompiled_charsmap", where);
+    struct charsmap *map;
+    TRY(charsmap_create_base64(&map, text, length, where));
+    enum status status = normalizer_add(out, NORMALIZE_CHARSMAP, "", "");
+    if (status == LORAD_OK)
+        out->step[out->n_steps - 1].charsmap = map;
+    else
+        charsmap_destroy(map);
+    return status;
 }
 
 static enum status read_step(struct normalizer *out, const struct json *value, const char *where)
@@ -150,18 +171,27 @@ static enum status read_step(struct normalizer *out, const struct json *value, c
         TRY(js_need_string(&content, value, "prepend", where));
         return normalizer_add(out, NORMALIZE_PREPEND, "", content);
     }
+    if (strcmp(type, "Precompiled") == 0) return read_charsmap(out, value, where);
+    if (strcmp(type, "Strip") == 0) {
+        bool left = js_bool(js_get(value, "strip_left"), false),
+             right = js_bool(js_get(value, "strip_right"), false);
+        return normalizer_add(out, NORMALIZE_STRIP, left ? right ? "lr" : "l" : right ? "r" : "", "");
+    }
     if (strcmp(type, "Replace") == 0) {
         const struct json *pattern;
         TRY(js_need(&pattern, value, "pattern", JS_OBJECT, where));
         TRY(js_need_string(&content, value, "content", where));
         const char *text = js_string(js_get(pattern, "String"), NULL);
+        const char *regex = js_string(js_get(pattern, "Regex"), NULL);
+        if (regex && strcmp(regex, " {2,}") == 0)
+            return normalizer_add(out, NORMALIZE_REPLACE_SPACES, "", content);
         if (!text || !*text)
             return FAIL(LORAD_DATA, "%s: normalizer Replace with a regular expression is not supported",
                         where);
         return normalizer_add(out, NORMALIZE_REPLACE, text, content);
     }
     return FAIL(LORAD_DATA,
-                "%s: normalizer \"%s\" is not supported (supported: NFC, Prepend, Replace, Sequence)", where,
+                "%s: normalizer \"%s\" is not supported (supported: NFC, Prepend, Replace, Strip, Precompiled, Sequence)", where,
                 type);
 }
 
@@ -182,6 +212,7 @@ void normalizer_free(struct normalizer *normalizer)
     for (int i = 0; i < normalizer->n_steps; i++) {
         free(normalizer->step[i].pattern);
         free(normalizer->step[i].content);
+        charsmap_destroy(normalizer->step[i].charsmap);
     }
     normalizer->n_steps = 0;
 }
@@ -214,6 +245,32 @@ enum status textbuf_replace(struct textbuf *out, const struct textbuf *in, const
         kept = at + pattern_length;
     }
     return textbuf_append(out, in, kept, in->length);
+}
+
+static enum status replace_spaces(struct textbuf *out, const struct textbuf *in, const struct normalize_step *step)
+{
+    size_t kept = 0;
+    for (size_t i = 0, end; i < in->length; i = end) {
+        for (end = i; end < in->length && in->data[end] == ' ';) end++;
+        if (end < i + 2) {
+            const char *next = memchr(in->data + i + 1, ' ', in->length - i - 1);
+            end = next ? (size_t)(next - in->data) : in->length;
+            if (in->data[i] == ' ') end = i + 1;
+            continue;
+        }
+        TRY(textbuf_append(out, in, kept, i));
+        TRY(textbuf_add(out, step->content, step->content_length, in->want_map ? in->from[i] : 0,
+                        in->want_map ? in->to[end - 1] : 0, 0));
+        kept = end;
+    }
+    return textbuf_append(out, in, kept, in->length);
+}
+
+static enum status strip(struct textbuf *out, const struct textbuf *in, const struct normalize_step *step)
+{
+    size_t begin = strchr(step->pattern, 'l') ? skip_spaces(in->data, 0, in->length) : 0;
+    size_t end = strchr(step->pattern, 'r') ? skip_spaces_back(in->data, in->length) : in->length;
+    return begin < end ? textbuf_append(out, in, begin, end) : LORAD_OK;
 }
 
 /* Whether NFC never joins the character with what precedes it, nor moves it. False may be said of any
@@ -296,6 +353,15 @@ enum status normalizer_run(const struct normalizer *normalizer, struct textbuf b
         case NORMALIZE_REPLACE:
             TRY(textbuf_replace(out, in, step->pattern, step->pattern_length, step->content,
                                 step->content_length));
+            break;
+        case NORMALIZE_REPLACE_SPACES:
+            TRY(replace_spaces(out, in, step));
+            break;
+        case NORMALIZE_STRIP:
+            TRY(strip(out, in, step));
+            break;
+        case NORMALIZE_CHARSMAP:
+            TRY(charsmap_run(step->charsmap, out, in));
             break;
         case NORMALIZE_NFC:
             TRY(compose(out, in));

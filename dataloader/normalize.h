@@ -1,14 +1,23 @@
 /*
  * normalize.h: the `normalizer` of tokenizer.json: a list of rewriting steps (inside the dataloader folder
- * only). Implemented: NFC, Prepend, Replace of a plain string, Sequence of those.
+ * only). Implemented: NFC, Prepend, Replace of a plain string or of two and more spaces, Strip, Precompiled, Sequence of
+ * those.
  */
 #ifndef LORAD_DATALOADER_NORMALIZE_H
 #define LORAD_DATALOADER_NORMALIZE_H
 
 #include "base/json.h"
+#include "dataloader/charsmap.h"
 #include "dataloader/textbuf.h"
 
-enum normalize_kind { NORMALIZE_NFC, NORMALIZE_PREPEND, NORMALIZE_REPLACE };
+enum normalize_kind {
+    NORMALIZE_NFC,
+    NORMALIZE_PREPEND,
+    NORMALIZE_REPLACE,
+    NORMALIZE_REPLACE_SPACES, /* two and more spaces become `content` */
+    NORMALIZE_STRIP,          /* white space at the ends: "l", "r" or "lr" of `pattern` */
+    NORMALIZE_CHARSMAP,
+};
 
 enum { NORMALIZE_STEPS = 8 };
 
@@ -17,6 +26,7 @@ struct normalizer {
         enum normalize_kind kind;
         char *pattern, *content; /* owned */
         size_t pattern_length, content_length;
+        struct charsmap *charsmap; /* owned; of NORMALIZE_CHARSMAP */
     } step[NORMALIZE_STEPS];
     int n_steps;
 };

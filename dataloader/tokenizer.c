@@ -18,6 +18,7 @@ enum { TEXT_MAX = 1 << 30 }; /* bytes; spans are 32 bits */
 
 struct token_scratch {
     struct bpe_scratch *bpe;
+    struct unigram_scratch *unigram;
     struct word_list words, spare;
     struct textbuf text[2]; /* normalising, to and fro */
     struct textbuf stretch, rewritten;
@@ -42,6 +43,7 @@ void tokenizer_close(struct tokenizer *tokenizer)
     normalizer_free(&tokenizer->normalizer);
     added_tokens_free(&tokenizer->added);
     bpe_free(&tokenizer->bpe);
+    unigram_destroy(tokenizer->unigram);
     decoder_free(&tokenizer->decoder);
     free(tokenizer->added_of);
     free(tokenizer->chat_template);
@@ -105,6 +107,7 @@ static void scratch_destroy(struct token_scratch *scratch)
 {
     if (!scratch) return;
     bpe_scratch_destroy(scratch->bpe);
+    unigram_scratch_destroy(scratch->unigram);
     free(scratch->words.range);
     free(scratch->spare.range);
     for (int i = 0; i < 2; i++) textbuf_free(&scratch->text[i]);
@@ -128,7 +131,9 @@ static enum status need_scratch(struct token_list *list)
     struct token_scratch *scratch = memory_new(1, sizeof *scratch);
     if (!scratch) return LORAD_NOMEM;
     enum status status = bpe_scratch_create(&scratch->bpe);
+    if (status == LORAD_OK) status = unigram_scratch_create(&scratch->unigram);
     if (status != LORAD_OK) {
+        bpe_scratch_destroy(scratch->bpe);
         free(scratch);
         return status;
     }
@@ -159,6 +164,11 @@ static enum status encode_words(const struct tokenizer *tokenizer, const char *t
     TRY(pretokenizer_cut(&tokenizer->pretokenizer, text, length, &scratch->words, &scratch->spare));
     for (size_t i = 0; i < scratch->words.length; i++) {
         struct word_range word = scratch->words.range[i];
+        if (tokenizer->unigram) {
+            TRY(unigram_encode(tokenizer->unigram, scratch->unigram, text + word.begin, word.end - word.begin,
+                               base + word.begin, out));
+            continue;
+        }
         TRY(bpe_encode(&tokenizer->bpe, scratch->bpe, text + word.begin, word.end - word.begin,
                        base + word.begin, out));
     }
