@@ -221,26 +221,37 @@ static inline bool is_joint(const struct bpe *bpe, int32_t left, int32_t right)
     return bpe->joint[bit >> 6] >> (bit & 63) & 1;
 }
 
-/* Finds each token's first and last symbol, going through the merges by rank, and with them the pairs of
- * symbols that stand side by side inside a token. Where the merges do not tell (a token whose parts come
- * later, or that two merges build from different symbols), every pair counts as joint and nothing is ever
- * cut. */
+static int by_result_length(const void *a, const void *b, void *context)
+{
+    const struct bpe *bpe = context;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    uint32_t n = bpe->vocab.entry[bpe->merge[x].result].length, m = bpe->vocab.entry[bpe->merge[y].result].length;
+    return n != m ? (n < m ? -1 : 1) : x < y ? -1 : x > y;
+}
+
+/* Finds each token's first and last symbol and with them the pairs of symbols that stand side by side inside a
+ * token. The merges are gone through by the length of what they build, so that the parts come first; a merge
+ * whose parts nothing builds never happens. Where two merges build a token from different symbols, every pair
+ * counts as joint and nothing is ever cut. */
 static enum status build_joint(struct bpe *bpe)
 {
     size_t n = (size_t)bpe->vocab.size, n_words = ((size_t)1 << JOINT_BITS) / 64;
     bpe->joint = memory_new(n_words, sizeof *bpe->joint);
     uint8_t *is_symbol = memory_new(n + 1, 1);
     int32_t *first = memory_new(n + 1, sizeof *first), *last = memory_new(n + 1, sizeof *last);
+    uint32_t *order = memory_new(bpe->n_merges + 1, sizeof *order);
     enum status status = LORAD_NOMEM;
-    if (!bpe->joint || !is_symbol || !first || !last) goto free_all;
+    if (!bpe->joint || !is_symbol || !first || !last || !order) goto free_all;
+    for (size_t i = 0; i < bpe->n_merges; i++) order[i] = (uint32_t)i;
+    qsort_r(order, bpe->n_merges, sizeof *order, by_result_length, bpe);
     mark_symbols(bpe, is_symbol);
     for (size_t i = 0; i < n; i++) first[i] = last[i] = is_symbol[i] ? (int32_t)i : -1;
     bool known = true;
     for (size_t i = 0; i < bpe->n_merges && known; i++) {
-        const struct bpe_merge *merge = &bpe->merge[i];
+        const struct bpe_merge *merge = &bpe->merge[order[i]];
         int32_t f = first[merge->left], l = last[merge->right];
-        known = f >= 0 && l >= 0 && last[merge->left] >= 0 && first[merge->right] >= 0 &&
-                (first[merge->result] < 0 || (first[merge->result] == f && last[merge->result] == l));
+        if (f < 0 || l < 0) continue;
+        known = first[merge->result] < 0 || (first[merge->result] == f && last[merge->result] == l);
         if (!known) break;
         first[merge->result] = f;
         last[merge->result] = l;
@@ -253,6 +264,7 @@ free_all:
     free(is_symbol);
     free(first);
     free(last);
+    free(order);
     return status;
 }
 
