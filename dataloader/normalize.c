@@ -123,9 +123,36 @@ bool unicode_is_word(uint32_t character)
     }
 }
 
+/* What Unicode 16 says of grapheme clusters and utf8proc 2.8 does not know: characters that extend one, controls and
+ * pictographs, the last two mostly reserved. */
+static const struct range new_extending[] = {
+    {0x0897, 0x0897},   {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0}, {0x113C2, 0x113C2},
+    {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2}, {0x113E1, 0x113E2},
+    {0x11F5A, 0x11F5A}, {0x1611E, 0x1612F}, {0x1E5EE, 0x1E5EF},
+};
+static const struct range reserved_controls[] = {{0x2065, 0x2065}, {0xFFF0, 0xFFF8}};
+static const struct range reserved_pictographs[] = {
+    {0x1F02C, 0x1F02F}, {0x1F094, 0x1F09F}, {0x1F0AF, 0x1F0B0}, {0x1F0C0, 0x1F0C0}, {0x1F0D0, 0x1F0D0},
+    {0x1F0F6, 0x1F0FF}, {0x1F1AE, 0x1F1E5}, {0x1F203, 0x1F20F}, {0x1F23C, 0x1F23F}, {0x1F249, 0x1F24F},
+    {0x1F252, 0x1F25F}, {0x1F266, 0x1F2FF}, {0x1F6D8, 0x1F6DB}, {0x1F6ED, 0x1F6EF}, {0x1F6FD, 0x1F6FF},
+    {0x1F777, 0x1F77A}, {0x1F7DA, 0x1F7DF}, {0x1F7EC, 0x1F7EF}, {0x1F7F1, 0x1F7FF}, {0x1F80C, 0x1F80F},
+    {0x1F848, 0x1F84F}, {0x1F85A, 0x1F85F}, {0x1F888, 0x1F88F}, {0x1F8AE, 0x1F8AF}, {0x1F8B2, 0x1F8FF},
+    {0x1FA54, 0x1FA5F}, {0x1FA6E, 0x1FA6F}, {0x1FA7D, 0x1FA7F}, {0x1FA89, 0x1FA8F}, {0x1FABE, 0x1FABE},
+    {0x1FAC6, 0x1FACD}, {0x1FADC, 0x1FADF}, {0x1FAE9, 0x1FAEF}, {0x1FAF9, 0x1FAFF}, {0x1FC00, 0x1FFFD},
+};
+
+/* A character that utf8proc knows and that behaves alike. */
+static utf8proc_int32_t known_character(uint32_t character)
+{
+    if (IN(character, new_extending)) return 0x300;
+    if (IN(character, reserved_controls)) return 0x200B;
+    if (IN(character, reserved_pictographs)) return 0x1F600;
+    return (utf8proc_int32_t)character;
+}
+
 bool unicode_ends_cluster(uint32_t before, uint32_t after, int32_t *state)
 {
-    return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)after, state);
+    return utf8proc_grapheme_break_stateful(known_character(before), known_character(after), state);
 }
 
 /* ---- reading ---- */
