@@ -171,31 +171,37 @@ static const struct json *special_value(const struct sentencepiece_config *files
     return value ? value : js_get(files->config, key);
 }
 
-/* The text of a special token; NULL: none. */
-static const char *special_text(const struct sentencepiece_config *files, int which, size_t *length)
+/* additional_special_tokens: those of tokenizer_config.json, then those of special_tokens_map.json where it
+ * counts. */
+static const struct json *additional_special(const struct sentencepiece_config *files, size_t i)
 {
-    const struct json *value = special_value(files, special_name[which]);
-    if (value) return js_string(is_object(value) ? js_get(value, "content") : value, length);
-    if (special_default[which]) *length = strlen(special_default[which]);
-    return special_default[which];
+    const struct json *first = js_get(files->config, more_specials),
+                      *second = special_value(files, more_specials);
+    if (i < js_length(first)) return js_at(first, i);
+    return first == second ? NULL : js_at(second, i - js_length(first));
 }
 
-static bool is_special_text(const struct sentencepiece_config *files, const char *text, size_t length)
+/* The text of a special token, of which the first SPECIALS have names and the others are the additional ones;
+ * NULL: this one has none. */
+static const char *special_text(const struct sentencepiece_config *files, size_t which, size_t *length)
 {
-    for (int i = 0; i < SPECIALS; i++) {
-        size_t n = 0;
-        const char *special = special_text(files, i, &n);
-        if (special && n == length && memcmp(special, text, n) == 0) return true;
-    }
-    const struct json *const list[2] = {js_get(files->config, more_specials),
-                                        special_value(files, more_specials)};
-    for (int k = 0; k < 2; k++) {
-        for (size_t i = 0; i < js_length(list[k]); i++) {
-            size_t n = 0;
-            const struct json *value = js_at(list[k], i);
-            const char *special = js_string(is_object(value) ? js_get(value, "content") : value, &n);
-            if (special && n == length && memcmp(special, text, n) == 0) return true;
-        }
+    const struct json *value = which < SPECIALS ? special_value(files, special_name[which])
+                                                : additional_special(files, which - SPECIALS);
+    if (value) return js_string(is_object(value) ? js_get(value, "content") : value, length);
+    const char *text = which < SPECIALS ? special_default[which] : NULL;
+    if (text) *length = strlen(text);
+    return text;
+}
+
+/* Whether one of the first n special tokens has this text. */
+static bool is_special_text(const struct sentencepiece_config *files, size_t n, const char *text,
+                            size_t length)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t special_length = 0;
+        const char *special = special_text(files, i, &special_length);
+        if (special && special_length == length && memcmp(special, text, length) == 0) return true;
+        if (i >= SPECIALS && !additional_special(files, i - SPECIALS)) break;
     }
     return false;
 }
@@ -306,7 +312,7 @@ static enum status add_listed_tokens(struct tokenizer *out, const struct sentenc
         if (!text || !*text)
             return FAIL(LORAD_DATA, "%s: added token %lld has no content", where, (long long)number);
         size_t length = strlen(text);
-        bool special = is_special_text(files, text, length);
+        bool special = is_special_text(files, SIZE_MAX, text, length);
         struct added_token token = {.text = (char *)text, .length = length, .normalized = !special};
         if (decoder) token = from_object(js_member(it), text, length, false);
         token.special = token.special || special;
@@ -324,45 +330,36 @@ static bool is_listed(const struct json *decoder, const char *text)
 }
 
 /* Plain strings are special and matched in the text as it is; objects say how. */
-static enum status add_special(struct tokenizer *out, const struct json *value, bool from_map,
-                               const char *where)
+static enum status add_special(struct tokenizer *out, const struct json *value, const char *text,
+                               size_t length, bool from_map, const char *where)
 {
-    size_t length = 0;
-    const char *text = js_string(is_object(value) ? js_get(value, "content") : value, &length);
-    if (!text || !length) return LORAD_OK;
     struct added_token token = {.text = (char *)text, .length = length};
     if (is_object(value)) token = from_object(value, text, length, from_map);
     token.special = true;
     return put(out, token, where);
 }
 
+/* Those that no file lists, and those that are said again with other flags: bos, eos, unk and pad always, the
+ * others when they are objects. A text that has a name counts only where it comes first. */
 static enum status add_special_tokens(struct tokenizer *out, const struct sentencepiece_config *files,
                                       const char *where)
 {
     const struct json *decoder = js_get(files->config, "added_tokens_decoder");
-    for (int i = 0; i < SPECIALS; i++) {
+    size_t listed = out->added.count;
+    for (size_t i = 0; i < SPECIALS || additional_special(files, i - SPECIALS); i++) {
         size_t length = 0;
         const char *text = special_text(files, i, &length);
-        const struct json *value = special_value(files, special_name[i]);
-        if (!text || !length || is_listed(decoder, text)) continue; /* listed: it is that token */
-        /* bos, eos, unk and pad are said again whatever they are; strings among the others only when new. */
-        bool known = added_tokens_find(&out->added, text, length) != NULL;
-        if (value && !is_object(value) && known && (i == 3 || i > 4)) continue;
-        if (value)
-            TRY(add_special(out, value, !decoder && js_get(files->special, special_name[i]), where));
-        else
-            TRY(put(out, (struct added_token){.text = (char *)text, .length = length, .special = true},
-                    where));
-    }
-    const struct json *const list[2] = {js_get(files->config, more_specials),
-                                        special_value(files, more_specials)};
-    for (int k = 0; k < (list[0] == list[1] ? 1 : 2); k++) {
-        for (size_t i = 0; i < js_length(list[k]); i++) {
-            const struct json *value = js_at(list[k], i);
-            const char *text = js_string(value, NULL);
-            if (text && added_tokens_find(&out->added, text, strlen(text))) continue;
-            TRY(add_special(out, value, k == 1, where));
-        }
+        if (!text || !length || is_special_text(files, i < SPECIALS ? i : SPECIALS, text, length)) continue;
+        if (i < SPECIALS && is_listed(decoder, text)) continue; /* it is that token */
+        const struct json *value =
+            i < SPECIALS ? special_value(files, special_name[i]) : additional_special(files, i - SPECIALS);
+        bool again = i < 3 || i == 4 || is_object(value);
+        const struct added_token *old = added_tokens_find(&out->added, text, length);
+        if (!again && old && (size_t)(old - out->added.token) < listed) continue;
+        bool from_map =
+            !decoder && (i < SPECIALS ? js_get(files->special, special_name[i]) != NULL
+                                      : i - SPECIALS >= js_length(js_get(files->config, more_specials)));
+        TRY(add_special(out, value, text, length, from_map, where));
     }
     return LORAD_OK;
 }
