@@ -3,14 +3,18 @@
     python3 gen_sentencepiece.py [--train]      (tokenizers 0.22.2, transformers 4.56.2, sentencepiece 0.2.3, protobuf)
 
 For each folder NAME, NAME.jsonl holds one array a line, as in tests/data/tokenizer: [text, ids, ids without special tokens or null
-when the same, decoded text or null], NAME.digests.jsonl many more strings with digests of the ids. mistral-v1/tokenizer.model is another work (README.md there); the small models are
+when the same, decoded text or null], NAME.digests.jsonl many more strings with digests of the ids; configs.jsonl is about the files
+beside tokenizer.model. mistral-v1/tokenizer.model is another work (README.md there); the small models are
 trained here on the finance rows. A folder with tokenizer.json is run by tokenizers, one with tokenizer.model by LlamaTokenizerFast.
 """
 
 import io
 import json
 import random
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -58,6 +62,10 @@ def save(name, model):
 
 def added(content, **flags):
     return {"content": content, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": False, **flags}
+
+
+def saved(content, **flags):
+    return {"__type": "AddedToken", **added(content, **flags)}
 
 
 def scores_as_float32(model):
@@ -139,6 +147,66 @@ def write(name, n, seed, longest):
             out.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+SEP = "number of <sep>"  # which differs from model to model
+# tokenizer_config.json, special_tokens_map.json, added_tokens.json
+CONFIGS = [
+    (dict(bos_token=saved("<s>", normalized=True, lstrip=True)), None, None),
+    (dict(added_tokens_decoder={"1": added("<s>", special=True, normalized=True, rstrip=True), SEP: added("<sep>", special=True,
+     normalized=True), "0": added("<unk>", special=True)}), None, None),
+    (dict(), {"bos_token": "</s>", "eos_token": "<s>", "pad_token": "公司", "sep_token": "<new>"}, None),
+    (dict(legacy=False), {"bos_token": added("<s>", normalized=True), "unk_token": added("<unk>", normalized=True, rstrip=True),
+     "additional_special_tokens": [added("EBITDA", lstrip=True), "<q>"]}, {"<q>": 2000, "<z>": 2001}),
+    (dict(sep_token="<s>", cls_token=saved("<sep>", rstrip=True), mask_token="<sep>", additional_special_tokens=["<q1>", saved("<q1>",
+     lstrip=True), saved("<sep>"), saved("<q2>", lstrip=True), "<q2>"]), None, None),
+    (dict(additional_special_tokens=["公司", saved("<zz>", lstrip=True), "<yy>"], legacy=False), None, None),
+    (dict(add_prefix_space=False), None, None),
+    (dict(add_prefix_space=None, legacy=None), None, None),
+    (dict(add_prefix_space=None, legacy=False), None, None),
+    (dict(add_prefix_space=True, legacy=False, add_eos_token=True), None, None),
+    (dict(unk_token="<sep>", pad_token="</s>", sep_token="<sep2>", cls_token="<sep>", mask_token=saved("<mask>", lstrip=True,
+     normalized=True)), None, None),
+    (dict(bos_token="<bos>", add_eos_token=True), None, None),
+    (dict(pad_token="<pad>", added_tokens_decoder={"2000": added("<pad>", normalized=True), "2001": added("股 东", normalized=True,
+     single_word=True)}), None, None),
+    (dict(additional_special_tokens=["<pad>", "</s>", saved("<s>", lstrip=True)], added_tokens_decoder={"2000": added("<pad>",
+     lstrip=True), "2": added("</s>", special=True)}), None, None),
+    (dict(added_tokens_decoder={"2000": added("<pad>", lstrip=True)}), {"bos_token": "<nope>"}, {"<zzz>": 2005}),
+    (dict(added_tokens_decoder={}), {"bos_token": "<nope>"}, {"<zzz>": 2005}),
+    (dict(bos_token="</s>", pad_token="<p1>"), {"bos_token": "<s>", "pad_token": added("<p2>", rstrip=True)}, None),
+    (dict(bos_token=None, add_bos_token=False), None, None),
+    (dict(add_bos_token=None), None, None),
+]
+
+
+def write_configs():
+    """What the files beside tokenizer.model decide: one configuration a line, with some strings and their ids."""
+    files = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    texts = ["", "a", " a  b ", "<s>", "a <s> b</s> <s>c", "<unk> x<sep> y", " <pad> <q> 公司 EBITDA<mask> z", "EBITDAa  EBITDA",
+             "é😀<0x41>",
+             "股 东 <zz>, 股 东x", " <q1> <q2>  <zz> ", "\u3000<s>\u3000<sep>\t</s>\n<z> <bos> <p1> <p2> ", "▁<s>▁<sep>▁▁",
+             "<new><sep2><tab> <tab>"]
+    with open(OUT / "configs.jsonl", "w", encoding="utf-8") as out, tempfile.TemporaryDirectory() as folder:
+        for model in ("bpe-bytes", "unigram-bytes"):
+            shutil.copy(OUT / model / "tokenizer.model", folder)
+            processor = sentencepiece.SentencePieceProcessor(str(OUT / model / "tokenizer.model"))
+            sep = str(processor.piece_to_id("<sep>"))
+            for values in CONFIGS:
+                for file, value in zip(files, values):
+                    path = Path(folder) / file
+                    path.unlink(missing_ok=True)
+                    if value is not None:
+                        path.write_text(json.dumps(value).replace(SEP, sep))
+                t = LlamaTokenizerFast.from_pretrained(folder)._tokenizer
+                cases = []
+                for text in texts:
+                    t.encode_special_tokens = False
+                    case = [text, t.encode(text).ids]
+                    t.encode_special_tokens = True
+                    cases.append(case + [t.encode(text, add_special_tokens=False).ids])
+                row = json.dumps([model, dict(zip(files, values)), cases], ensure_ascii=False, separators=(",", ":"))
+                out.write(row.replace(SEP, sep) + "\n")
+
+
 def clusters():
     """Around the characters in which versions of Unicode differ, and some others."""
     odd = [0x897, 0x10D69, 0x10D6D, 0x10EFC, 0x113B8, 0x113C2, 0x113C5, 0x113CA, 0x113D0, 0x113D2, 0x113E1, 0x11F5A, 0x1611E, 0x1612F,
@@ -176,6 +244,7 @@ def main():
     for i, folder in enumerate(sorted(p for p in OUT.iterdir() if p.is_dir())):
         write(folder.name, 500, 30 + i, 40)
     write_digests("mistral-v1", 10000, 29)
+    write_configs()
 
 
 if __name__ == "__main__":

@@ -246,6 +246,62 @@ static struct strbuf small_model(int kind)
     return out;
 }
 
+/* ---- the files beside tokenizer.model ---- */
+
+static void write_beside(const struct json *files)
+{
+    for (void *it = js_first(files); it; it = js_next(files, it)) {
+        char path[1024];
+        struct strbuf text = STRBUF_EMPTY;
+        snprintf(path, sizeof path, "%s/%s", test_tmpdir(), js_key(it));
+        remove(path);
+        if (js_type(js_member(it)) == JS_NULL) continue;
+        js_write_value(&text, js_member(it));
+        write_text(js_key(it), strbuf_text(&text));
+        strbuf_free(&text);
+    }
+}
+
+static void copy_model(const char *name)
+{
+    char path[1024], *bytes;
+    size_t length;
+    snprintf(path, sizeof path, FOLDER "%s/tokenizer.model", name);
+    assert_ok(file_read(&bytes, &length, path, 1 << 20));
+    write_bytes("tokenizer.model", bytes, length);
+    free(bytes);
+}
+
+static void configs(void **state)
+{
+    (void)state;
+    static const char path[] = FOLDER "configs.jsonl";
+    char *text;
+    size_t length;
+    assert_ok(file_read(&text, &length, path, 1 << 20));
+    long line = 0;
+    for (char *at = text, *end; (end = strchr(at, '\n')); at = end + 1) {
+        struct json *row;
+        assert_ok(js_parse(&row, at, (size_t)(end - at), path));
+        copy_model(js_string(js_at(row, 0), NULL));
+        write_beside(js_at(row, 1));
+        struct tokenizer *tokenizer = NULL;
+        struct token_list list = {0};
+        assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+        line++;
+        for (size_t i = 0; i < js_length(js_at(row, 2)); i++)
+            check_row(tokenizer, js_at(js_at(row, 2), i), &list, path, line);
+        token_list_free(&list);
+        tokenizer_close(tokenizer);
+        js_destroy(row);
+    }
+    free(text);
+    assert_true(line >= 30);
+    static const char *const files[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json"};
+    for (int i = 0; i < 3; i++) write_text(files[i], "{}");
+}
+
 static void refused(const char *bytes, size_t length, const char *words)
 {
     struct tokenizer *tokenizer = NULL;
@@ -416,11 +472,11 @@ static void refuses_charsmaps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goldens_mistral),    cmocka_unit_test(goldens_small),
-        cmocka_unit_test(names_and_numbers),  cmocka_unit_test(long_word),
-        cmocka_unit_test(refuses_models),     cmocka_unit_test(refuses_configs),
-        cmocka_unit_test(opens_the_smallest), cmocka_unit_test(refuses_unigram),
-        cmocka_unit_test(refuses_charsmaps),
+        cmocka_unit_test(goldens_mistral),   cmocka_unit_test(goldens_small),
+        cmocka_unit_test(names_and_numbers), cmocka_unit_test(long_word),
+        cmocka_unit_test(configs),           cmocka_unit_test(refuses_models),
+        cmocka_unit_test(refuses_configs),   cmocka_unit_test(opens_the_smallest),
+        cmocka_unit_test(refuses_unigram),   cmocka_unit_test(refuses_charsmaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
