@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "dataloader/sentencepiece.h"
 #include "dataloader/tokenizer_parts.h"
 
 enum { FILE_MAX = 256 << 20 };
@@ -65,11 +66,16 @@ static enum status refuse_text(const struct json *model, const char *key, const 
     return LORAD_OK;
 }
 
-static enum status read_model(struct bpe *bpe, const struct json *model, const char *where)
+static enum status read_model(struct tokenizer *out, const struct json *model, const char *where)
 {
+    struct bpe *bpe = &out->bpe;
     const char *type = js_string(js_get(model, "type"), NULL);
+    if (type && strcmp(type, "Unigram") == 0) {
+        bpe->unk = -1;
+        return unigram_read(&out->unigram, &bpe->vocab, model, where);
+    }
     if (type && strcmp(type, "BPE") != 0)
-        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE)", where, type);
+        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE, Unigram)", where, type);
     if (js_real(js_get(model, "dropout"), 0) != 0)
         return FAIL(LORAD_DATA, "%s: model.dropout is not supported", where);
     TRY(refuse_text(model, "continuing_subword_prefix", where));
@@ -232,7 +238,7 @@ enum status tokenizer_read_json(struct tokenizer *out, const struct json *root, 
     TRY(normalizer_read(&out->normalizer, js_get(root, "normalizer"), where));
     TRY(pretokenizer_read(&out->pretokenizer, js_get(root, "pre_tokenizer"), where));
     TRY(decoder_read(&out->decoder, js_get(root, "decoder"), where));
-    TRY(read_model(&out->bpe, model, where));
+    TRY(read_model(out, model, where));
     TRY(read_added(out, js_get(root, "added_tokens"), where));
     return read_post_processor(out, js_get(root, "post_processor"), where);
 }
@@ -379,9 +385,29 @@ static enum status read_config(struct json **out, const char *path)
     return status;
 }
 
-enum { PATH_TOKENIZER, PATH_CONFIG, PATH_JINJA, PATH_VOCAB, PATH_MERGES, PATHS };
+enum {
+    PATH_TOKENIZER,
+    PATH_CONFIG,
+    PATH_JINJA,
+    PATH_VOCAB,
+    PATH_MERGES,
+    PATH_SENTENCEPIECE,
+    PATH_SPECIAL,
+    PATH_ADDED,
+    PATHS
+};
 
-static enum status read_files(struct tokenizer *out, char *const path[PATHS], const struct json *config)
+static enum status read_surroundings(struct tokenizer *out, char *const path[PATHS], const struct json *config)
+{
+    if (file_exists(path[PATH_JINJA])) {
+        size_t length;
+        return file_read(&out->chat_template, &length, path[PATH_JINJA], FILE_MAX);
+    }
+    return read_chat_template(out, js_get(config, "chat_template"));
+}
+
+static enum status read_files(struct tokenizer *out, char *const path[PATHS], const struct json *config,
+                              const char *model_dir)
 {
     if (file_exists(path[PATH_TOKENIZER])) {
         struct json *root;
@@ -391,26 +417,26 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
         if (status != LORAD_OK) return status;
     } else if (config && file_exists(path[PATH_VOCAB]) && file_exists(path[PATH_MERGES])) {
         TRY(read_vocab_and_merges(out, config, path[PATH_VOCAB], path[PATH_MERGES]));
+    } else if (file_exists(path[PATH_SENTENCEPIECE])) {
+        TRY(sentencepiece_read(out, path[PATH_SENTENCEPIECE], model_dir, config));
+        return read_surroundings(out, path, config);
     } else {
         return FAIL(LORAD_NOT_FOUND,
-                    "%s: no such file (nor vocab.json, merges.txt and tokenizer_config.json)",
+                    "%s: no such file (nor tokenizer.model, nor vocab.json, merges.txt and tokenizer_config.json)",
                     path[PATH_TOKENIZER]);
     }
     TRY(read_added_decoder(out, js_get(config, "added_tokens_decoder"), path[PATH_CONFIG]));
     TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
     out->bos = named_token(out, config, "bos_token");
     out->eos = named_token(out, config, "eos_token");
-    if (file_exists(path[PATH_JINJA])) {
-        size_t length;
-        return file_read(&out->chat_template, &length, path[PATH_JINJA], FILE_MAX);
-    }
-    return read_chat_template(out, js_get(config, "chat_template"));
+    return read_surroundings(out, path, config);
 }
 
 enum status tokenizer_read(struct tokenizer *out, const char *model_dir)
 {
     static const char *const name[PATHS] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                                            "vocab.json", "merges.txt"};
+                                            "vocab.json", "merges.txt", "tokenizer.model", "special_tokens_map.json",
+                                            "added_tokens.json"};
     char *path[PATHS] = {NULL};
     struct json *config = NULL;
     struct hash_stream *stream = NULL;
@@ -421,7 +447,7 @@ enum status tokenizer_read(struct tokenizer *out, const char *model_dir)
         status = read_config(&config, path[PATH_CONFIG]);
         if (status != LORAD_OK) goto free_paths;
     }
-    status = read_files(out, path, config);
+    status = read_files(out, path, config, model_dir);
     if (status != LORAD_OK) goto free_paths;
     status = hash_stream_create(&stream);
     for (int i = 0; i < PATHS && status == LORAD_OK; i++)

@@ -8,6 +8,7 @@
 #include "dataloader/normalize.h"
 #include "dataloader/pretokenize.h"
 #include "dataloader/tokenizer.h"
+#include "dataloader/unigram.h"
 
 enum { TOKENIZER_AFFIXES = 16 };
 
@@ -15,7 +16,8 @@ struct tokenizer {
     struct normalizer normalizer;
     struct added_tokens added;
     struct pretokenizer pretokenizer;
-    struct bpe bpe;
+    struct bpe bpe;          /* its vocabulary is the model's, whatever the kind of model */
+    struct unigram *unigram; /* NULL: the model is the BPE one */
     struct decoder decoder;
     int32_t prefix[TOKENIZER_AFFIXES], suffix[TOKENIZER_AFFIXES]; /* the post-processor's special tokens */
     int n_prefix, n_suffix;
