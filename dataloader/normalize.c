@@ -417,6 +417,29 @@ static bool is_inert(struct form form, uint32_t character)
             (form.compatible && IN(character, inert_compatible)));
 }
 
+static bool is_inside(const char *bytes, size_t length, size_t at)
+{
+    return at < length && ((unsigned char)bytes[at] & 0xC0) == 0x80;
+}
+
+/* Appends the new text of a stretch. The characters that both texts begin and end with keep their places, so
+ * that only what has changed comes from the whole of the rest. */
+static enum status add_mapped(struct textbuf *out, const struct textbuf *in, size_t begin, size_t end,
+                              const char *mapped, size_t length)
+{
+    const char *old = in->data + begin;
+    size_t n = end - begin, least = n < length ? n : length, head = 0, tail = 0;
+    while (head < least && old[head] == mapped[head]) head++;
+    while (head > 0 && (is_inside(old, n, head) || is_inside(mapped, length, head))) head--;
+    while (tail < least - head && old[n - tail - 1] == mapped[length - tail - 1]) tail++;
+    while (tail > 0 && (is_inside(old, n, n - tail) || is_inside(mapped, length, length - tail))) tail--;
+    if (head + tail == n) head = tail = 0;
+    TRY(textbuf_append(out, in, begin, begin + head));
+    TRY(textbuf_add(out, mapped + head, length - head - tail, in->want_map ? in->from[begin + head] : 0,
+                    in->want_map ? in->to[end - tail - 1] : 0, 0));
+    return textbuf_append(out, in, end - tail, end);
+}
+
 static enum status map_stretch(struct form form, struct textbuf *out, const struct textbuf *in, size_t begin,
                                size_t end)
 {
@@ -429,8 +452,7 @@ static enum status map_stretch(struct form form, struct textbuf *out, const stru
     if ((size_t)length == end - begin && memcmp(mapped, in->data + begin, end - begin) == 0)
         status = textbuf_append(out, in, begin, end);
     else
-        status = textbuf_add(out, (const char *)mapped, (size_t)length, in->want_map ? in->from[begin] : 0,
-                             in->want_map ? in->to[end - 1] : 0, 0);
+        status = add_mapped(out, in, begin, end, (const char *)mapped, (size_t)length);
     free(mapped);
     return status;
 }
