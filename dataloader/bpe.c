@@ -225,14 +225,15 @@ static int by_result_length(const void *a, const void *b, void *context)
 {
     const struct bpe *bpe = context;
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    uint32_t n = bpe->vocab.entry[bpe->merge[x].result].length, m = bpe->vocab.entry[bpe->merge[y].result].length;
+    uint32_t n = bpe->vocab.entry[bpe->merge[x].result].length,
+             m = bpe->vocab.entry[bpe->merge[y].result].length;
     return n != m ? (n < m ? -1 : 1) : x < y ? -1 : x > y;
 }
 
-/* Finds each token's first and last symbol and with them the pairs of symbols that stand side by side inside a
- * token. The merges are gone through by the length of what they build, so that the parts come first; a merge
- * whose parts nothing builds never happens. Where two merges build a token from different symbols, every pair
- * counts as joint and nothing is ever cut. */
+/* Finds each token's first and last symbol and with them the pairs of symbols that stand side by side inside
+ * a token. The merges are gone through by the length of what they build, so that the parts come first; a
+ * merge whose parts nothing builds never happens. Where two merges build a token from different symbols,
+ * every pair counts as joint and nothing is ever cut. */
 static enum status build_joint(struct bpe *bpe)
 {
     size_t n = (size_t)bpe->vocab.size, n_words = ((size_t)1 << JOINT_BITS) / 64;

@@ -123,8 +123,8 @@ bool unicode_is_word(uint32_t character)
     }
 }
 
-/* What Unicode 16 says of grapheme clusters and utf8proc 2.8 does not know: characters that extend one, controls and
- * pictographs, the last two mostly reserved. */
+/* What Unicode 16 says of grapheme clusters and utf8proc 2.8 does not know: characters that extend one,
+ * controls and pictographs, the last two mostly reserved. */
 static const struct range new_extending[] = {
     {0x0897, 0x0897},   {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0}, {0x113C2, 0x113C2},
     {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2}, {0x113E1, 0x113E2},
@@ -218,8 +218,9 @@ static enum status read_step(struct normalizer *out, const struct json *value, c
         return normalizer_add(out, NORMALIZE_REPLACE, text, content);
     }
     return FAIL(LORAD_DATA,
-                "%s: normalizer \"%s\" is not supported (supported: NFC, Prepend, Replace, Strip, Precompiled, Sequence)", where,
-                type);
+                "%s: normalizer \"%s\" is not supported (supported: NFC, Prepend, Replace, Strip, "
+                "Precompiled, Sequence)",
+                where, type);
 }
 
 enum status normalizer_read(struct normalizer *out, const struct json *value, const char *where)
@@ -274,7 +275,8 @@ enum status textbuf_replace(struct textbuf *out, const struct textbuf *in, const
     return textbuf_append(out, in, kept, in->length);
 }
 
-static enum status replace_spaces(struct textbuf *out, const struct textbuf *in, const struct normalize_step *step)
+static enum status replace_spaces(struct textbuf *out, const struct textbuf *in,
+                                  const struct normalize_step *step)
 {
     size_t kept = 0;
     for (size_t i = 0, end; i < in->length; i = end) {

@@ -1,7 +1,7 @@
 /*
  * normalize.h: the `normalizer` of tokenizer.json: a list of rewriting steps (inside the dataloader folder
- * only). Implemented: NFC, Prepend, Replace of a plain string or of two and more spaces, Strip, Precompiled, Sequence of
- * those.
+ * only). Implemented: NFC, Prepend, Replace of a plain string or of two and more spaces, Strip, Precompiled,
+ * Sequence of those.
  */
 #ifndef LORAD_DATALOADER_NORMALIZE_H
 #define LORAD_DATALOADER_NORMALIZE_H

@@ -23,8 +23,8 @@ static inline enum unicode_class unicode_class(uint32_t character)
     return unicode_class_rare(character);
 }
 
-/* Whether an extended grapheme cluster (Unicode Standard Annex 29) that holds `before` ends between it and `after`. *state
- * is 0 at the beginning of a cluster. */
+/* Whether an extended grapheme cluster (Unicode Standard Annex 29) that holds `before` ends between it and
+ * `after`. *state is 0 at the beginning of a cluster. */
 bool unicode_ends_cluster(uint32_t before, uint32_t after, int32_t *state);
 
 /* \w of Rust's regex: letters, marks, decimal digits, connectors, joiners. */
