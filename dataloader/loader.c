@@ -133,6 +133,7 @@ static struct step_info plan_step(struct loader *loader)
         rows += pack.n_rows;
         info.tokens += pack.n_tokens;
         info.supervised_tokens += pack.n_supervised;
+        info.loss_weight += (double)pack.n_supervised;
     }
     loader->pack_first[info.packs] = rows;
     info.micro_batches = (int32_t)((info.packs + o->micro_batch_size - 1) / o->micro_batch_size);
@@ -154,6 +155,7 @@ static void add_row(struct micro_batch *batch, const struct dataset_row *row, in
     for (int32_t t = 0; t + 1 < n; t++)
         labels[t] = row->tokens[t + 1] | ((int32_t)row->supervised[t + 1] - 1);
     labels[n - 1] = -1;
+    for (int32_t t = 0; t < n; t++) batch->weights[at + t] = labels[t] < 0 ? 0.0f : 1.0f;
     for (int32_t t = 0; t < n; t++) positions[t] = t;
     for (int32_t t = 0; t < n; t++) token_index[t] = first_index + t;
     batch->seq_start[batch->n_sequences] = at;
@@ -244,6 +246,7 @@ static enum status make_slot(struct micro_batch *slot, struct loader_capacity ca
     bool ok = (slot->tokens = memory_new(tokens, sizeof *slot->tokens)) != NULL;
     ok &= (slot->positions = memory_new(tokens, sizeof *slot->positions)) != NULL;
     ok &= (slot->labels = memory_new(tokens, sizeof *slot->labels)) != NULL;
+    ok &= (slot->weights = memory_new(tokens, sizeof *slot->weights)) != NULL;
     ok &= (slot->token_index = memory_new(tokens, sizeof *slot->token_index)) != NULL;
     ok &= (slot->seq_start = memory_new(sequences + 1, sizeof *slot->seq_start)) != NULL;
     ok &= (slot->row_ids = memory_new(sequences + 1, sizeof *slot->row_ids)) != NULL;
@@ -255,6 +258,7 @@ static void free_slot(struct micro_batch *slot)
     free(slot->tokens);
     free(slot->positions);
     free(slot->labels);
+    free(slot->weights);
     free(slot->token_index);
     free(slot->seq_start);
     free(slot->row_ids);
@@ -369,6 +373,7 @@ static void copy_batch(struct micro_batch *to, const struct micro_batch *from)
     memcpy(to->tokens, from->tokens, tokens * sizeof *to->tokens);
     memcpy(to->positions, from->positions, tokens * sizeof *to->positions);
     memcpy(to->labels, from->labels, tokens * sizeof *to->labels);
+    if (to->weights) memcpy(to->weights, from->weights, tokens * sizeof *to->weights);
     memcpy(to->token_index, from->token_index, tokens * sizeof *to->token_index);
     memcpy(to->seq_start, from->seq_start, (sequences + 1) * sizeof *to->seq_start);
     memcpy(to->row_ids, from->row_ids, sequences * sizeof *to->row_ids);

@@ -247,11 +247,14 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
         text, "prompt %d history %d cutoff %d excess %d shard_bytes %lld val %a seed %llu eval %d\n",
         o->chat_options.train_on_prompt, o->chat_options.mask_history, o->cutoff_len, (int)o->excess,
         (long long)o->shard_bytes, o->val_size, (unsigned long long)o->split_seed, o->want_eval_part);
+    strbuf_printf(text, "split_special_tokens %d\n", o->chat_options.split_special_tokens);
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);
-        strbuf_printf(text, "%lld %lld %s %s\n%s\n", (long long)file->size_bytes, (long long)file->mtime_ns,
-                      file->format ? file->format->name : "auto", file->name, real ? real : file->path);
+        strbuf_printf(text, "%lld %lld %s\n%s\n", (long long)file->size_bytes, (long long)file->mtime_ns,
+                      file->name, real ? real : file->path);
+        source_file_key(text, file);
+        strbuf_putc(text, '\n');
         free(real);
     }
 }
@@ -420,6 +423,7 @@ enum status dataset_prepare(char **shard_dir, const struct prepare_options *opti
         return FAIL(LORAD_CONFIG, "cutoff_len is %d; it must be at least 2", options->cutoff_len);
     struct source_list list;
     TRY(source_list_open(&list, options->sources, options->n_sources));
+    source_list_scratch(&list, options->cache_dir);
     struct cache_place place = {.lock_fd = -1};
     /* Filled aside: outputs are set only on success, and the report is large for a stack. */
     struct prepare_report *made = memory_new(1, sizeof *made);

@@ -140,8 +140,8 @@ static enum status surround(struct tokenizer *out, const struct json *config)
         if (prefix) TRY(normalizer_add(&out->normalizer, NORMALIZE_PREPEND, "", mark));
         TRY(normalizer_add(&out->normalizer, NORMALIZE_REPLACE, " ", mark));
     } else {
-        strcpy(out->pretokenizer.metaspace, mark);
-        out->pretokenizer.prepend = prefix ? PREPEND_FIRST : PREPEND_NEVER;
+        TRY(pretokenizer_add_metaspace(&out->pretokenizer, mark, prefix ? PREPEND_FIRST : PREPEND_NEVER,
+                                       false, "tokenizer.model"));
     }
     TRY(decoder_add(&out->decoder, DECODE_REPLACE, mark, " ", 0, 0));
     TRY(decoder_add(&out->decoder, DECODE_BYTE_FALLBACK, "", "", 0, 0));

@@ -141,10 +141,11 @@ enum status data_new_batch(struct micro_batch *batch, struct loader_capacity cap
     *batch = (struct micro_batch){.tokens = memory_new(tokens, sizeof(int32_t)),
                                   .positions = memory_new(tokens, sizeof(int32_t)),
                                   .labels = memory_new(tokens, sizeof(int32_t)),
+                                  .weights = memory_new(tokens, sizeof(float)),
                                   .token_index = memory_new(tokens, sizeof(int64_t)),
                                   .seq_start = memory_new(sequences + 1, sizeof(int32_t)),
                                   .row_ids = memory_new(sequences, sizeof(int64_t))};
-    bool all = batch->tokens && batch->positions && batch->labels && batch->token_index && batch->seq_start &&
+    bool all = batch->tokens && batch->positions && batch->labels && batch->weights && batch->token_index && batch->seq_start &&
                batch->row_ids;
     if (all) return LORAD_OK;
     data_free_batch(batch);
@@ -156,6 +157,7 @@ void data_free_batch(struct micro_batch *batch)
     free(batch->tokens);
     free(batch->positions);
     free(batch->labels);
+    free(batch->weights);
     free(batch->token_index);
     free(batch->seq_start);
     free(batch->row_ids);

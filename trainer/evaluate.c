@@ -5,10 +5,12 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "trainer/step.h"
 
 struct rows {
-    double *sum;  /* [rows] loss over supervised tokens; zero on ranks that do not own the row */
-    float *token; /* [capacity] */
+    double *sum;    /* [rows] weighted loss of the supervised tokens; zero on ranks that do not own the row */
+    double *weight; /* [rows] of the supervised tokens */
+    float *token;   /* [capacity] */
 };
 
 static enum status evaluate_batch(struct session *session, const struct micro_batch *batch, bool use_adapter,
@@ -19,13 +21,17 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
     if (!rows->token || session->part.tp_rank != 0) return LORAD_OK;
     for (int32_t s = 0, n = 0; s < batch->n_sequences; s++) {
         for (int32_t t = batch->seq_start[s]; t < batch->seq_start[s + 1]; t++)
-            if (batch->labels[t] >= 0) rows->sum[batch->row_ids[s]] += (double)rows->token[n++];
+            if (batch->labels[t] >= 0) {
+                double weight = (double)batch->weights[t];
+                rows->weight[batch->row_ids[s]] += weight;
+                rows->sum[batch->row_ids[s]] += weight * (double)rows->token[n++];
+            }
     }
     return LORAD_OK;
 }
 
 static enum status walk(struct session *session, const struct dataset *dataset, struct micro_batch *batch,
-                        bool use_adapter, struct rows *rows)
+                        bool use_adapter, struct rows *rows, struct step_targets *targets)
 {
     struct loader_options options = data_eval_loader(session);
     struct loader *loader;
@@ -34,6 +40,9 @@ static enum status walk(struct session *session, const struct dataset *dataset, 
     enum status status = LORAD_OK;
     while (status == LORAD_OK && !info.last_of_epoch) {
         status = loader_next_step(loader, &info);
+        if (status != LORAD_OK) break;
+        targets->tokens += info.supervised_tokens;
+        targets->weight += info.loss_weight;
         for (int32_t i = 0; status == LORAD_OK && i < info.my_micro_batches; i++) {
             status = loader_next(loader, batch);
             if (status == LORAD_OK && batch->n_tokens > 0)
@@ -45,7 +54,7 @@ static enum status walk(struct session *session, const struct dataset *dataset, 
 }
 
 /* Sums of all data-parallel ranks in rank order; one tensor-parallel rank of each speaks. */
-static enum status add_up(struct session *session, struct evaluation *out)
+static enum status add_up(struct session *session, struct step_targets targets, struct evaluation *out)
 {
     struct model_sums mine, *all = memory_new((size_t)comm_size(session->world), sizeof *all);
     if (!all) return LORAD_NOMEM;
@@ -58,9 +67,19 @@ static enum status add_up(struct session *session, struct evaluation *out)
         correct += all[rank].correct;
     }
     free(all);
-    out->loss = loss / (double)out->tokens;
-    out->accuracy = (double)correct / (double)out->tokens;
+    out->tokens = targets.tokens;
+    out->loss = loss / targets.weight;
+    out->accuracy = (double)correct / (double)targets.tokens;
     return status;
+}
+
+/* Each row's sums of all ranks -> its mean, in rows->sum. */
+static enum status row_means(struct session *session, struct rows *rows, int64_t n)
+{
+    TRY(comm_host_all_reduce(session->world, rows->sum, n, DTYPE_F64, COMM_SUM));
+    TRY(comm_host_all_reduce(session->world, rows->weight, n, DTYPE_F64, COMM_SUM));
+    for (int64_t i = 0; i < n; i++) rows->sum[i] /= rows->weight[i];
+    return LORAD_OK;
 }
 
 enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
@@ -68,25 +87,25 @@ enum status evaluate(struct evaluation *out, struct session *session, const stru
 {
     int64_t start = clock_monotonic_ns(), n_rows = dataset_rows(dataset);
     struct evaluation result = {0};
+    struct step_targets targets = {0};
     struct rows rows = {0};
     enum status status = LORAD_OK;
-    for (int64_t i = 0; i < n_rows; i++) result.tokens += dataset_row(dataset, i).n_supervised;
     if (per_row) {
         rows.sum = memory_new((size_t)n_rows, sizeof(double));
+        rows.weight = memory_new((size_t)n_rows, sizeof(double));
         rows.token = memory_new((size_t)session->model_options.max_tokens, sizeof(float));
-        if (!rows.sum || !rows.token) status = LORAD_NOMEM;
+        if (!rows.sum || !rows.weight || !rows.token) status = LORAD_NOMEM;
     }
     if (status == LORAD_OK) status = model_zero_sums(session->model);
-    if (status == LORAD_OK) status = walk(session, dataset, batch, use_adapter, &rows);
-    if (status == LORAD_OK) status = add_up(session, &result);
-    if (status == LORAD_OK && per_row)
-        status = comm_host_all_reduce(session->world, rows.sum, n_rows, DTYPE_F64, COMM_SUM);
+    if (status == LORAD_OK) status = walk(session, dataset, batch, use_adapter, &rows, &targets);
+    if (status == LORAD_OK) status = add_up(session, targets, &result);
+    if (status == LORAD_OK && per_row) status = row_means(session, &rows, n_rows);
     free(rows.token);
+    free(rows.weight);
     if (status != LORAD_OK) {
         free(rows.sum);
         return status;
     }
-    for (int64_t i = 0; per_row && i < n_rows; i++) rows.sum[i] /= dataset_row(dataset, i).n_supervised;
     result.row_loss = rows.sum;
     result.seconds = clock_seconds_since(start);
     *out = result;

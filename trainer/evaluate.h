@@ -7,7 +7,7 @@
 #include "trainer/session.h"
 
 struct evaluation {
-    double loss;     /* mean over supervised tokens */
+    double loss;     /* weighted mean over supervised tokens */
     double accuracy; /* of them predicted right */
     int64_t tokens;  /* supervised */
     double seconds;

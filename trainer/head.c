@@ -27,8 +27,8 @@ static enum status chunk_logits(struct model *model, const int32_t *rows, int32_
     return panel_forward(model->head, &(struct panel_forward){.x = h, .y = rows_of(chunk->logits, n)});
 }
 
-static enum status chunk_loss(struct model *model, const int32_t *labels, int32_t n, bool want_gradient,
-                              float *row_loss)
+static enum status chunk_loss(struct model *model, const int32_t *labels, const float *weights, int32_t n,
+                              bool want_gradient, float *row_loss)
 {
     struct head_chunk *chunk = &model->chunk;
     struct matrix logits = rows_of(chunk->logits, n), none = {0};
@@ -48,6 +48,7 @@ static enum status chunk_loss(struct model *model, const int32_t *labels, int32_
                                                .first_col = model->part->first_vocab,
                                                .valid_cols = model->part->vocab_valid,
                                                .labels = labels,
+                                               .weights = weights,
                                                .all = all,
                                                .parts = model->part->tp,
                                                .dlogits = want_gradient ? rows_of(chunk->dlogits, n) : none,
@@ -81,7 +82,7 @@ enum status model_head(struct model *model, bool want_gradient, float *row_loss)
     for (int32_t first = 0; first < n; first += model->chunk.rows) {
         int32_t rows = n - first < model->chunk.rows ? n - first : model->chunk.rows;
         TRY(chunk_logits(model, model->supervised + first, rows));
-        TRY(chunk_loss(model, model->labels + first, rows, want_gradient,
+        TRY(chunk_loss(model, model->labels + first, model->label_weights + first, rows, want_gradient,
                        row_loss ? row_loss + first : NULL));
         /* dh is free until the layers' backward: it holds the gradient of all supervised rows. */
         if (want_gradient) TRY(chunk_backward(model, matrix_part(model->dh, first, rows, 0, model->dh.cols)));

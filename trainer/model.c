@@ -120,8 +120,9 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
     if (status == LORAD_OK) status = fill_rope_table(model);
     if (status == LORAD_OK) {
         model->host_labels = memory_new((size_t)options->max_tokens, sizeof(int32_t));
+        model->host_weights = memory_new((size_t)options->max_tokens, sizeof(float));
         model->host_supervised = memory_new((size_t)options->max_tokens, sizeof(int32_t));
-        if (!model->host_labels || !model->host_supervised) status = LORAD_NOMEM;
+        if (!model->host_labels || !model->host_weights || !model->host_supervised) status = LORAD_NOMEM;
     }
     if (status != LORAD_OK) {
         model_destroy(model);
@@ -142,6 +143,7 @@ void model_destroy(struct model *model)
         device_free(model->device, model->block);
     }
     free(model->host_labels);
+    free(model->host_weights);
     free(model->host_supervised);
     free(model->layers);
     free(model);
@@ -195,6 +197,7 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
     for (int32_t t = 0; t < batch->n_tokens; t++) {
         if (batch->labels[t] < 0) continue;
         model->host_supervised[n] = t;
+        model->host_weights[n] = batch->weights ? batch->weights[t] : 1.0f;
         model->host_labels[n++] = batch->labels[t];
     }
     const struct {
@@ -208,6 +211,7 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
         {model->seq_start, batch->seq_start, ((size_t)batch->n_sequences + 1) * sizeof(int32_t)},
         {model->supervised, model->host_supervised, (size_t)n * sizeof(int32_t)},
         {model->labels, model->host_labels, (size_t)n * sizeof(int32_t)},
+        {model->label_weights, model->host_weights, (size_t)n * sizeof(float)},
     };
     for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
         TRY(device_copy_to(model->device, STREAM_COMPUTE, copies[i].to, copies[i].from, copies[i].bytes));

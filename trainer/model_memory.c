@@ -258,6 +258,7 @@ static enum status take_batch(struct model *model, struct arena *arena)
     TRY(take_vector(arena, &model->tokens, tokens, sizeof(int32_t)));
     TRY(take_vector(arena, &model->positions, tokens, sizeof(int32_t)));
     TRY(take_vector(arena, &model->labels, tokens, sizeof(int32_t)));
+    TRY(take_vector(arena, &model->label_weights, tokens, sizeof(float)));
     TRY(take_vector(arena, &model->supervised, tokens, sizeof(int32_t)));
     TRY(take_vector(arena, &model->token_index, tokens, sizeof(int64_t)));
     TRY(take_vector(arena, &model->seq_start, model->options.max_sequences + 1, sizeof(int32_t)));

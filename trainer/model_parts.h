@@ -69,10 +69,12 @@ struct model {
 
     /* The micro-batch on the device. */
     int32_t *tokens, *positions, *labels; /* [T]; labels: of the supervised rows only, compact */
+    float *label_weights;                 /* [n] of each label in the loss */
     int32_t *supervised;                  /* [n] rows of the batch that have a label */
     int64_t *token_index;                 /* [T] */
     int32_t *seq_start;
     int32_t *host_labels, *host_supervised; /* [T] host memory to build them in */
+    float *host_weights;                    /* [T] */
     float *row_loss;                        /* [T] */
     int32_t n_tokens, n_supervised;
     struct sequences sequences;

@@ -206,7 +206,8 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
         TRY(loader_next(run->loader, &run->batch));
         TRY(step_accumulate(&run->step, &run->batch, run->state.step));
     }
-    return step_finish(&run->step, info->supervised_tokens, factor, wants, result);
+    struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
+    return step_finish(&run->step, targets, factor, wants, result);
 }
 
 /* The batch is consumed whether or not the update was applied. */

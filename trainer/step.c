@@ -62,8 +62,8 @@ static enum status gather_shares(struct step_context *context, const struct step
     return LORAD_OK;
 }
 
-enum status step_finish(struct step_context *context, int64_t supervised, double factor, unsigned wants,
-                        struct step_result *out)
+enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
+                        unsigned wants, struct step_result *out)
 {
     struct step_share mine = {.wants = wants}, total;
     struct model_sums sums;
@@ -75,17 +75,17 @@ enum status step_finish(struct step_context *context, int64_t supervised, double
     mine.correct = sums.correct;
     TRY(gather_shares(context, &mine, &total));
 
-    double count = (double)supervised, max_norm = context->optimizer->options.max_grad_norm;
+    double weight = targets.weight, max_norm = context->optimizer->options.max_grad_norm;
     *out = (struct step_result){
-        .loss = total.loss / count,
-        .grad_norm = sqrt(total.replicated_squares + total.local_squares) / count,
-        .accuracy = (double)total.correct / count,
+        .loss = total.loss / weight,
+        .grad_norm = sqrt(total.replicated_squares + total.local_squares) / weight,
+        .accuracy = (double)total.correct / (double)targets.tokens,
         .learning_rate = context->optimizer->options.learning_rate * factor,
         .wants = (unsigned)total.wants,
     };
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     if (out->skipped) return LORAD_OK;
     double clip = max_norm > 0 ? fmin(1.0, max_norm / (out->grad_norm + 1e-6)) : 1.0;
-    TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / count));
+    TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / weight));
     return model_set_adapter(context->model, context->adapter);
 }

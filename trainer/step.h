@@ -2,7 +2,8 @@
  * step.h: one optimizer step of one adapter: micro-batches, reduction, agreement, update.
  *
  * Invariants:
- *  1. Loss and gradient are sums over supervised tokens, divided once by the global number of them.
+ *  1. Loss and gradient are weighted sums over supervised tokens, divided once by the sum of all ranks'
+ * weights.
  *  2. Every rank takes the same branch: skip, stop and save are decided on values gathered from all ranks.
  *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the
  * same.
@@ -34,7 +35,7 @@ void step_release(struct step_context *context);
 enum { STEP_WANTS_STOP = 1, STEP_WANTS_SAVE = 2 };
 
 struct step_result {
-    double loss;          /* mean over the step's supervised tokens, all ranks */
+    double loss;          /* weighted mean over the step's supervised tokens, all ranks */
     double grad_norm;     /* of the mean loss, before clipping */
     double accuracy;      /* of the supervised tokens */
     double learning_rate; /* that of the plain group */
@@ -47,8 +48,13 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
                             int64_t step) LORAD_WARN_UNUSED;
 /* Before the first micro-batch of a step. */
 enum status step_begin(struct step_context *context) LORAD_WARN_UNUSED;
-/* Reduces, agrees, and updates with learning-rate factor `factor`. supervised: of all ranks. Collective. */
-enum status step_finish(struct step_context *context, int64_t supervised, double factor, unsigned wants,
-                        struct step_result *out) LORAD_WARN_UNUSED;
+/* Supervised tokens of a step and the sum of their weights, of all ranks. */
+struct step_targets {
+    int64_t tokens;
+    double weight;
+};
+/* Reduces, agrees, and updates with learning-rate factor `factor`. Collective. */
+enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
+                        unsigned wants, struct step_result *out) LORAD_WARN_UNUSED;
 
 #endif
