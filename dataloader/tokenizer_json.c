@@ -75,7 +75,8 @@ static enum status read_model(struct tokenizer *out, const struct json *model, c
         return unigram_read(&out->unigram, &bpe->vocab, model, where);
     }
     if (type && strcmp(type, "BPE") != 0)
-        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE, Unigram)", where, type);
+        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE, Unigram)", where,
+                    type);
     if (js_real(js_get(model, "dropout"), 0) != 0)
         return FAIL(LORAD_DATA, "%s: model.dropout is not supported", where);
     TRY(refuse_text(model, "continuing_subword_prefix", where));
@@ -397,7 +398,8 @@ enum {
     PATHS
 };
 
-static enum status read_surroundings(struct tokenizer *out, char *const path[PATHS], const struct json *config)
+static enum status read_surroundings(struct tokenizer *out, char *const path[PATHS],
+                                     const struct json *config)
 {
     if (file_exists(path[PATH_JINJA])) {
         size_t length;
@@ -421,9 +423,10 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
         TRY(sentencepiece_read(out, path[PATH_SENTENCEPIECE], model_dir, config));
         return read_surroundings(out, path, config);
     } else {
-        return FAIL(LORAD_NOT_FOUND,
-                    "%s: no such file (nor tokenizer.model, nor vocab.json, merges.txt and tokenizer_config.json)",
-                    path[PATH_TOKENIZER]);
+        return FAIL(
+            LORAD_NOT_FOUND,
+            "%s: no such file (nor tokenizer.model, nor vocab.json, merges.txt and tokenizer_config.json)",
+            path[PATH_TOKENIZER]);
     }
     TRY(read_added_decoder(out, js_get(config, "added_tokens_decoder"), path[PATH_CONFIG]));
     TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
@@ -434,9 +437,9 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
 
 enum status tokenizer_read(struct tokenizer *out, const char *model_dir)
 {
-    static const char *const name[PATHS] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                                            "vocab.json", "merges.txt", "tokenizer.model", "special_tokens_map.json",
-                                            "added_tokens.json"};
+    static const char *const name[PATHS] = {
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",     "vocab.json",
+        "merges.txt",     "tokenizer.model",       "special_tokens_map.json", "added_tokens.json"};
     char *path[PATHS] = {NULL};
     struct json *config = NULL;
     struct hash_stream *stream = NULL;
