@@ -54,6 +54,8 @@ void bpe_free(struct bpe *bpe);
 /* Appends a merge (rank = order). LORAD_DATA when a part or the result is not in the vocabulary. */
 enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length, const char *right,
                           size_t right_length, const char *where) LORAD_WARN_UNUSED;
+/* The same, with a space between the parts. LORAD_DATA when they are not two. */
+enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where) LORAD_WARN_UNUSED;
 /* After the vocabulary, the flags and the merges are in. */
 enum status bpe_seal(struct bpe *bpe, const char *where) LORAD_WARN_UNUSED;
 

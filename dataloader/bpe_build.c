@@ -62,7 +62,12 @@ enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length,
     memcpy(joined, left, left_length);
     memcpy(joined + left_length, right, right_length);
     int32_t l = vocab_find(&bpe->vocab, left, left_length), r = vocab_find(&bpe->vocab, right, right_length);
-    int32_t result = vocab_find(&bpe->vocab, joined, length);
+    /* As a rule the results follow each other. */
+    int32_t result = bpe->n_merges ? bpe->merge[bpe->n_merges - 1].result + 1 : -1;
+    size_t guess_length;
+    const char *guess = vocab_text(&bpe->vocab, result, &guess_length);
+    if (!guess || guess_length != length || memcmp(guess, joined, length) != 0)
+        result = vocab_find(&bpe->vocab, joined, length);
     if (joined != small) free(joined);
     if (l < 0 || r < 0 || result < 0)
         return FAIL(LORAD_DATA,
@@ -72,6 +77,16 @@ enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length,
     TRY(memory_grow((void **)&bpe->merge, &bpe->merge_capacity, bpe->n_merges + 1, sizeof *bpe->merge));
     bpe->merge[bpe->n_merges++] = (struct bpe_merge){l, r, result};
     return LORAD_OK;
+}
+
+enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where)
+{
+    const char *space = memchr(line, ' ', length);
+    size_t left = space ? (size_t)(space - line) : 0;
+    if (!space || memchr(space + 1, ' ', length - left - 1))
+        return FAIL(LORAD_DATA, "%s: merge %zu (\"%.*s\") is not two tokens with a space between", where,
+                    bpe->n_merges, (int)(length < 60 ? length : 60), line);
+    return bpe_add_merge(bpe, line, left, space + 1, length - left - 1, where);
 }
 
 static enum status build_pairs(struct bpe *bpe)

@@ -32,7 +32,7 @@ refused() { # status words input options...
     shift 3
     "$program" tokenize "$@" <<<"$text" >"$tmp/out" 2>"$tmp/err"
     [ $? = "$code" ] || fail "status $code is wanted for $text"
-    grep -q "$words" "$tmp/err" || fail "\"$words\" is wanted for $text"
+    grep -q -- "$words" "$tmp/err" || fail "\"$words\" is wanted for $text"
 }
 refused 65 'standard input:1: a JSON string is wanted' '7' --model "$model"
 refused 65 'add --template' "$row" --model "$model"
