@@ -14,50 +14,14 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/utf8.h"
+#include "dataloader/flat_json.h"
 #include "dataloader/sentencepiece.h"
 #include "dataloader/tokenizer_parts.h"
 
 enum { FILE_MAX = 256 << 20 };
 
 /* ---- the model ---- */
-
-static enum status read_vocab(struct vocab *vocab, const struct json *object, const char *where)
-{
-    for (void *it = js_first(object); it; it = js_next(object, it)) {
-        const char *text = js_key(it);
-        TRY(vocab_add(vocab, text, strlen(text), js_int(js_member(it), -1), where));
-    }
-    return vocab_index(vocab);
-}
-
-static enum status read_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where)
-{
-    const char *space = memchr(line, ' ', length);
-    size_t left = space ? (size_t)(space - line) : 0;
-    if (!space || memchr(space + 1, ' ', length - left - 1))
-        return FAIL(LORAD_DATA, "%s: merge %zu (\"%.*s\") is not two tokens with a space between", where,
-                    bpe->n_merges, (int)(length < 60 ? length : 60), line);
-    return bpe_add_merge(bpe, line, left, space + 1, length - left - 1, where);
-}
-
-static enum status read_merges(struct bpe *bpe, const struct json *list, const char *where)
-{
-    for (size_t i = 0; i < js_length(list); i++) {
-        const struct json *merge = js_at(list, i);
-        size_t left_length, right_length;
-        if (js_type(merge) == JS_STRING) {
-            const char *line = js_string(merge, &left_length);
-            TRY(read_merge_line(bpe, line, left_length, where));
-            continue;
-        }
-        const char *left = js_string(js_at(merge, 0), &left_length);
-        const char *right = js_string(js_at(merge, 1), &right_length);
-        if (!left || !right || js_length(merge) != 2)
-            return FAIL(LORAD_DATA, "%s: merge %zu is neither a string nor a pair of strings", where, i);
-        TRY(bpe_add_merge(bpe, left, left_length, right, right_length, where));
-    }
-    return LORAD_OK;
-}
 
 static enum status refuse_text(const struct json *model, const char *key, const char *where)
 {
@@ -66,7 +30,47 @@ static enum status refuse_text(const struct json *model, const char *key, const 
     return LORAD_OK;
 }
 
-static enum status read_model(struct tokenizer *out, const struct json *model, const char *where)
+/* Where the vocabulary and the merges stand in the text of tokenizer.json; begin NULL: they were not found.
+ */
+struct model_text {
+    struct json_span vocab, merges;
+};
+
+static struct model_text find_model_text(const char *text, size_t length)
+{
+    struct json_span model;
+    struct model_text found = {{NULL, NULL}, {NULL, NULL}};
+    if (!utf8_valid(text, length, NULL) ||
+        !flat_json_member((struct json_span){text, text + length}, "model", &model) ||
+        !flat_json_member(model, "vocab", &found.vocab) ||
+        !flat_json_member(model, "merges", &found.merges) || *found.vocab.begin != '{' ||
+        *found.merges.begin != '[')
+        return (struct model_text){{NULL, NULL}, {NULL, NULL}};
+    return found;
+}
+
+/* The text without what is read by flat_json.c. */
+static enum status parse_rest(struct json **out, const char *text, size_t length,
+                              const struct model_text *model, const char *where)
+{
+    if (!model->vocab.begin) return js_parse(out, text, length, where);
+    bool vocab_first = model->vocab.begin < model->merges.begin;
+    struct json_span first = vocab_first ? model->vocab : model->merges;
+    struct json_span second = vocab_first ? model->merges : model->vocab;
+    struct strbuf rest = STRBUF_EMPTY;
+    strbuf_add(&rest, text, (size_t)(first.begin - text));
+    strbuf_puts(&rest, vocab_first ? "{}" : "[]");
+    strbuf_add(&rest, first.end, (size_t)(second.begin - first.end));
+    strbuf_puts(&rest, vocab_first ? "[]" : "{}");
+    strbuf_add(&rest, second.end, (size_t)(text + length - second.end));
+    enum status status = strbuf_status(&rest);
+    if (status == LORAD_OK) status = js_parse(out, strbuf_text(&rest), rest.length, where);
+    strbuf_free(&rest);
+    return status;
+}
+
+static enum status read_model(struct tokenizer *out, const struct json *model, const struct model_text *text,
+                              const char *where)
 {
     struct bpe *bpe = &out->bpe;
     const char *type = js_string(js_get(model, "type"), NULL);
@@ -87,13 +91,15 @@ static enum status read_model(struct tokenizer *out, const struct json *model, c
     bpe->fuse_unk = js_bool(js_get(model, "fuse_unk"), false);
     bpe->byte_fallback = js_bool(js_get(model, "byte_fallback"), false);
     bpe->ignore_merges = js_bool(js_get(model, "ignore_merges"), false);
-    TRY(read_vocab(&bpe->vocab, vocab, where));
+    if (!text->vocab.begin)
+        return FAIL(LORAD_DATA, "%s: model.vocab and model.merges are not written as usual", where);
+    TRY(flat_json_vocab(&bpe->vocab, text->vocab, where));
     size_t length;
     const char *unk = js_string(js_get(model, "unk_token"), &length);
     bpe->unk = unk ? vocab_find(&bpe->vocab, unk, length) : -1;
     if (unk && bpe->unk < 0)
         return FAIL(LORAD_DATA, "%s: model.unk_token \"%s\" is not in the vocabulary", where, unk);
-    return read_merges(bpe, merges, where);
+    return flat_json_merges(bpe, text->merges, where);
 }
 
 /* ---- added tokens ---- */
@@ -232,16 +238,27 @@ static enum status read_post_processor(struct tokenizer *out, const struct json 
 
 /* ---- whole files ---- */
 
-enum status tokenizer_read_json(struct tokenizer *out, const struct json *root, const char *where)
+static enum status read_parts(struct tokenizer *out, const struct json *root, const struct model_text *text,
+                              const char *where)
 {
     const struct json *model;
     TRY(js_need(&model, root, "model", JS_OBJECT, where));
     TRY(normalizer_read(&out->normalizer, js_get(root, "normalizer"), where));
     TRY(pretokenizer_read(&out->pretokenizer, js_get(root, "pre_tokenizer"), where));
     TRY(decoder_read(&out->decoder, js_get(root, "decoder"), where));
-    TRY(read_model(out, model, where));
+    TRY(read_model(out, model, text, where));
     TRY(read_added(out, js_get(root, "added_tokens"), where));
     return read_post_processor(out, js_get(root, "post_processor"), where);
+}
+
+enum status tokenizer_read_json(struct tokenizer *out, const char *text, size_t length, const char *where)
+{
+    struct model_text model = find_model_text(text, length);
+    struct json *root;
+    TRY(parse_rest(&root, text, length, &model, where));
+    enum status status = read_parts(out, root, &model, where);
+    js_destroy(root);
+    return status;
 }
 
 enum status tokenizer_seal(struct tokenizer *out, const char *where)
@@ -290,14 +307,15 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
     TRY(decoder_add(&out->decoder, DECODE_BYTE_LEVEL, "", "", 0, 0));
     out->bpe.unk = -1;
 
-    struct json *vocab;
-    TRY(js_read_file(&vocab, vocab_path, FILE_MAX));
-    enum status status = read_vocab(&out->bpe.vocab, vocab, vocab_path);
-    js_destroy(vocab);
+    char *vocab, *merges;
+    size_t length, bad;
+    TRY(file_read(&vocab, &length, vocab_path, FILE_MAX));
+    enum status status =
+        utf8_valid(vocab, length, &bad)
+            ? flat_json_vocab(&out->bpe.vocab, (struct json_span){vocab, vocab + length}, vocab_path)
+            : FAIL(LORAD_DATA, "%s: invalid UTF-8 at byte %zu", vocab_path, bad);
+    free(vocab);
     if (status != LORAD_OK) return status;
-
-    char *merges;
-    size_t length;
     TRY(file_read(&merges, &length, merges_path, FILE_MAX));
     for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
         char *stop = memchr(line, '\n', (size_t)(end - line));
@@ -305,7 +323,7 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
         size_t n = (size_t)(stop - line);
         if (n && line[n - 1] == '\r') n--;
         if (n && !(line == merges && strncmp(line, "#version", 8) == 0))
-            status = read_merge_line(&out->bpe, line, n, merges_path);
+            status = bpe_add_merge_line(&out->bpe, line, n, merges_path);
         line = stop + 1;
     }
     free(merges);
@@ -412,10 +430,11 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
                               const char *model_dir)
 {
     if (file_exists(path[PATH_TOKENIZER])) {
-        struct json *root;
-        TRY(js_read_file(&root, path[PATH_TOKENIZER], FILE_MAX));
-        enum status status = tokenizer_read_json(out, root, path[PATH_TOKENIZER]);
-        js_destroy(root);
+        char *text;
+        size_t length;
+        TRY(file_read(&text, &length, path[PATH_TOKENIZER], FILE_MAX));
+        enum status status = tokenizer_read_json(out, text, length, path[PATH_TOKENIZER]);
+        free(text);
         if (status != LORAD_OK) return status;
     } else if (config && file_exists(path[PATH_VOCAB]) && file_exists(path[PATH_MERGES])) {
         TRY(read_vocab_and_merges(out, config, path[PATH_VOCAB], path[PATH_MERGES]));

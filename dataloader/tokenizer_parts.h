@@ -32,7 +32,7 @@ struct tokenizer {
 /* Reads the files of a model folder into a zeroed tokenizer; on failure the caller still closes it. */
 enum status tokenizer_read(struct tokenizer *out, const char *model_dir) LORAD_WARN_UNUSED;
 /* Reads one tokenizer.json text (untrusted) and builds everything it decides. */
-enum status tokenizer_read_json(struct tokenizer *out, const struct json *root,
+enum status tokenizer_read_json(struct tokenizer *out, const char *text, size_t length,
                                 const char *where) LORAD_WARN_UNUSED;
 /* After all added tokens are in. */
 enum status tokenizer_seal(struct tokenizer *out, const char *where) LORAD_WARN_UNUSED;

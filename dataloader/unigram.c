@@ -328,7 +328,7 @@ static enum status read_entries(struct vocab *vocab, double *score, const struct
         TRY(vocab_add(vocab, text, length, (int64_t)i, where));
         score[i] = js_type(value) == JS_INT ? js_real(value, 0) : as_hf_reads(js_real(value, 0));
     }
-    return vocab_index(vocab);
+    return vocab_index(vocab, where);
 }
 
 enum status unigram_read(struct unigram **out, struct vocab *vocab, const struct json *model,
