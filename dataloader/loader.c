@@ -63,10 +63,10 @@ static enum status rows_that_fit(int64_t *out, const struct dataset *dataset, in
 {
     int64_t *of_length = memory_new((size_t)cutoff_len + 1, sizeof *of_length);
     if (!of_length) return LORAD_NOMEM;
-    int64_t n = dataset_rows(dataset), rows = 0;
+    int64_t n = dataset_raw_rows(dataset), rows = 0;
     for (int64_t i = 0; i < n; i++) {
-        int32_t length = dataset_row(dataset, i).n_tokens;
-        of_length[length < cutoff_len ? length : cutoff_len]++;
+        int32_t length = dataset_length(dataset, i);
+        if (length > 0) of_length[length < cutoff_len ? length : cutoff_len]++;
     }
     for (int64_t length = 1; length <= cutoff_len; length++) {
         int64_t fit = tokens / length < of_length[length] ? tokens / length : of_length[length];
@@ -133,7 +133,8 @@ static struct step_info plan_step(struct loader *loader)
         rows += pack.n_rows;
         info.tokens += pack.n_tokens;
         info.supervised_tokens += pack.n_supervised;
-        info.loss_weight += (double)pack.n_supervised;
+        for (int32_t i = 0; i < pack.n_rows; i++)
+            info.loss_weight += dataset_row(loader->dataset, pack.rows[i]).weight;
     }
     loader->pack_first[info.packs] = rows;
     info.micro_batches = (int32_t)((info.packs + o->micro_batch_size - 1) / o->micro_batch_size);
@@ -151,11 +152,10 @@ static void add_row(struct micro_batch *batch, const struct dataset_row *row, in
     int32_t *labels = batch->labels + at, *positions = batch->positions + at;
     int64_t *token_index = batch->token_index + at;
     memcpy(batch->tokens + at, row->tokens, (size_t)n * sizeof *row->tokens);
-    /* supervised is 0 or 1 (checked): | -1 makes -1 of any token, | 0 keeps it. */
-    for (int32_t t = 0; t + 1 < n; t++)
-        labels[t] = row->tokens[t + 1] | ((int32_t)row->supervised[t + 1] - 1);
+    for (int32_t t = 0; t + 1 < n; t++) labels[t] = row->codes[t + 1] ? row->tokens[t + 1] : -1;
     labels[n - 1] = -1;
-    for (int32_t t = 0; t < n; t++) batch->weights[at + t] = labels[t] < 0 ? 0.0f : 1.0f;
+    for (int32_t t = 0; t + 1 < n; t++) batch->weights[at + t] = row->weight_of[row->codes[t + 1]];
+    batch->weights[at + n - 1] = 0;
     for (int32_t t = 0; t < n; t++) positions[t] = t;
     for (int32_t t = 0; t < n; t++) token_index[t] = first_index + t;
     batch->seq_start[batch->n_sequences] = at;
@@ -270,7 +270,7 @@ static enum status allocate(struct loader *loader)
     TRY(find_capacity(&loader->capacity, loader->dataset, o));
     /* An epoch's last batch ends with the epoch, so a step never holds a row twice, nor more packs than rows.
      */
-    int64_t packs = dataset_rows(loader->dataset), rows = packs;
+    int64_t packs = dataset_kept_rows(loader->dataset), rows = packs;
     if (o->global_batch_size < packs) packs = o->global_batch_size;
     if (!o->packing)
         rows = packs;

@@ -36,7 +36,7 @@ struct order {
 
 static enum status check_lengths(const struct dataset *dataset, int32_t cutoff_len)
 {
-    int64_t n = dataset_rows(dataset);
+    int64_t n = dataset_raw_rows(dataset);
     if (n == 0) return FAIL(LORAD_DATA, "the prepared data holds no rows");
     for (int64_t i = 0; i < n; i++) {
         struct dataset_row row = dataset_row(dataset, i);
@@ -58,7 +58,7 @@ enum status order_create(struct order **out, const struct dataset *dataset,
     order->dataset = dataset;
     order->seed = options->data_seed;
     order->shuffle = options->shuffle;
-    order->n_rows = dataset_rows(dataset);
+    order->n_rows = dataset_raw_rows(dataset);
     order->n_windows = (order->n_rows + ORDER_WINDOW - 1) / ORDER_WINDOW;
     order->loaded_epoch = -1;
     enum status status = LORAD_OK;
@@ -114,23 +114,27 @@ static void load_window(struct order *order)
     }
     int64_t begin = order->at.window * ORDER_WINDOW, left = order->n_rows - begin;
     int32_t n = left < ORDER_WINDOW ? (int32_t)left : ORDER_WINDOW;
-    for (int32_t i = 0; i < n; i++)
-        order->row[i] =
+    int32_t kept = 0; /* rows that were rejected are holes in the order */
+    for (int32_t i = 0; i < n; i++) {
+        int64_t row =
             order->shuffle ? (int64_t)permutation_at(&order->permutation, (uint64_t)(begin + i)) : begin + i;
-    load_packs(order, n);
+        if (dataset_length(order->dataset, row) > 0) order->row[kept++] = row;
+    }
+    load_packs(order, kept);
 }
 
 /* Past the end of a window: to the next one that has packs (every window has some). */
 static void normalise(struct order *order)
 {
-    if (order->at.pack < order->n_packs) return;
-    order->at.pack = 0;
-    order->rows_before = 0;
-    if (++order->at.window == order->n_windows) {
-        order->at.window = 0;
-        order->at.epoch++;
+    while (order->at.pack >= order->n_packs) {
+        order->at.pack = 0;
+        order->rows_before = 0;
+        if (++order->at.window == order->n_windows) {
+            order->at.window = 0;
+            order->at.epoch++;
+        }
+        load_window(order);
     }
-    load_window(order);
 }
 
 enum status order_seek(struct order *order, struct data_cursor from)
@@ -185,7 +189,7 @@ double order_epoch(const struct order *order)
 
 int64_t order_packs_of_epoch(struct order *order, int64_t epoch)
 {
-    if (!order->packer) return order->n_rows;
+    if (!order->packer) return dataset_kept_rows(order->dataset);
     struct data_cursor saved = order->at;
     int64_t saved_rows = order->rows_before, packs = 0;
     for (int64_t window = 0; window < order->n_windows; window++) {

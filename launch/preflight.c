@@ -119,10 +119,10 @@ static enum status print_row(const struct preflight *p, const struct dataset *da
     enum status status = LORAD_OK;
     for (int i = 0; i < shown && status == LORAD_OK;) {
         int end = i + 1; /* decoded in runs: one character may be several tokens */
-        while (end < shown && row.supervised[end] == row.supervised[i]) end++;
-        if (row.supervised[i]) strbuf_puts(&text, on);
+        while (end < shown && row.codes[end] == row.codes[i]) end++;
+        if (row.codes[i]) strbuf_puts(&text, on);
         status = tokenizer_decode(p->tokenizer, row.tokens + i, (size_t)(end - i), false, &text);
-        if (row.supervised[i]) strbuf_puts(&text, off);
+        if (row.codes[i]) strbuf_puts(&text, off);
         i = end;
     }
     if (status == LORAD_OK)
@@ -138,8 +138,12 @@ static enum status print_rows(const struct preflight *p, const char *shard_dir)
     struct dataset *dataset = NULL;
     TRY(dataset_open(&dataset, shard_dir));
     enum status status = LORAD_OK;
-    for (int64_t i = 0; i < SHOWN_ROWS && i < dataset_rows(dataset) && status == LORAD_OK; i++)
+    int shown = 0;
+    for (int64_t i = 0; shown < SHOWN_ROWS && i < dataset_raw_rows(dataset) && status == LORAD_OK; i++) {
+        if (dataset_length(dataset, i) == 0) continue;
         status = print_row(p, dataset, i);
+        shown++;
+    }
     dataset_close(dataset);
     return status;
 }

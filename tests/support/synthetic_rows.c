@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/random.h"
+#include "dataloader/dataset_file.h"
 #include "dataloader/shard_file.h"
 
 int32_t synthetic_token(int64_t row, int32_t t)
@@ -25,23 +26,42 @@ struct dataset *synthetic_dataset(const int32_t *lengths, int64_t n, int64_t sha
     snprintf(path, sizeof path, "%s/rows-%d", test_tmpdir(), number++);
     assert_int_equal(mkdir(path, 0777), 0);
     struct shard_writer *writer;
-    assert_ok(shard_writer_create(&writer, path, SYNTHETIC_VOCAB, shard_bytes));
+    assert_ok(shard_writer_create(&writer, &(struct shard_writer_options){.folder = path,
+                                                                          .vocab_size = SYNTHETIC_VOCAB,
+                                                                          .shard_bytes = shard_bytes}));
     int32_t longest = 0;
     for (int64_t i = 0; i < n; i++) longest = lengths[i] > longest ? lengths[i] : longest;
     int32_t *tokens = calloc((size_t)longest + 1, sizeof *tokens);
-    uint8_t *supervised = calloc((size_t)longest + 1, 1);
+    float *weights = calloc((size_t)longest + 1, sizeof *weights);
     for (int64_t i = 0; i < n; i++) {
         for (int32_t t = 0; t < lengths[i]; t++) {
             tokens[t] = synthetic_token(i, t);
-            supervised[t] = synthetic_supervised(i, t, lengths[i]);
+            weights[t] = synthetic_supervised(i, t, lengths[i]);
         }
-        assert_ok(shard_writer_add(writer, tokens, supervised, lengths[i], (int32_t)(i % 2), i + 1));
+        assert_ok(shard_writer_add(writer, &(struct shard_entry){.tokens = tokens,
+                                                                 .weights = weights,
+                                                                 .n = lengths[i],
+                                                                 .source = (int32_t)(i % 2),
+                                                                 .raw_row = i,
+                                                                 .line = i + 1,
+                                                                 .problem = lengths[i] == 0}));
+        if (shard_writer_full(writer)) assert_ok(shard_writer_close(writer));
     }
     free(tokens);
-    free(supervised);
-    const char *const sources[] = {"even.jsonl", "odd.jsonl"};
-    assert_ok(shard_writer_finish(writer, sources, 2));
+    free(weights);
+    if (shard_writer_rows(writer) > 0) assert_ok(shard_writer_close(writer));
+    char *sources[] = {"even.jsonl", "odd.jsonl"};
+    struct row_range group = {0, n};
+    struct dataset_about about = {.raw_rows = n,
+                                  .vocab_size = SYNTHETIC_VOCAB,
+                                  .cutoff_len = longest,
+                                  .source = sources,
+                                  .n_sources = 2,
+                                  .group = &group,
+                                  .n_groups = 1,
+                                  .n_shards = shard_writer_number(writer)};
     shard_writer_destroy(writer);
+    assert_ok(dataset_seal(&about, path));
     struct dataset *dataset = NULL;
     assert_ok(dataset_open(&dataset, path));
     if (folder) strcpy(folder, path);
