@@ -293,6 +293,7 @@ static enum status write_details(const struct details *details, const char *fold
     if (file) fclose(file);
     if (status == LORAD_OK && rename(part, path) != 0)
         status = FAIL(LORAD_IO, "cannot rename %s to %s: %s", part, path, strerror(errno));
+    if (status != LORAD_OK && file) unlink(part);
     free(path);
     free(part);
     return status;
