@@ -119,10 +119,10 @@ static enum status print_row(const struct preflight *p, const struct dataset *da
     enum status status = LORAD_OK;
     for (int i = 0; i < shown && status == LORAD_OK;) {
         int end = i + 1; /* decoded in runs: one character may be several tokens */
-        while (end < shown && row.supervised[end] == row.supervised[i]) end++;
-        if (row.supervised[i]) strbuf_puts(&text, on);
+        while (end < shown && row.codes[end] == row.codes[i]) end++;
+        if (row.codes[i]) strbuf_puts(&text, on);
         status = tokenizer_decode(p->tokenizer, row.tokens + i, (size_t)(end - i), false, &text);
-        if (row.supervised[i]) strbuf_puts(&text, off);
+        if (row.codes[i]) strbuf_puts(&text, off);
         i = end;
     }
     if (status == LORAD_OK)

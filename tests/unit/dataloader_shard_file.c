@@ -33,8 +33,8 @@ static void rows_read_back(void **state)
             assert_int_equal(row.line, i + 1);
             for (int32_t t = 0; t < row.n_tokens; t++) {
                 assert_int_equal(row.tokens[t], synthetic_token(i, t));
-                assert_int_equal(row.supervised[t], synthetic_supervised(i, t, lengths[i]));
-                targets += t > 0 && row.supervised[t];
+                assert_int_equal(row.codes[t], synthetic_supervised(i, t, lengths[i]));
+                targets += t > 0 && row.codes[t];
             }
             assert_int_equal(row.n_supervised, targets);
         }
