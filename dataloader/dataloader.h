@@ -125,10 +125,10 @@ struct row_range {
 int32_t dataset_groups(const struct dataset *dataset);
 struct row_range dataset_group(const struct dataset *dataset, int32_t group);
 bool dataset_complete(const struct dataset *dataset);
-/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one, the loader's. */
+/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one at a time, the loader's. */
 enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n) LORAD_WARN_UNUSED;
-/* Makes a dataset_wait in progress, and all later ones, return LORAD_REQUEUE. Thread: any. */
-void dataset_stop_waiting(struct dataset *dataset);
+/* While stop is set, a dataset_wait that would block, or does, returns LORAD_REQUEUE. Thread: any. */
+void dataset_stop_waiting(struct dataset *dataset, bool stop);
 /* n_tokens of a row, 0 for a hole, without touching its shard. */
 int32_t dataset_length(const struct dataset *dataset, int64_t raw_row);
 struct dataset_row {
@@ -228,9 +228,9 @@ struct loader;
  * LORAD_DATA: no rows, or a cursor that these rows do not have. LORAD_CONFIG: see mixture_create. */
 enum status loader_open(struct loader **out, struct dataset *dataset, const struct loader_options *options,
                         struct data_cursor from) LORAD_WARN_UNUSED;
-/* A dataset that is not complete cannot be waited for again after this (dataset_stop_waiting). */
+/* Does not wait for rows that are not prepared yet. */
 void loader_close(struct loader *loader);
-struct loader_capacity loader_capacity(const struct dataset *dataset, const struct loader_options *options);
+struct loader_capacity loader_capacity(struct dataset *dataset, const struct loader_options *options);
 
 /* Moves to the next step (wrapping into the next epoch) and describes it. All of this rank's micro-batches of the step
  * before must have been taken (LORAD_BUG). Blocks. LORAD_DATA behind a step that was the last; whatever dataset_wait
@@ -254,13 +254,13 @@ struct run_length {
 };
 /* Of epochs [0, epochs), a fraction being that part of the steps of the last one, rounded up. The dataset is complete.
  * Uses as many threads as the process may. Blocks. */
-enum status loader_measure(struct run_length *out, const struct dataset *dataset,
+enum status loader_measure(struct run_length *out, struct dataset *dataset,
                            const struct loader_options *options, double epochs) LORAD_WARN_UNUSED;
 /* Of the shortest run that trains on at least this many tokens. */
-enum status loader_measure_tokens(struct run_length *out, const struct dataset *dataset,
+enum status loader_measure_tokens(struct run_length *out, struct dataset *dataset,
                                   const struct loader_options *options, int64_t tokens) LORAD_WARN_UNUSED;
 /* loader_measure, steps alone. */
-enum status loader_count_steps(int64_t *steps, const struct dataset *dataset,
+enum status loader_count_steps(int64_t *steps, struct dataset *dataset,
                                const struct loader_options *options, double epochs) LORAD_WARN_UNUSED;
 
 #endif

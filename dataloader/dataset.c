@@ -7,9 +7,11 @@
  * (3) the mappings are read-only and live until dataset_close.
  */
 #include "dataloader/dataloader.h"
+#include "dataloader/dataset_placeholder.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +40,16 @@ struct dataset {
     int32_t n_shards, n_sources, vocab_size;
     char **source;
     struct hash128 fingerprint;
+
+    /* placeholder */
+    struct row_range group[32];
+    int32_t n_groups;
+    float other_table[256];
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint8_t *prepared; /* NULL: complete from the start */
+    bool complete, stop;
+    enum status failure;
 };
 
 void dataset_close(struct dataset *dataset)
@@ -51,6 +63,7 @@ void dataset_close(struct dataset *dataset)
     free(dataset->source);
     free(dataset->shard);
     free(dataset->first_row);
+    free(dataset->prepared);
     free(dataset);
 }
 
@@ -161,6 +174,8 @@ enum status dataset_open(struct dataset **out, const char *shard_dir)
         status = LORAD_NOMEM;
         goto done;
     }
+    pthread_mutex_init(&dataset->lock, NULL);
+    pthread_cond_init(&dataset->changed, NULL);
     status = read_description(dataset, document, path, &rows);
     for (int32_t i = 0; status == LORAD_OK && i < dataset->n_shards; i++)
         status = open_shard(dataset, i, shard_dir);
@@ -220,9 +235,48 @@ static const struct mapped_shard *shard_of(const struct dataset *dataset, int64_
     return &dataset->shard[low];
 }
 
-/* ---- placeholder: see dataloader.h. No holes, one group, always complete. ---- */
+/* ---- placeholder: see dataset_placeholder.h ---- */
 
-static const float weight_table[256] = {[1] = 1};
+static const float table_of_ones[256] = {[1] = 1};
+
+void dataset_placeholder_groups(struct dataset *dataset, const int64_t *sizes, int32_t n)
+{
+    int64_t first = 0;
+    ASSERT(n <= (int32_t)(sizeof dataset->group / sizeof *dataset->group));
+    for (int32_t g = 0; g < n; g++) {
+        dataset->group[g] = (struct row_range){first, sizes[g]};
+        first += sizes[g];
+    }
+    dataset->n_groups = n;
+}
+
+void dataset_placeholder_weight(struct dataset *dataset, float weight)
+{
+    dataset->other_table[1] = weight;
+}
+
+void dataset_placeholder_grow(struct dataset *dataset)
+{
+    dataset->prepared = memory_new((size_t)dataset_rows(dataset) + 1, 1);
+    ASSERT(dataset->prepared);
+}
+
+void dataset_placeholder_prepare(struct dataset *dataset, const int64_t *rows, int32_t n)
+{
+    pthread_mutex_lock(&dataset->lock);
+    for (int32_t i = 0; i < n; i++) dataset->prepared[rows[i]] = 1;
+    pthread_cond_broadcast(&dataset->changed);
+    pthread_mutex_unlock(&dataset->lock);
+}
+
+void dataset_placeholder_finish(struct dataset *dataset, enum status failure)
+{
+    pthread_mutex_lock(&dataset->lock);
+    dataset->failure = failure;
+    dataset->complete = failure == LORAD_OK;
+    pthread_cond_broadcast(&dataset->changed);
+    pthread_mutex_unlock(&dataset->lock);
+}
 
 int64_t dataset_raw_rows(const struct dataset *dataset)
 {
@@ -231,49 +285,74 @@ int64_t dataset_raw_rows(const struct dataset *dataset)
 
 int32_t dataset_groups(const struct dataset *dataset)
 {
-    (void)dataset;
-    return 1;
+    return dataset->n_groups ? dataset->n_groups : 1;
 }
 
 struct row_range dataset_group(const struct dataset *dataset, int32_t group)
 {
-    (void)group;
-    return (struct row_range){0, dataset_rows(dataset)};
+    return dataset->n_groups ? dataset->group[group] : (struct row_range){0, dataset_rows(dataset)};
 }
 
 bool dataset_complete(const struct dataset *dataset)
 {
-    (void)dataset;
+    if (!dataset->prepared) return true;
+    struct dataset *shared = (struct dataset *)dataset;
+    pthread_mutex_lock(&shared->lock);
+    bool complete = dataset->complete;
+    pthread_mutex_unlock(&shared->lock);
+    return complete;
+}
+
+static bool all_prepared(const struct dataset *dataset, const int64_t *rows, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (!dataset->prepared[rows[i]]) return false;
     return true;
 }
 
 enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n)
 {
-    (void)dataset, (void)rows, (void)n;
-    return LORAD_OK;
+    if (!dataset->prepared) return LORAD_OK;
+    enum status status = LORAD_OK;
+    pthread_mutex_lock(&dataset->lock);
+    while (!dataset->complete && !all_prepared(dataset, rows, n) && status == LORAD_OK) {
+        if (dataset->failure != LORAD_OK)
+            status = FAIL(dataset->failure, "preparing failed");
+        else if (dataset->stop)
+            status = FAIL(LORAD_REQUEUE, "asked to stop");
+        else
+            pthread_cond_wait(&dataset->changed, &dataset->lock);
+    }
+    pthread_mutex_unlock(&dataset->lock);
+    return status;
 }
 
-void dataset_stop_waiting(struct dataset *dataset)
+void dataset_stop_waiting(struct dataset *dataset, bool stop)
 {
-    (void)dataset;
+    pthread_mutex_lock(&dataset->lock);
+    dataset->stop = stop;
+    pthread_cond_broadcast(&dataset->changed);
+    pthread_mutex_unlock(&dataset->lock);
 }
 
 int32_t dataset_length(const struct dataset *dataset, int64_t row)
 {
     const struct shard_view *view = &shard_of(dataset, &row)->view;
-    return view->rows[row].n_tokens;
+    return view->rows[row].n_supervised > 0 ? view->rows[row].n_tokens : 0;
 }
 
 struct dataset_row dataset_row(const struct dataset *dataset, int64_t row)
 {
+    bool other = row % 3 == 0;
     const struct shard_view *view = &shard_of(dataset, &row)->view;
     const struct shard_row *entry = &view->rows[row];
+    const float *table = other && dataset->other_table[1] > 0 ? dataset->other_table : table_of_ones;
     return (struct dataset_row){.tokens = view->tokens + entry->first_token,
                                 .codes = view->supervised + entry->first_token,
-                                .weight_of = weight_table,
-                                .n_tokens = entry->n_tokens,
+                                .weight_of = table,
+                                .n_tokens = entry->n_supervised > 0 ? entry->n_tokens : 0,
                                 .n_supervised = entry->n_supervised,
-                                .weight = entry->n_supervised,
+                                .weight = (double)table[1] * entry->n_supervised,
                                 .source = entry->source,
                                 .line = entry->line};
 }
