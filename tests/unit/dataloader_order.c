@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -21,6 +22,13 @@ struct scene {
     struct loader_options options;
     struct dataset *dataset;
 };
+
+/* LORAD_TEST_ROUNDS makes the random tests that many times longer. */
+static uint64_t rounds(uint64_t usual)
+{
+    const char *times = getenv("LORAD_TEST_ROUNDS");
+    return usual * (times ? strtoull(times, NULL, 10) : 1);
+}
 
 static uint32_t draw(uint64_t seed, uint64_t what, uint32_t below)
 {
@@ -58,7 +66,7 @@ static void make_scene(struct scene *s, uint64_t seed)
                                          .micro_batch_size = 1 + (int32_t)draw(seed, 23, 9),
                                          .global_batch_size = 1 + draw(seed, 24, 300),
                                          .dp_size = 1};
-    if (s->options.global_batch_size < n / 300) s->options.global_batch_size = n / 300;
+    if (s->options.global_batch_size < n / 100) s->options.global_batch_size = n / 100;
     s->dataset = synthetic_dataset_of(&s->rows);
 }
 
@@ -163,7 +171,7 @@ static void check_epoch(const struct scene *s, struct loader *loader, struct mic
 static void every_epoch_serves_what_the_mixture_says(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 60; seed++) {
+    for (uint64_t seed = 0; seed < rounds(24); seed++) {
         struct scene s;
         make_scene(&s, seed);
         struct mixture *mixture = mixture_of(&s);
@@ -192,10 +200,10 @@ static void every_epoch_serves_what_the_mixture_says(void **state)
 static void every_place_leads_to_the_same_rest(void **state)
 {
     (void)state;
-    for (uint64_t seed = 100; seed < 130; seed++) {
+    for (uint64_t seed = 100; seed < 100 + rounds(12); seed++) {
         struct scene s;
         make_scene(&s, seed);
-        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, MOST_STEPS);
+        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, 150);
         for (uint64_t k = 0; k < 6; k++) {
             struct loader_options options = s.options;
             options.threads = (int32_t)draw(seed, 200 + k, 5);
@@ -294,11 +302,11 @@ static void *prepare_rows(void *argument)
 static void a_growing_dataset_serves_the_same(void **state)
 {
     (void)state;
-    for (uint64_t seed = 200; seed < 212; seed++) {
+    for (uint64_t seed = 200; seed < 200 + rounds(6); seed++) {
         struct scene s;
         make_scene(&s, seed);
         struct mixture *mixture = mixture_of(&s);
-        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, MOST_STEPS);
+        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, 150);
         s.rows.growing = true;
         struct dataset *growing = synthetic_dataset_of(&s.rows);
         struct preparing preparing = {growing, mixture, s.rows.n, -1};
@@ -418,10 +426,10 @@ static void micro_batches_of_rows_have_similar_lengths(void **state)
 static void tokens_are_measured_to_the_step(void **state)
 {
     (void)state;
-    for (uint64_t seed = 300; seed < 312; seed++) {
+    for (uint64_t seed = 300; seed < 300 + rounds(5); seed++) {
         struct scene s;
         make_scene(&s, seed);
-        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, MOST_STEPS);
+        struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, 150);
         int64_t tokens = 0;
         for (int32_t step = 0; step < whole->n_steps; step++) {
             struct run_length length;
