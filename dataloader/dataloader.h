@@ -2,9 +2,9 @@
  * dataloader.h: raw files -> tokenised shards -> a fixed order -> micro-batches, all host bytes.
  *
  * Two halves with files between them:
- *   dataset_prepare   reads the sources, renders, tokenises, writes shards to a cache folder keyed by everything that
- *                     decides their bytes; a second call finds them and reads nothing else. One process per host does
- *                     it; the caller holds the others at a barrier.
+ *   preparing         reads the sources, renders, tokenises, writes shards to a cache folder keyed by everything that
+ *                     decides the rows; a second call finds them and reads nothing else. One process per host does
+ *                     it, others follow it as it goes on.
  *   loader            maps the shards and serves the micro-batches of one data-parallel rank.
  *
  * The order is a pure function of (data_seed, stage, epoch, position) over raw rows, rejected ones being holes in it
@@ -36,7 +36,9 @@ struct dataset_source {
     const char *path;   /* a file, or a folder (all its .jsonl, .json and .txt files in name order) */
     const char *format; /* NULL or "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
     const char *name;   /* for reports; NULL: the path */
-    double weight;      /* 0 or 1: every row once an epoch; others are refused (LORAD_CONFIG) */
+    double weight;      /* in the mixture (mixture.h); 0: 1 */
+    double max_epochs;  /* the run takes no more of it; 0: no limit */
+    int64_t max_samples; /* only the first so many raw rows; 0: all */
 };
 
 enum excess_length { EXCESS_DROP, EXCESS_TRUNCATE, EXCESS_RAISE };
@@ -55,7 +57,9 @@ struct prepare_options {
     uint64_t split_seed;
     bool want_eval_part;                 /* prepare the kept-back rows instead of the rest */
     int32_t threads;                     /* 0: as many as the process may use; the shards do not depend on it */
-    int64_t shard_bytes;                 /* size at which a shard file is closed; 0: 256 MiB */
+    int64_t shard_bytes;                 /* size at which a shard file is closed; 0: 64 MiB */
+    struct mixture_options order;        /* rows are prepared in the order of its first epoch; decides no contents */
+    bool follow;                         /* another process of this host prepares; wait for it and never do it here */
 };
 
 /* Why a row is not trained as it stands. */
@@ -71,6 +75,7 @@ enum row_problem {
     ROW_TRUNCATED,    /* more than cutoff_len tokens, cut: the one problem after which a row is kept */
     ROW_NO_LABEL,     /* no token to learn is left */
     ROW_HUGE_LINE,    /* more than 64 MiB of text */
+    ROW_MANY_WEIGHTS, /* more than 254 different loss weights */
     ROW_PROBLEMS
 };
 const char *row_problem_name(enum row_problem problem); /* "empty answer" */
@@ -99,38 +104,64 @@ struct prepare_report {
 /* "382 rows kept of 390 (1 empty answer: a.jsonl:17; ...)" for people, appended to a strbuf. */
 void prepare_report_text(const struct prepare_report *report, struct strbuf *out);
 
-/* Reading a cached folder reads no source file; a change of any source (size, time), of the tokenizer, the template or
- * an option makes another folder. Interrupted preparing leaves nothing that is ever used; several processes may prepare
- * the same thing, the later ones wait for the first.
- * Owns: *shard_dir (free), the folder to open. Blocks. LORAD_DATA when nothing is left to train on, or when excess is
- * RAISE and a row is too long; LORAD_NOT_FOUND, LORAD_CANNOT_CREATE, LORAD_IO. */
+/* Reading a cached folder reads no source file, only their size and time; a change of these, of the tokenizer, the
+ * template or an option makes another folder. Interrupted preparing continues where the last whole shard ended, and ends
+ * with the same bytes when the order is the same. Several processes may prepare the same thing: one does it, the others
+ * follow, and take over when it ends early. */
+
+/* Preparing in the background. Signals are for other threads. */
+struct preparation;
+
+/* Starts, and returns once the raw rows are known and the folder can be opened (dataset_open), at once when it is
+ * complete. Options, tokenizer and strings are borrowed until preparation_finish. Owns: *out, and *dir (free). Blocks.
+ * LORAD_DATA, LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE, LORAD_IO. */
+enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
+    LORAD_WARN_UNUSED;
+/* Whether it has ended, and its failure if it ended with one. Never blocks. */
+enum status preparation_poll(struct preparation *preparation, bool *done) LORAD_WARN_UNUSED;
+struct preparation_progress {
+    int64_t scanned_bytes, source_bytes; /* of the search for rows */
+    int64_t rows_done, raw_rows;         /* raw_rows 0: not known yet */
+    int64_t tokens;
+};
+struct preparation_progress preparation_progress(const struct preparation *preparation); /* Thread: any */
+/* Stops soon, with LORAD_REQUEUE; what is there is continued next time. Thread: any. */
+void preparation_cancel(struct preparation *preparation);
+/* Waits for the end and destroys. The report is set on success; NULL: not wanted. NULL preparation: nothing. LORAD_DATA
+ * when nothing is left to train on, or when excess is RAISE and a row is too long; and as above. */
+enum status preparation_finish(struct preparation *preparation, struct prepare_report *report) LORAD_WARN_UNUSED;
+
+/* preparation_start and preparation_finish. Owns: *shard_dir (free), the folder to open. Blocks. */
 enum status dataset_prepare(char **shard_dir, const struct prepare_options *options, struct prepare_report *report)
     LORAD_WARN_UNUSED;
 
 /* ---- prepared rows ---- */
 
+/* A prepared folder, complete or growing. Rows are known by their raw numbers; what was rejected is a hole. */
 struct dataset;
 
-enum status dataset_open(struct dataset **out, const char *shard_dir) LORAD_WARN_UNUSED; /* maps, checks headers */
+/* Maps shards and checks headers. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out. */
+enum status dataset_open(struct dataset **out, const char *shard_dir) LORAD_WARN_UNUSED;
 void dataset_close(struct dataset *dataset);
-int64_t dataset_rows(const struct dataset *dataset);
-int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
-struct hash128 dataset_fingerprint(const struct dataset *dataset); /* of the contents */
-
-/* ---- placeholder: this block and its functions in dataset.c stand in for growing folders ---- */
+/* Every byte of a complete folder against the hashes that were stored at its end. LORAD_DATA. Blocks. */
+enum status dataset_verify(const char *shard_dir) LORAD_WARN_UNUSED;
 int64_t dataset_raw_rows(const struct dataset *dataset); /* holes included; known from the start */
 struct row_range {
     int64_t first, n;
 };
+/* One a dataset_source, in their order. */
 int32_t dataset_groups(const struct dataset *dataset);
 struct row_range dataset_group(const struct dataset *dataset, int32_t group);
-bool dataset_complete(const struct dataset *dataset);
-/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one at a time, the loader's. */
+bool dataset_complete(const struct dataset *dataset); /* everything is prepared. Thread: any. */
+/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one at a time. */
 enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n) LORAD_WARN_UNUSED;
-/* While stop is set, a dataset_wait that would block, or does, returns LORAD_REQUEUE. Thread: any. */
+/* While stop is set, a dataset_wait that waits, or would, returns LORAD_REQUEUE. Thread: any. */
 void dataset_stop_waiting(struct dataset *dataset, bool stop);
-/* n_tokens of a row, 0 for a hole, without touching its shard. */
-int32_t dataset_length(const struct dataset *dataset, int64_t raw_row);
+int64_t dataset_kept_rows(const struct dataset *dataset);  /* complete only */
+int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
+/* Of the contents, whatever the order of preparing; {0, 0} before the folder is complete. */
+struct hash128 dataset_fingerprint(const struct dataset *dataset);
+
 struct dataset_row {
     const int32_t *tokens;  /* borrowed from the map */
     const uint8_t *codes;   /* 0: this token is no target; else its weight in the loss is weight_of[code] */
@@ -141,11 +172,14 @@ struct dataset_row {
     int32_t source;
     int64_t line;
 };
-/* ---- end of the placeholder ---- */
-struct dataset_row dataset_row(const struct dataset *dataset, int64_t row);
+/* Of a row that was waited for, or of a complete folder. Of a damaged row, which dataset_row_check refuses, only the
+ * numbers are known, and tokens is NULL. Thread: any. */
+struct dataset_row dataset_row(const struct dataset *dataset, int64_t raw_row);
+/* n_tokens of a row, 0 for a hole, without touching its shard. */
+int32_t dataset_length(const struct dataset *dataset, int64_t raw_row);
 /* The row's bytes against its hash, and its token numbers against the vocabulary. LORAD_DATA. The loader does it for
- * every row it serves. */
-enum status dataset_row_check(const struct dataset *dataset, int64_t row) LORAD_WARN_UNUSED;
+ * every row it serves. Thread: any. */
+enum status dataset_row_check(const struct dataset *dataset, int64_t raw_row) LORAD_WARN_UNUSED;
 int32_t dataset_sources(const struct dataset *dataset); /* one a file */
 const char *dataset_source_name(const struct dataset *dataset, int32_t source);
 

@@ -197,6 +197,7 @@ static enum status check_item(const struct dataset *dataset, const struct datase
     /* The whole row is checked where its first piece is served. */
     int32_t vocab = dataset_vocab_size(dataset);
     bool ok = true;
+    if (!row->tokens) return dataset_row_check(dataset, item->row);
     for (int32_t t = 0; t < item->n_tokens; t++)
         ok &= (uint32_t)row->tokens[item->first_token + t] < (uint32_t)vocab;
     return ok ? LORAD_OK
@@ -238,9 +239,9 @@ static enum status fill_slot(const struct loader *loader, struct slot *slot)
     for (int32_t i = 0; i < slot->n_items; i++) {
         const struct placed_item *placed = &slot->items[i];
         struct dataset_row row = dataset_row(loader->dataset, placed->item.row);
-        ASSERT(placed->item.first_token + placed->item.n_tokens <= row.n_tokens);
-        ASSERT(batch->n_tokens + placed->item.n_tokens <= loader->capacity.tokens);
         TRY(check_item(loader->dataset, &row, &placed->item));
+        ASSERT(row.tokens && placed->item.first_token + placed->item.n_tokens <= row.n_tokens);
+        ASSERT(batch->n_tokens + placed->item.n_tokens <= loader->capacity.tokens);
         add_item(batch, &row, placed);
     }
     batch->seq_start[batch->n_sequences] = batch->n_tokens;

@@ -410,7 +410,7 @@ static void describe_pack(const struct order *order, struct pack *pack)
         const struct order_item *item = &pack->items[i];
         struct dataset_row row = dataset_row(order->dataset, item->row);
         pack->n_tokens += item->n_tokens;
-        if (item->n_tokens < row.n_tokens) {
+        if (item->n_tokens < row.n_tokens && row.codes) {
             count_piece(&row, item, pack);
         } else {
             pack->n_supervised += row.n_supervised;

@@ -1,9 +1,11 @@
 /*
  * prepare_rows.c: raw rows through the threads and out again in order.
  *
- * The calling thread finds the rows and puts them, some hundred at a time, into a ring of chunks. Threads
- * take the chunks in turn and fill in tokens or problems. The calling thread takes finished chunks out in the
- * order in which it put them in, so what is written does not depend on the number of threads.
+ * The calling thread takes rows from the order and puts them, some hundred at a time, into a ring of chunks.
+ * Threads take the chunks in turn and fill in tokens or problems. The calling thread takes finished chunks
+ * out in the order in which it put them in, so what is written does not depend on the number of threads.
+ * The rows of a chunk lie all over the sources: the machine is told of them as they go into the ring, so that
+ * a slow disk reads for many at a time.
  *
  * Invariants:
  * (1) consumed <= taken <= filled <= consumed + ring. Chunk i (at i % ring) belongs to the calling thread
@@ -12,16 +14,16 @@
  */
 #include "dataloader/prepare.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 
-enum { CHUNK_ROWS = 256, CHUNK_BYTES = 1 << 20, MOST_THREADS = 64 };
+enum { CHUNK_ROWS = 256, CHUNK_BYTES = 1 << 20, MOST_THREADS = 64, RELEASE_ROWS = 4096 };
 
 struct row_result {
     enum row_problem problem; /* ROW_PROBLEMS: none */
@@ -32,12 +34,13 @@ struct row_result {
 
 struct chunk {
     int32_t n;
-    int32_t source[CHUNK_ROWS];
+    int32_t file[CHUNK_ROWS];
+    int64_t number[CHUNK_ROWS]; /* raw rows */
     struct raw_row raw[CHUNK_ROWS];
     struct row_result result[CHUNK_ROWS];
     int32_t *tokens;
-    uint8_t *supervised;
-    size_t n_tokens, token_capacity, supervised_capacity;
+    float *weights;
+    size_t n_tokens, token_capacity, weight_capacity;
     struct strbuf details; /* strings with their NULs */
     enum status status;
     char message[512];
@@ -53,11 +56,7 @@ struct pipeline {
     pthread_cond_t changed;
     pthread_t thread[MOST_THREADS];
     int32_t n_threads;
-
-    /* Where the calling thread is in the files. */
-    int32_t source;
-    int64_t row_number;
-    FILE *problems;
+    int64_t since_release; /* rows written since the sources' memory was given back */
 };
 
 /* ---- workers ---- */
@@ -68,15 +67,32 @@ static enum status keep_tokens(struct chunk *chunk, struct row_result *result,
     void *block = chunk->tokens;
     TRY(memory_grow(&block, &chunk->token_capacity, chunk->n_tokens + (size_t)n, sizeof *chunk->tokens));
     chunk->tokens = block;
-    block = chunk->supervised;
-    TRY(memory_grow(&block, &chunk->supervised_capacity, chunk->n_tokens + (size_t)n, 1));
-    chunk->supervised = block;
+    block = chunk->weights;
+    TRY(memory_grow(&block, &chunk->weight_capacity, chunk->n_tokens + (size_t)n, sizeof *chunk->weights));
+    chunk->weights = block;
     memcpy(chunk->tokens + chunk->n_tokens, encoded->tokens.ids, (size_t)n * sizeof *chunk->tokens);
-    for (int32_t i = 0; i < n; i++) chunk->supervised[chunk->n_tokens + (size_t)i] = encoded->weights[i] > 0;
+    memcpy(chunk->weights + chunk->n_tokens, encoded->weights, (size_t)n * sizeof *chunk->weights);
     result->first_token = chunk->n_tokens;
     result->n_tokens = n;
     chunk->n_tokens += (size_t)n;
     return LORAD_OK;
+}
+
+/* Whether a shard can hold the row. */
+static bool few_weights(const float *weights, size_t n)
+{
+    float seen[SHARD_ROW_WEIGHTS], last = 0;
+    int n_seen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (weights[i] == last) continue;
+        last = weights[i];
+        int at = 0;
+        while (at < n_seen && seen[at] != last) at++;
+        if (at < n_seen || last == 0 || last == 1) continue;
+        if (n_seen == SHARD_ROW_WEIGHTS) return false;
+        seen[n_seen++] = last;
+    }
+    return true;
 }
 
 /* Turns parsed messages into tokens; sets row->problem where that fails or the row is too long. */
@@ -101,10 +117,12 @@ static enum status encode_row(const struct prepare_options *options, struct pars
     }
     bool target = false;
     for (size_t i = 1; i < n && !target; i++) target = encoded->weights[i] > 0;
-    if (target)
-        *kept = (int32_t)n;
-    else
+    if (!target)
         parsed_row_reject(row, ROW_NO_LABEL, "no supervised token among %zu", n);
+    else if (!few_weights(encoded->weights, n))
+        parsed_row_reject(row, ROW_MANY_WEIGHTS, "more than %d different ones", SHARD_ROW_WEIGHTS);
+    else
+        *kept = (int32_t)n;
     return LORAD_OK;
 }
 
@@ -117,7 +135,7 @@ static enum status process_chunk(const struct prepare_job *job, struct chunk *ch
         int32_t kept = 0;
         struct row_result *result = &chunk->result[i];
         *result = (struct row_result){.problem = ROW_PROBLEMS};
-        TRY(source_reader_parse(job->reader[chunk->source[i]], &chunk->raw[i], row));
+        TRY(source_reader_parse(job->reader[chunk->file[i]], &chunk->raw[i], row));
         if (row->problem == ROW_PROBLEMS) TRY(encode_row(job->options, row, encoded, &kept));
         if (row->problem != ROW_PROBLEMS) {
             result->problem = row->problem;
@@ -156,109 +174,91 @@ static void *run_worker(void *argument)
 
 /* ---- the calling thread: in ---- */
 
-static bool next_row(struct pipeline *pipeline, struct raw_row *row)
+/* False: no rows are left. */
+static enum status fill_chunk(struct pipeline *pipeline, bool *filled)
 {
     const struct prepare_job *job = pipeline->job;
-    const struct row_split *split = &job->split;
-    while (pipeline->source < job->list->n) {
-        if (!source_reader_next(job->reader[pipeline->source], row)) {
-            pipeline->source++;
-            continue;
-        }
-        uint64_t number = (uint64_t)pipeline->row_number++;
-        bool kept_back =
-            split->kept_back > 0 && permutation_at(&split->permutation, number) < (uint64_t)split->kept_back;
-        if (kept_back == split->want_kept_back) return true;
-    }
-    return false;
-}
-
-/* False: no rows are left. */
-static bool fill_chunk(struct pipeline *pipeline)
-{
     struct chunk *chunk = &pipeline->chunk[pipeline->filled % pipeline->ring];
     size_t bytes = 0;
     chunk->n = 0;
     chunk->done = false;
-    while (chunk->n < CHUNK_ROWS && bytes < CHUNK_BYTES && next_row(pipeline, &chunk->raw[chunk->n])) {
-        bytes += chunk->raw[chunk->n].length;
-        chunk->source[chunk->n++] = pipeline->source;
+    while (chunk->n < CHUNK_ROWS && bytes < CHUNK_BYTES) {
+        int64_t number = prepare_order_next(job->order);
+        if (number < 0) break;
+        struct raw_row *raw = &chunk->raw[chunk->n];
+        int32_t file = (int32_t)job->index.entry[number].file;
+        TRY(row_index_row(&job->index, number, job->reader, job->list->n, raw));
+        source_reader_will_need(job->reader[file], raw);
+        bytes += raw->length;
+        chunk->number[chunk->n] = number;
+        chunk->file[chunk->n++] = file;
     }
-    if (chunk->n == 0) return false;
+    *filled = chunk->n > 0;
+    if (!*filled) return LORAD_OK;
     pthread_mutex_lock(&pipeline->lock);
     pipeline->filled++;
     pthread_cond_broadcast(&pipeline->changed);
     pthread_mutex_unlock(&pipeline->lock);
-    return true;
+    return LORAD_OK;
 }
 
 /* ---- the calling thread: out ---- */
 
-static enum status write_problem(struct pipeline *pipeline, const char *file, const struct row_place *place,
-                                 const char *detail)
+static enum status note_problem(struct prepare_job *job, const struct chunk *chunk, int32_t i)
 {
-    const struct prepare_job *job = pipeline->job;
-    if (!pipeline->problems && !(pipeline->problems = fopen(job->problems_file, "we")))
-        return FAIL(LORAD_CANNOT_CREATE, "cannot create %s: %s", job->problems_file, strerror(errno));
-    const char *problem = row_problem_name(place->problem);
-    struct strbuf line = STRBUF_EMPTY;
-    strbuf_puts(&line, "{\"file\": ");
-    js_write_string(&line, file, strlen(file));
-    strbuf_printf(&line, ", \"line\": %lld, \"problem\": \"%s\", \"detail\": ", (long long)place->line,
-                  problem);
-    js_write_string(&line, detail, strlen(detail));
-    strbuf_puts(&line, "}\n");
-    enum status status = strbuf_status(&line);
-    if (status == LORAD_OK && fwrite(line.data, 1, line.length, pipeline->problems) != line.length)
-        status = FAIL(LORAD_IO, "cannot write %s: %s", job->problems_file, strerror(errno));
-    strbuf_free(&line);
-    return status;
+    const struct row_result *result = &chunk->result[i];
+    const struct source_file *file = &job->list->file[chunk->file[i]];
+    const char *detail = chunk->details.data + result->detail;
+    if (result->problem == ROW_TOO_LONG && job->options->excess == EXCESS_RAISE)
+        return FAIL(LORAD_DATA, "%s:%lld: %s, and excess_length_strategy is raise", file->name,
+                    (long long)chunk->raw[i].line, detail);
+    prepare_detail_write(&job->details, chunk->number[i], file->path, chunk->raw[i].line, result->problem,
+                         detail);
+    return strbuf_status(&job->details);
 }
 
-static enum status note_problem(struct pipeline *pipeline, const struct chunk *chunk, int32_t i)
+/* What belongs to a shard is on the disk before the shard is. */
+static enum status close_shard(struct prepare_job *job)
 {
-    const struct prepare_job *job = pipeline->job;
-    const struct row_result *result = &chunk->result[i];
-    struct prepare_report *report = job->report;
-    const struct source_file *file = &job->list->file[chunk->source[i]];
-    const char *name = file->name, *detail = chunk->details.data + result->detail;
-    struct row_place place = {.problem = result->problem, .source = file->source, .line = chunk->raw[i].line};
-    size_t length = strlen(name);
-    if (length < sizeof place.file)
-        memcpy(place.file, name, length);
-    else {
-        /* Not in the middle of a character. */
-        const char *tail = name + length - (sizeof place.file - 4);
-        while ((*tail & 0xC0) == 0x80) tail++;
-        snprintf(place.file, sizeof place.file, "...%s", tail);
+    char name[SHARD_NAME_BYTES];
+    if (job->details.length > 0) {
+        prepare_detail_name(name, shard_writer_number(job->writer));
+        TRY(shard_write_file(job->folder, name, job->details.data, job->details.length));
+        strbuf_clear(&job->details);
     }
-    int64_t count = report->problem_count[place.problem]++;
-    if (count < PREPARE_PLACES) report->place[place.problem][count] = place;
-    if (place.problem == ROW_TOO_LONG && job->options->excess == EXCESS_RAISE)
-        return FAIL(LORAD_DATA, "%s:%lld: %s, and excess_length_strategy is raise", name,
-                    (long long)place.line, detail);
-    return write_problem(pipeline, file->path, &place, detail);
+    return shard_writer_close(job->writer);
+}
+
+static enum status write_row(struct prepare_job *job, const struct chunk *chunk, int32_t i)
+{
+    const struct row_result *result = &chunk->result[i];
+    struct shard_entry entry = {.n = result->n_tokens,
+                                .source = chunk->file[i],
+                                .raw_row = chunk->number[i],
+                                .line = chunk->raw[i].line,
+                                .problem =
+                                    result->problem == ROW_PROBLEMS ? 0 : 1 + (uint32_t)result->problem};
+    if (entry.n > 0) {
+        entry.tokens = chunk->tokens + result->first_token;
+        entry.weights = chunk->weights + result->first_token;
+    }
+    if (!shard_writer_takes(job->writer, entry.weights, entry.n)) TRY(close_shard(job));
+    if (result->problem != ROW_PROBLEMS) TRY(note_problem(job, chunk, i));
+    TRY(shard_writer_add(job->writer, &entry));
+    atomic_fetch_add_explicit(&job->counters->rows_done, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&job->counters->tokens, entry.n, memory_order_relaxed);
+    return shard_writer_full(job->writer) ? close_shard(job) : LORAD_OK;
 }
 
 static enum status consume_chunk(struct pipeline *pipeline, const struct chunk *chunk)
 {
-    struct prepare_report *report = pipeline->job->report;
+    struct prepare_job *job = pipeline->job;
     if (chunk->status != LORAD_OK) return FAIL(chunk->status, "%s", chunk->message);
-    for (int32_t i = 0; i < chunk->n; i++) {
-        const struct row_result *result = &chunk->result[i];
-        report->rows_read++;
-        if (result->problem != ROW_PROBLEMS) TRY(note_problem(pipeline, chunk, i));
-        if (result->n_tokens == 0) {
-            report->rows_dropped++;
-            continue;
-        }
-        const uint8_t *supervised = chunk->supervised + result->first_token;
-        TRY(shard_writer_add(pipeline->job->writer, chunk->tokens + result->first_token, supervised,
-                             result->n_tokens, chunk->source[i], chunk->raw[i].line));
-        report->rows_kept++;
-        report->tokens += result->n_tokens;
-        for (int32_t t = 1; t < result->n_tokens; t++) report->supervised_tokens += supervised[t];
-        if (result->n_tokens > report->longest_row) report->longest_row = result->n_tokens;
+    for (int32_t i = 0; i < chunk->n; i++) TRY(write_row(job, chunk, i));
+    pipeline->since_release += chunk->n;
+    if (pipeline->since_release >= RELEASE_ROWS) {
+        for (int32_t i = 0; i < job->list->n; i++) source_reader_release(job->reader[i]);
+        pipeline->since_release = 0;
     }
     return LORAD_OK;
 }
@@ -267,8 +267,10 @@ static enum status pump(struct pipeline *pipeline)
 {
     bool more = true;
     for (;;) {
-        while (more && pipeline->filled - pipeline->consumed < pipeline->ring) more = fill_chunk(pipeline);
-        if (pipeline->filled == pipeline->consumed) return LORAD_OK;
+        if (atomic_load(pipeline->job->stop)) return FAIL(LORAD_REQUEUE, "preparing was stopped");
+        while (more && pipeline->filled - pipeline->consumed < pipeline->ring)
+            TRY(fill_chunk(pipeline, &more));
+        if (pipeline->filled == pipeline->consumed) break;
         struct chunk *chunk = &pipeline->chunk[pipeline->consumed % pipeline->ring];
         pthread_mutex_lock(&pipeline->lock);
         while (!chunk->done) pthread_cond_wait(&pipeline->changed, &pipeline->lock);
@@ -276,6 +278,7 @@ static enum status pump(struct pipeline *pipeline)
         TRY(consume_chunk(pipeline, chunk));
         pipeline->consumed++;
     }
+    return shard_writer_rows(pipeline->job->writer) > 0 ? close_shard(pipeline->job) : LORAD_OK;
 }
 
 /* ---- together ---- */
@@ -326,11 +329,9 @@ enum status prepare_rows(struct prepare_job *job)
     enum status status = pipeline->chunk ? start_workers(pipeline, threads) : LORAD_NOMEM;
     if (status == LORAD_OK) status = pump(pipeline);
     stop_workers(pipeline);
-    if (pipeline->problems && fclose(pipeline->problems) != 0 && status == LORAD_OK)
-        status = FAIL(LORAD_IO, "cannot write %s: %s", job->problems_file, strerror(errno));
     for (int64_t i = 0; pipeline->chunk && i < pipeline->ring; i++) {
         free(pipeline->chunk[i].tokens);
-        free(pipeline->chunk[i].supervised);
+        free(pipeline->chunk[i].weights);
         strbuf_free(&pipeline->chunk[i].details);
     }
     free(pipeline->chunk);

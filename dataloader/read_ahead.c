@@ -50,7 +50,7 @@ void read_ahead_window(struct read_ahead *ahead, const struct order *order)
     int32_t n_rows = order_following_rows(order, ahead->rows), n = 0;
     for (int32_t i = 0; i < n_rows; i++) {
         struct dataset_row row = dataset_row(ahead->dataset, ahead->rows[i]);
-        if (row.n_tokens == 0) continue;
+        if (row.n_tokens == 0 || !row.tokens) continue; /* a hole, or damaged */
         size_t tokens = (size_t)row.n_tokens;
         ahead->span[n++] = pages_of(ahead, row.tokens, tokens * sizeof *row.tokens);
         ahead->span[n++] = pages_of(ahead, row.codes, tokens);

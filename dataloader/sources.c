@@ -49,6 +49,7 @@ const char *row_problem_name(enum row_problem problem)
         [ROW_TRUNCATED] = "truncated",
         [ROW_NO_LABEL] = "no label left",
         [ROW_HUGE_LINE] = "more than 64 MiB of text",
+        [ROW_MANY_WEIGHTS] = "too many loss weights",
     };
     return problem >= 0 && problem < ROW_PROBLEMS ? names[problem] : "no problem";
 }
@@ -254,10 +255,6 @@ static enum status add_source(struct source_list *list, size_t *capacity, const 
                               int32_t number)
 {
     const struct source_format *format = NULL;
-    if (source->weight != 0 && source->weight != 1)
-        return FAIL(LORAD_CONFIG,
-                    "%s: weight %g is not supported: mixing sources by weight is not built yet; use 1",
-                    source->path, source->weight);
     if (source->format && strcmp(source->format, "auto") != 0 &&
         !(format = source_format_find(source->format))) {
         struct strbuf names = STRBUF_EMPTY;
@@ -371,6 +368,32 @@ void source_reader_close(struct source_reader *reader)
 const char *source_reader_format(const struct source_reader *reader)
 {
     return reader->format->name;
+}
+
+const char *source_reader_text(const struct source_reader *reader, size_t *length)
+{
+    *length = (size_t)(reader->end - reader->text);
+    return reader->text;
+}
+
+/* Smaller files stay as the machine has them. */
+static const size_t large_file = (size_t)64 << 20;
+
+void source_reader_will_need(const struct source_reader *reader, const struct raw_row *row)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)row->text / page * page;
+    if (reader->map_bytes < large_file) return;
+    madvise((void *)begin, (uintptr_t)row->text + row->length - begin, MADV_WILLNEED);
+}
+
+void source_reader_random(const struct source_reader *reader)
+{
+    if (reader->map_bytes >= large_file) madvise(reader->map, reader->map_bytes, MADV_RANDOM);
+}
+
+void source_reader_release(const struct source_reader *reader)
+{
+    if (reader->map_bytes >= large_file) madvise(reader->map, reader->map_bytes, MADV_DONTNEED);
 }
 
 void source_reader_rewind(struct source_reader *reader)

@@ -99,6 +99,14 @@ struct source_reader;
 enum status source_reader_open(struct source_reader **out, const struct source_file *file) LORAD_WARN_UNUSED;
 void source_reader_close(struct source_reader *reader);
 const char *source_reader_format(const struct source_reader *reader);
+/* The text that the offsets of rows count from: the file behind its byte order mark. The same bytes in every
+ * reader of the same file. */
+const char *source_reader_text(const struct source_reader *reader, size_t *length);
+/* For files too large to stay in memory: rows will be read in any order; this row soon; none for a while (the
+ * process gives back what it has mapped in; the rows stay readable). Thread: any. */
+void source_reader_random(const struct source_reader *reader);
+void source_reader_will_need(const struct source_reader *reader, const struct raw_row *row);
+void source_reader_release(const struct source_reader *reader);
 void source_reader_rewind(struct source_reader *reader);
 bool source_reader_next(struct source_reader *reader, struct raw_row *row);
 /* Messages of the row, checked for everything that needs no tokens (out->problem). Thread: any number at

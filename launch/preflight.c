@@ -138,8 +138,12 @@ static enum status print_rows(const struct preflight *p, const char *shard_dir)
     struct dataset *dataset = NULL;
     TRY(dataset_open(&dataset, shard_dir));
     enum status status = LORAD_OK;
-    for (int64_t i = 0; i < SHOWN_ROWS && i < dataset_rows(dataset) && status == LORAD_OK; i++)
+    int shown = 0;
+    for (int64_t i = 0; shown < SHOWN_ROWS && i < dataset_raw_rows(dataset) && status == LORAD_OK; i++) {
+        if (dataset_length(dataset, i) == 0) continue;
         status = print_row(p, dataset, i);
+        shown++;
+    }
     dataset_close(dataset);
     return status;
 }

@@ -274,9 +274,9 @@ static void windows_of_holes_are_passed_over(void **state)
 /* ---- growing datasets ---- */
 
 struct preparing {
-    struct dataset *dataset;
+    struct synthetic_growth *growth;
     const struct mixture *mixture;
-    int64_t n_rows, fail_at; /* -1: never */
+    int64_t fail_at; /* -1: never */
 };
 
 /* In the order of epoch 0, some rows at a time, then the rest. */
@@ -284,18 +284,17 @@ static void *prepare_rows(void *argument)
 {
     struct preparing *p = argument;
     int64_t positions = mixture_positions(p->mixture, 0);
-    for (int64_t at = 0; at < positions; at += 97) {
-        int64_t rows[97];
-        int32_t n = positions - at < 97 ? (int32_t)(positions - at) : 97;
+    for (int64_t at = 0; at < positions; at += 597) {
+        int64_t rows[597];
+        int32_t n = positions - at < 597 ? (int32_t)(positions - at) : 597;
         if (p->fail_at >= 0 && at >= p->fail_at) {
-            synthetic_finish(p->dataset, LORAD_IO);
+            synthetic_finish(p->growth, LORAD_IO);
             return NULL;
         }
         mixture_rows(p->mixture, 0, at, n, rows);
-        usleep(200);
-        synthetic_prepare(p->dataset, rows, n);
+        synthetic_prepare(p->growth, rows, n);
     }
-    synthetic_finish(p->dataset, LORAD_OK);
+    synthetic_finish(p->growth, LORAD_OK);
     return NULL;
 }
 
@@ -307,9 +306,8 @@ static void a_growing_dataset_serves_the_same(void **state)
         make_scene(&s, seed);
         struct mixture *mixture = mixture_of(&s);
         struct record *whole = record_steps(s.dataset, &s.options, (struct data_cursor){0}, 150);
-        s.rows.growing = true;
-        struct dataset *growing = synthetic_dataset_of(&s.rows);
-        struct preparing preparing = {growing, mixture, s.rows.n, -1};
+        struct dataset *growing = NULL;
+        struct preparing preparing = {synthetic_grow(&s.rows, &growing), mixture, -1};
         pthread_t thread;
         assert_int_equal(pthread_create(&thread, NULL, prepare_rows, &preparing), 0);
         s.options.threads = 2;
@@ -331,10 +329,9 @@ static void failed_preparing_ends_the_run_and_closing_does_not_wait(void **state
     struct scene s;
     make_scene(&s, 220);
     struct mixture *mixture = mixture_of(&s);
-    s.rows.growing = true;
     for (int how = 0; how < 2; how++) {
-        struct dataset *growing = synthetic_dataset_of(&s.rows);
-        struct preparing preparing = {growing, mixture, s.rows.n, ORDER_WINDOW + 200};
+        struct dataset *growing = NULL;
+        struct preparing preparing = {synthetic_grow(&s.rows, &growing), mixture, ORDER_WINDOW + 200};
         pthread_t thread;
         s.options.shuffle = true;
         assert_int_equal(pthread_create(&thread, NULL, prepare_rows, &preparing), 0);
@@ -358,14 +355,16 @@ static void failed_preparing_ends_the_run_and_closing_does_not_wait(void **state
         dataset_close(growing);
     }
     /* Nobody prepares the second window, and the loader is closed all the same. */
-    struct dataset *growing = synthetic_dataset_of(&s.rows);
+    struct dataset *growing = NULL;
+    struct synthetic_growth *growth = synthetic_grow(&s.rows, &growing);
     int64_t rows[ORDER_WINDOW];
     mixture_rows(mixture, 0, 0, ORDER_WINDOW, rows);
-    synthetic_prepare(growing, rows, ORDER_WINDOW);
+    synthetic_prepare(growth, rows, ORDER_WINDOW);
     struct loader *loader;
     assert_ok(loader_open(&loader, growing, &s.options, (struct data_cursor){0}));
     usleep(20000);
     loader_close(loader);
+    synthetic_finish(growth, LORAD_IO);
     dataset_close(growing);
     mixture_destroy(mixture);
     drop_scene(&s);
