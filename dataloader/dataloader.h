@@ -7,13 +7,14 @@
  *                     it, others follow it as it goes on.
  *   loader            maps the shards and serves the micro-batches of one data-parallel rank.
  *
- * The order is a pure function of (data_seed, epoch, position): a keyed permutation of rows, best-fit packing inside
- * fixed windows of that order, packs permuted again inside the window. It depends on no rank, so every rank knows every
- * rank's share. A global batch is `global_batch_size` packs cut into micro-batches of `micro_batch_size` packs whose
+ * The order is a pure function of (data_seed, stage, epoch, position) over raw rows, rejected ones being holes in it
+ * (mixture.h); best-fit packing inside fixed windows of that order, packs permuted again inside the window. It depends
+ * on no rank, so every rank knows every rank's share, and on no prepared row but those of the window, so training can
+ * follow preparing. A global batch is `global_batch_size` packs cut into micro-batches of `micro_batch_size` packs whose
  * content never depends on the layout; micro-batch i of a step goes to data-parallel rank i % dp. The last batch of an
  * epoch may be smaller; a batch never crosses an epoch.
  *
- * With packing false a pack is a single row.
+ * With packing false a pack is a single row, and the rows of a micro-batch are of similar length.
  */
 #ifndef LORAD_DATALOADER_DATALOADER_H
 #define LORAD_DATALOADER_DATALOADER_H
@@ -152,10 +153,10 @@ struct row_range {
 int32_t dataset_groups(const struct dataset *dataset);
 struct row_range dataset_group(const struct dataset *dataset, int32_t group);
 bool dataset_complete(const struct dataset *dataset); /* everything is prepared. Thread: any. */
-/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one, the loader's. */
+/* Blocks until these raw rows are prepared. LORAD_DATA, ...: preparing failed. Thread: one at a time. */
 enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n) LORAD_WARN_UNUSED;
-/* Makes a dataset_wait in progress, and all later ones that would wait, return LORAD_REQUEUE. Thread: any. */
-void dataset_stop_waiting(struct dataset *dataset);
+/* While stop is set, a dataset_wait that waits, or would, returns LORAD_REQUEUE. Thread: any. */
+void dataset_stop_waiting(struct dataset *dataset, bool stop);
 int64_t dataset_kept_rows(const struct dataset *dataset);  /* complete only */
 int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
 /* Of the contents, whatever the order of preparing; {0, 0} before the folder is complete. */
@@ -184,15 +185,30 @@ const char *dataset_source_name(const struct dataset *dataset, int32_t source);
 
 /* ---- the order and the micro-batches ---- */
 
+/* Memory that a device can copy from at its full speed. */
+struct host_allocator {
+    void *(*alloc)(void *context, size_t n_bytes); /* zeroed; NULL on failure */
+    void (*free)(void *context, void *memory, size_t n_bytes);
+    void *context;
+};
+
 struct loader_options {
     uint64_t data_seed;
+    uint64_t stage;              /* below 2^32: the same data in another stage is in another order */
     bool packing;
-    bool shuffle;                /* false: file order, for evaluation */
+    bool shuffle;                /* false: file order, every row once, for evaluation */
+    enum mix_strategy mix_strategy;
+    const double *group_weights;    /* [dataset_groups], NULL: all 1. Borrowed until loader_open returns, as all arrays */
+    const double *group_max_epochs; /* [dataset_groups], 0: no limit; NULL: none has one */
+    const struct mixture_append *appends; /* [n_appends]: when rows were added to the run, see mixture.h */
+    int32_t n_appends;
     int32_t cutoff_len;          /* tokens a pack holds */
     int32_t micro_batch_size;    /* packs in a micro-batch */
     int64_t global_batch_size;   /* packs in an optimizer step */
     int dp_rank, dp_size;
     int32_t prefetch;            /* micro-batches prepared ahead; 0: 4 */
+    int32_t threads;             /* that fill micro-batches; 0: 1. Changes nothing but speed */
+    const struct host_allocator *host; /* for the arrays of micro-batches; NULL: ordinary memory. Lives as long */
 };
 
 /* Names the last consumed pack: everything before it has been trained on. {0,0,0} at the start of a run. */
@@ -202,15 +218,18 @@ struct data_cursor {
     int64_t pack;   /* of the window */
 };
 
-/* Host memory lent by the caller for one micro-batch; capacities fixed by loader_capacity. */
+/* The `epoch` of a struct mixture_append for rows added when the run stood here: the first that had not begun. */
+int64_t data_cursor_append_epoch(struct data_cursor at);
+
+/* Host memory for one micro-batch; capacities fixed by loader_capacity. */
 struct micro_batch {
     int32_t *tokens;       /* [T] */
-    int32_t *positions;    /* [T], restart at 0 in every row */
+    int32_t *positions;    /* [T], restart at 0 in every sequence */
     int32_t *labels;       /* [T]: the next token when it is a target, else -1 */
-    float *weights;        /* [T]: of labels[t] in the loss, 1 as a rule; 0 without one. NULL: not wanted, all 1 */
+    float *weights;        /* [T]: of labels[t] in the loss, 1 as a rule; 0 without one. NULL: not wanted */
     int64_t *token_index;  /* [T]: number of the token in the global batch: pack * cutoff_len + offset, layout-free */
     int32_t *seq_start;    /* [n_sequences + 1] */
-    int64_t *row_ids;      /* [n_sequences]: dataset row numbers, for reports */
+    int64_t *row_ids;      /* [n_sequences]: raw row numbers, for reports; a long text is several sequences */
     int32_t n_tokens;      /* T; 0: nothing for this rank (it adds zeros) */
     int32_t n_sequences;
     int32_t n_supervised;
@@ -233,28 +252,49 @@ struct step_info {
     double epoch;                /* after this step, fractional */
     struct data_cursor after;    /* the cursor once this step is done */
     bool last_of_epoch;
+    bool last;                   /* no step can follow: every group has reached its max_epochs */
 };
 
 struct loader;
 
-/* Starts the prefetch thread at `from`. Borrows dataset. Owns: *out. */
-/* LORAD_DATA: no rows, a row longer than cutoff_len, or a cursor that these rows do not have. */
-enum status loader_open(struct loader **out, const struct dataset *dataset, const struct loader_options *options,
+/* Starts the threads at `from`. Borrows dataset, which may still be growing. Owns: *out. Blocks until the rows of the
+ * window at `from` are prepared.
+ * LORAD_DATA: no rows, or a cursor that these rows do not have. LORAD_CONFIG: see mixture_create. */
+enum status loader_open(struct loader **out, struct dataset *dataset, const struct loader_options *options,
                         struct data_cursor from) LORAD_WARN_UNUSED;
+/* Does not wait for rows that are not prepared yet. */
 void loader_close(struct loader *loader);
-struct loader_capacity loader_capacity(const struct dataset *dataset, const struct loader_options *options);
+struct loader_capacity loader_capacity(struct dataset *dataset, const struct loader_options *options);
 
 /* Moves to the next step (wrapping into the next epoch) and describes it. All of this rank's micro-batches of the step
- * before must have been taken (LORAD_BUG). Blocks. */
+ * before must have been taken (LORAD_BUG). Blocks. LORAD_DATA behind a step that was the last; whatever dataset_wait
+ * says when preparing fails. */
 enum status loader_next_step(struct loader *loader, struct step_info *out) LORAD_WARN_UNUSED;
 /* Fills `batch` with the next of this rank's micro-batches of the step; n_tokens = 0 when it has no more. Blocks until
- * the prefetch thread has it. LORAD_DATA when a row on the disk is damaged. */
+ * it has been made. LORAD_DATA when a row on the disk is damaged. */
 enum status loader_next(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
-/* Seconds loader_next and loader_next_step have waited so far. */
+/* The same without a copy: *batch points into the loader's own memory (loader_options.host), until the next call of
+ * loader_next, loader_lend, loader_next_step or loader_close. A slot is lent, so prefetch counts one less meanwhile. */
+enum status loader_lend(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
+/* Seconds loader_next, loader_lend and loader_next_step have waited so far. */
 double loader_wait_seconds(const struct loader *loader);
 
-/* Steps in epochs [0, epochs) (a fraction: that part of the last one, rounded up), found by packing the lengths. */
-enum status loader_count_steps(int64_t *steps, const struct dataset *dataset, const struct loader_options *options,
-                               double epochs) LORAD_WARN_UNUSED;
+/* ---- on paper ---- */
+
+/* What a run is, found by packing the lengths of every window; touches no token. */
+struct run_length {
+    int64_t steps, packs, tokens;
+    double epochs; /* less than asked for when every group reaches its max_epochs before */
+};
+/* Of epochs [0, epochs), a fraction being that part of the steps of the last one, rounded up. The dataset is complete.
+ * Uses as many threads as the process may. Blocks. */
+enum status loader_measure(struct run_length *out, struct dataset *dataset,
+                           const struct loader_options *options, double epochs) LORAD_WARN_UNUSED;
+/* Of the shortest run that trains on at least this many tokens. */
+enum status loader_measure_tokens(struct run_length *out, struct dataset *dataset,
+                                  const struct loader_options *options, int64_t tokens) LORAD_WARN_UNUSED;
+/* loader_measure, steps alone. */
+enum status loader_count_steps(int64_t *steps, struct dataset *dataset,
+                               const struct loader_options *options, double epochs) LORAD_WARN_UNUSED;
 
 #endif

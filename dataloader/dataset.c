@@ -259,9 +259,9 @@ enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n
     return status;
 }
 
-void dataset_stop_waiting(struct dataset *dataset)
+void dataset_stop_waiting(struct dataset *dataset, bool stop)
 {
-    atomic_store(&dataset->stop, true);
+    atomic_store(&dataset->stop, stop);
 }
 
 /* ---- rows ---- */

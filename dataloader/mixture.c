@@ -219,6 +219,20 @@ int64_t mixture_row(const struct mixture *mixture, int64_t epoch, int64_t positi
     }
 }
 
+int64_t mixture_repeats(const struct mixture *mixture)
+{
+    int64_t most = 1;
+    for (int64_t i = 0; i < (int64_t)mixture->n_eras * mixture->n_groups; i++) {
+        const struct drawing *group = &mixture->drawings[i];
+        if (group->rate == 0) continue;
+        /* n draws of passes of n_rows touch at most n / n_rows passes as a whole and parts of two more. */
+        int64_t repeats = (int64_t)(group->rate >> RATE_BITS) / group->n_rows + 2;
+        if (group->rate == (wide)group->n_rows << RATE_BITS) repeats = 1;
+        if (repeats > most) most = repeats;
+    }
+    return most;
+}
+
 /* ---- making one ---- */
 
 static enum status check_groups(const struct mixture_group *groups, int32_t n,

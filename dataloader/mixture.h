@@ -77,5 +77,7 @@ int64_t mixture_positions(const struct mixture *mixture, int64_t epoch);
 int64_t mixture_row(const struct mixture *mixture, int64_t epoch, int64_t position);
 /* rows[i] = mixture_row(epoch, first + i), at a fraction of the cost when n is large. Thread: any. */
 void mixture_rows(const struct mixture *mixture, int64_t epoch, int64_t first, int32_t n, int64_t *rows);
+/* No row stands more often than this in an epoch. */
+int64_t mixture_repeats(const struct mixture *mixture);
 
 #endif

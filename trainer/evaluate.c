@@ -30,7 +30,7 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
     return LORAD_OK;
 }
 
-static enum status walk(struct session *session, const struct dataset *dataset, struct micro_batch *batch,
+static enum status walk(struct session *session, struct dataset *dataset, struct micro_batch *batch,
                         bool use_adapter, struct rows *rows, struct step_targets *targets)
 {
     struct loader_options options = data_eval_loader(session);
@@ -83,7 +83,7 @@ static enum status row_means(struct session *session, struct rows *rows, int64_t
     return LORAD_OK;
 }
 
-enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
+enum status evaluate(struct evaluation *out, struct session *session, struct dataset *dataset,
                      struct micro_batch *batch, bool use_adapter, bool per_row)
 {
     int64_t start = clock_monotonic_ns(), n_rows = dataset_raw_rows(dataset);
