@@ -32,13 +32,30 @@
 
 /* ---- sources and preparing ---- */
 
+/* Names of the members (JSON) or columns (CSV) that hold the parts of a row; NULL: as the format has them. With one of
+ * prompt to history given, only the given ones are read. */
+struct source_columns {
+    const char *prompt, *query, *response, *system, *history;
+    const char *messages; /* the list of messages */
+    const char *text;     /* the document, for continued pretraining */
+};
+
+/* Names inside a list of messages; NULL: the usual ones (role, from, content, value, user, human, ...). */
+struct source_tags {
+    const char *role_tag, *content_tag, *user_tag, *assistant_tag, *system_tag;
+};
+
 struct dataset_source {
-    const char *path;   /* a file, or a folder (all its .jsonl, .json and .txt files in name order) */
-    const char *format; /* NULL or "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
+    const char *path;   /* a file, a folder (its data files in name order) or a shell pattern */
+    const char *format; /* NULL or "auto", or a name of the table in sources.c */
     const char *name;   /* for reports; NULL: the path */
     double weight;      /* in the mixture (mixture.h); 0: 1 */
     double max_epochs;  /* the run takes no more of it; 0: no limit */
     int64_t max_samples; /* only the first so many raw rows; 0: all */
+    struct source_columns columns;
+    struct source_tags tags;
+    const char *system;        /* system message of the rows that have none; NULL: they stay without */
+    const char *metadata_path; /* a CSV with one row for each row of the one file that `path` names; NULL: none */
 };
 
 enum excess_length { EXCESS_DROP, EXCESS_TRUNCATE, EXCESS_RAISE };
@@ -67,7 +84,7 @@ enum row_problem {
     ROW_BAD_JSON,
     ROW_BAD_UTF8,
     ROW_NO_MESSAGES,  /* no list of messages, or one of them is not {"role", "content"} */
-    ROW_BAD_ROLE,     /* neither system, user nor assistant */
+    ROW_BAD_ROLE,     /* neither system, user nor assistant; tool and function calls too */
     ROW_ROLE_ORDER,   /* not [system] user assistant ... user assistant */
     ROW_NO_ASSISTANT,
     ROW_EMPTY_ANSWER, /* nothing but white space */
@@ -75,6 +92,10 @@ enum row_problem {
     ROW_TRUNCATED,    /* more than cutoff_len tokens, cut: the one problem after which a row is kept */
     ROW_NO_LABEL,     /* no token to learn is left */
     ROW_HUGE_LINE,    /* more than 64 MiB of text */
+    ROW_BAD_FIELD,    /* a member or column is missing, or holds what cannot be trained on */
+    ROW_BAD_CSV,      /* a quote without an end, or not as many cells as the header line has */
+    ROW_OUTSIDE,      /* text outside rows: a JSON list broken at this line; what follows is not read */
+    ROW_SKIPPED,      /* the metadata file says skip */
     ROW_MANY_WEIGHTS, /* more than 254 different loss weights */
     ROW_PROBLEMS
 };

@@ -63,9 +63,10 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);
-        strbuf_printf(text, "%d %lld %lld %s %s\n%s\n", file->source, (long long)file->size_bytes,
-                      (long long)file->mtime_ns, file->format ? file->format->name : "auto", file->name,
-                      real ? real : file->path);
+        strbuf_printf(text, "%d %lld %lld %s\n%s\n", file->source, (long long)file->size_bytes,
+                      (long long)file->mtime_ns, file->name, real ? real : file->path);
+        source_file_key(text, file);
+        strbuf_putc(text, '\n');
         free(real);
     }
 }
@@ -212,6 +213,7 @@ static enum status make(struct preparation *p, const struct prepare_options *opt
     if (n > 0) memcpy(p->sources, options->sources, n * sizeof *p->sources);
     p->options.sources = p->sources;
     TRY(source_list_open(&p->list, p->sources, options->n_sources));
+    source_list_scratch(&p->list, options->cache_dir);
     TRY(file_make_dirs(options->cache_dir));
     return find_folder(p);
 }

@@ -11,6 +11,7 @@ command:mpirun openmpi-bin
 command:mpicc libopenmpi-dev
 header:stdio.h libc6-dev
 header:zstd.h libzstd-dev
+header:zlib.h zlib1g-dev
 header:yaml.h libyaml-dev
 header:cmocka.h libcmocka-dev
 header:jansson.h libjansson-dev

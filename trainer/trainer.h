@@ -15,6 +15,7 @@
 #include "base/strbuf.h"
 #include "comm/comm.h"
 #include "dataloader/dataloader.h"
+#include "dataloader/row_inspect.h"
 
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
 enum schedule_kind {
@@ -58,6 +59,14 @@ struct optimizer_options {
     int32_t n_lr_groups;
 };
 
+/* What is looked for in the rows before they are trained on. */
+struct inspect_keys {
+    enum pii_policy pii;
+    const char *sensitive_words; /* path; NULL: none */
+    int32_t min_answer_chars;
+    bool near_duplicates;
+};
+
 struct run_options {
     /* model */
     const char *model_dir;
@@ -81,6 +90,7 @@ struct run_options {
     int32_t cutoff_len;
     enum excess_length excess;
     bool packing;
+    struct inspect_keys inspect;
     const char *cache_dir; /* NULL: output_dir/cache */
     bool overwrite_cache;
 
