@@ -60,6 +60,7 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
         (long long)o->shard_bytes, o->val_size, (unsigned long long)o->split_seed, o->want_eval_part);
     for (int32_t i = 0; i < o->n_sources; i++)
         strbuf_printf(text, "samples %lld\n", (long long)o->sources[i].max_samples);
+    strbuf_printf(text, "split_special_tokens %d\n", o->chat_options.split_special_tokens);
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);

@@ -95,20 +95,29 @@ static bool few_weights(const float *weights, size_t n)
     return true;
 }
 
-/* Turns parsed messages into tokens; sets row->problem where that fails or the row is too long. */
+static enum status encode_messages(const struct prepare_options *options, const struct parsed_row *row,
+                                   struct encoded_row *encoded)
+{
+    if (row->is_text)
+        return chat_template_encode_text(options->chat, row->messages[0].content, row->messages[0].length,
+                                         encoded);
+    return chat_template_encode(options->chat, row->messages, row->n, options->chat_options, encoded);
+}
+
+/* Turns parsed messages into tokens; sets row->problem where that fails or the row is too long. A text may be
+ * longer: it is trained on in pieces. */
 static enum status encode_row(const struct prepare_options *options, struct parsed_row *row,
                               struct encoded_row *encoded, int32_t *kept)
 {
     *kept = 0;
-    enum status status =
-        chat_template_encode(options->chat, row->messages, row->n, options->chat_options, encoded);
+    enum status status = encode_messages(options, row, encoded);
     if (status == LORAD_DATA) { /* something about this row that only the template knows */
         parsed_row_reject(row, ROW_ROLE_ORDER, "%s", status_message());
         status_clear();
         return LORAD_OK;
     }
     TRY(status);
-    size_t n = encoded->tokens.length, most = (size_t)options->cutoff_len;
+    size_t n = encoded->tokens.length, most = row->is_text ? INT32_MAX : (size_t)options->cutoff_len;
     if (n > most) {
         bool cut = options->excess == EXCESS_TRUNCATE;
         parsed_row_reject(row, cut ? ROW_TRUNCATED : ROW_TOO_LONG, "%zu tokens, cutoff_len is %zu", n, most);

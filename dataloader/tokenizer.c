@@ -246,7 +246,8 @@ static enum status encode_all(const struct tokenizer *tokenizer, const char *tex
 }
 
 static enum status encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                 const struct placed_token *placed, size_t n, struct token_list *out)
+                                 const struct placed_token *placed, size_t n, bool match_special,
+                                 struct token_list *out)
 {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -255,11 +256,11 @@ static enum status encode_placed(const struct tokenizer *tokenizer, const char *
         if (index >= 0 && tokenizer->added.token[index].lstrip) begin = skip_spaces_back(text, begin);
         if (index >= 0 && tokenizer->added.token[index].rstrip) end = skip_spaces(text, end, length);
         if (begin < at) begin = at;
-        TRY(encode_range(tokenizer, text, at, begin, false, out));
+        TRY(encode_range(tokenizer, text, at, begin, match_special, out));
         TRY(add_token(out, placed[i].number, begin, end));
         at = end;
     }
-    return encode_range(tokenizer, text, at, length, false, out);
+    return encode_range(tokenizer, text, at, length, match_special, out);
 }
 
 static enum status check_text(const char *text, size_t length)
@@ -272,12 +273,13 @@ static enum status check_text(const char *text, size_t length)
 }
 
 enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                    const struct placed_token *placed, size_t n, struct token_list *out)
+                                    const struct placed_token *placed, size_t n, bool match_special,
+                                    struct token_list *out)
 {
     size_t old = out->length;
     TRY(check_text(text, length));
     TRY(need_scratch(out));
-    enum status status = encode_placed(tokenizer, text, length, placed, n, out);
+    enum status status = encode_placed(tokenizer, text, length, placed, n, match_special, out);
     if (status != LORAD_OK) out->length = old;
     return status;
 }

@@ -62,11 +62,12 @@ struct placed_token {
     size_t begin, end;
     int32_t number;
 };
-/* Appends the tokens of `text`, in which special tokens stand only where `placed` (in order) says. What lies between is
- * encoded as Hugging Face encodes it inside the whole text; special tokens written there are plain text. */
+/* Appends the tokens of `text`, in which special tokens stand where `placed` (in order) says. What lies between is
+ * encoded as Hugging Face encodes it inside the whole text; special tokens written there are plain text unless
+ * match_special. */
 enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                    const struct placed_token *placed, size_t n, struct token_list *out)
-    LORAD_WARN_UNUSED;
+                                    const struct placed_token *placed, size_t n, bool match_special,
+                                    struct token_list *out) LORAD_WARN_UNUSED;
 
 /* The tokens that the post-processor puts before a text: BOS as a rule. Borrowed; *n of them, 0: none. */
 const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n);

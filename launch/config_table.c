@@ -30,7 +30,8 @@ const struct config_key config_keys[] = {
      "targets must "
      "be the ones configured here."},
     {"template", "chat_template", TYPE_TEXT, "auto", NULL, SECTION_MODEL, SHARED, RUN(template_name), NULL,
-     "How a conversation becomes text: `auto` (the model's own chat template), `chatml` or `plain`."},
+     "How a conversation becomes text: `auto` (the model's own chat template), or a name in docs/templates.md: "
+     "`chatml`, `qwen`, `qwen3`, `llama2`, `llama3`, `llama3.1`, `mistral`, `alpaca`, `cornucopia`, `plain`, ..."},
     {"bf16", "", TYPE_BOOL, NULL, NULL, SECTION_MODEL, SHARED, SWITCH(bf16), NULL,
      "Store weights and activations in bfloat16, add in float32. This is the default when none of bf16, "
      "fp16, fp32 is "
@@ -119,6 +120,10 @@ const struct config_key config_keys[] = {
      "Look for rows that repeat each other, exactly or nearly (estimated Jaccard similarity of three-word "
      "pieces "
      "at least 0.8), and for evaluation rows that are in the training data. They are reported, not dropped."},
+    {"split_special_tokens", "", TYPE_BOOL, "true", NULL, SECTION_DATA, SHARED,
+     RUN(chat.split_special_tokens), NULL,
+     "Text in a row that looks like a special token, such as `<|im_end|>`, stays plain text. false: it becomes the "
+     "token."},
     {"cache_dir", "tokenized_path dataset_prepared_path", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED,
      RUN(cache_dir), NULL, "Where tokenized rows are kept between runs. Default: output_dir/cache."},
     {"overwrite_cache", "", TYPE_BOOL, "false", NULL, SECTION_DATA, SHARED, RUN(overwrite_cache), NULL,

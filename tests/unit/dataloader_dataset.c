@@ -252,7 +252,7 @@ static void a_waiting_reader_can_be_stopped(void **state)
     assert_fails(preparation_finish(preparation, NULL), LORAD_REQUEUE, NULL);
     int64_t all[ROWS];
     for (int64_t i = 0; i < ROWS; i++) all[i] = i;
-    dataset_stop_waiting(dataset);
+    dataset_stop_waiting(dataset, true);
     assert_fails(dataset_wait(dataset, all, ROWS), LORAD_REQUEUE, "stop waiting");
     dataset_close(dataset);
     free(folder);
