@@ -37,11 +37,15 @@ struct bpe {
     uint64_t *filter; /* bitmap: no bit, no pair */
 
     int32_t byte_token[256];      /* byte mode: the symbol of a byte; otherwise its <0xHH> token; -1: none */
-    int32_t ascii_token[128];     /* not byte mode: the symbol of an ASCII character */
+    int32_t *character_token;     /* not byte mode: [65536] the symbol of a character of the BMP; -1: none */
     uint16_t byte_character[256]; /* the GPT-2 alphabet and its inverse (-1: none) */
     int16_t character_byte[256 + 68];
     uint32_t *byte_rank; /* byte mode: [256 * 256] rank of a pair of bytes */
-    uint64_t *joint;     /* bitmap over hashed symbol pairs: may they stand side by side inside a token? */
+    /* May two characters stand side by side inside a token? Bitmaps: by hash; by code in ASCII; by the last byte of the one
+     * and the first of the other, for tokens that hold only a part of one of them. */
+    uint64_t *joint, ascii_joint[128 * 128 / 64], part_joint[256 * 256 / 64];
+    bool cuts;           /* false: nothing is known about that, words stay whole */
+    size_t longest;      /* token, in bytes as the vocabulary writes it */
     uint64_t serial;     /* tells caches of different tokenizers apart */
 };
 
@@ -52,7 +56,7 @@ enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length,
 /* After the vocabulary, the flags and the merges are in. */
 enum status bpe_seal(struct bpe *bpe, const char *where) LORAD_WARN_UNUSED;
 
-/* Working memory of one thread: symbol arrays and a cache of recent words. */
+/* Working memory of one thread: symbol arrays and a cache of recent stretches of text. */
 struct bpe_scratch;
 enum status bpe_scratch_create(struct bpe_scratch **out) LORAD_WARN_UNUSED;
 void bpe_scratch_destroy(struct bpe_scratch *scratch);

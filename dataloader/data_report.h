@@ -3,9 +3,8 @@
  *
  * Invariants:
  * (1) the report is a sum over rows: it depends neither on the order in which rows are added nor on how they
- * are dealt to reports that are merged afterwards. Lists of places keep the ones with the smallest raw row
- * numbers. (2) written and read back it is the same report, so that interrupted preparing goes on where it
- * stopped.
+ *     are dealt to reports that are merged afterwards. Lists of places keep the smallest raw row numbers.
+ * (2) written and read back it is the same report, so that interrupted preparing goes on where it stopped.
  */
 #ifndef LORAD_DATALOADER_DATA_REPORT_H
 #define LORAD_DATALOADER_DATA_REPORT_H

@@ -243,14 +243,16 @@ static enum status get_histogram(const struct reader *reader, struct length_hist
                                  const struct json *document, const char *key)
 {
     const struct json *object, *bins;
-    int64_t shortest, longest, rows = 0;
+    int64_t shortest, longest, rows = 0, before = -1;
     TRY(js_need(&object, document, key, JS_OBJECT, reader->name));
     TRY(GET_NUMBERS(reader, object, {"rows", &h->n}, {"sum", &h->sum}, {"shortest", &shortest},
                     {"longest", &longest}));
     TRY(js_need(&bins, object, "bins", JS_ARRAY, reader->name));
     for (size_t i = 0; i < js_length(bins); i++) {
         int64_t bin = js_int(js_at(js_at(bins, i), 0), -1), count = js_int(js_at(js_at(bins, i), 1), -1);
-        if (bin < 0 || bin >= HISTOGRAM_BINS || count < 0 || count > h->n - rows) return bad(reader, key);
+        if (bin <= before || bin >= HISTOGRAM_BINS || count < 0 || count > h->n - rows)
+            return bad(reader, key);
+        before = bin;
         h->count[bin] = count;
         rows += count;
     }

@@ -105,7 +105,7 @@ static void pad(struct strbuf *out, int64_t columns)
     while (columns-- > 0) strbuf_putc(out, ' ');
 }
 
-/* Right-aligned; what was appended from `start` on took `taken` columns. */
+/* "1,024–2,047", right-aligned. */
 static void add_label(struct strbuf *out, const struct histogram_bar *bar, bool utf8)
 {
     struct strbuf label = STRBUF_EMPTY;

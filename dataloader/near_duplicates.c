@@ -6,8 +6,8 @@
  *
  * Invariants:
  * (1) parent[i] <= i, so a root is the smallest row of its group, whatever the order of the links.
- * (2) an exact copy is linked to the first of its kind before any band is looked at and is in no band: bands
- * hold rows with different texts only.
+ * (2) an exact copy is linked to the first of its kind before any band is looked at, and is in no band: bands
+ *     hold rows with different texts only.
  */
 #include "dataloader/near_duplicates.h"
 

@@ -3,21 +3,26 @@
  *
  * Exact: equal role by role once runs of white space count as one space. Found by a 64-bit hash.
  *
- * Near: the Jaccard similarity of two rows' shingles is at least 0.8. A unit is a word of letters and digits,
- * or a single character where a script writes no spaces between words (Chinese, Japanese, Korean, Thai, ...);
- * a shingle is three units in a row; punctuation, spaces, ASCII case and width do not count. System messages
- * do not count either, since many rows share one. Signature: 128 minima of the shingles' hashes, by "Fast
- * Similarity Sketching" (Dahlgaard, Knudsen, Thorup, FOCS 2017: one hash a shingle for long texts, yet as
- * good as 128 independent ones for short texts), of which 8 bits each are kept
- *   ("b-bit minwise hashing", Li and König, WWW 2010). Similarity is estimated from the share m of equal
- * bytes as (m - 1/256) / (1 - 1/256); standard error 0.035 at 0.8. Candidates: 16 bands of 8 minima (Broder
- * 1997; Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", 3.4). Two rows of similarity s share a
- * band with probability 1 - (1 - s^8)^16: s   0.5   0.6   0.7   0.8   0.9   0.95 p   0.06  0.24  0.61  0.95
- * 0.9999  1.0000 and each candidate is verified by its estimate. In a band's group a row is compared with at
- * most 8 others, so that a million equal rows cost what a million different ones do.
+ * Near: the Jaccard similarity of two rows' shingles is at least 0.8.
+ * - A unit is a word of letters and digits, or a single character where a script writes no spaces between
+ *   words (Chinese, Japanese, Korean, Thai, ...). A shingle is three units in a row. Punctuation, spaces,
+ *   ASCII case and width do not count; nor do system messages, since many rows share one.
+ * - A signature is 128 minima of the shingles' hashes, made as in "Fast Similarity Sketching" (Dahlgaard,
+ *   Knudsen, Thorup, FOCS 2017): one hash a shingle for long texts, and for short ones as good as 128
+ *   independent hashes. 8 bits of each minimum are kept ("b-bit minwise hashing", Li and König, WWW 2010).
+ * - Similarity is estimated from the share m of equal bytes as (m - 1/256) / (1 - 1/256), with a standard
+ *   error of 0.035 at 0.8.
+ * - Candidates come from 16 bands of 8 minima (Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets",
+ *   section 3.4): two rows of similarity s share a band with probability 1 - (1 - s^8)^16,
  *
- * Memory: a signature is 136 bytes and may stand in a mapped file; duplicates_find needs 21 bytes a row
- * beside it (210 MB for 10 million rows), overlap_find 40 bytes a row of the smaller, second set.
+ *       s   0.5   0.6   0.7   0.8   0.9     0.95
+ *       p   0.06  0.24  0.61  0.95  0.9999  1.0000
+ *
+ *   and each candidate is verified by its estimate. Among the rows that share a band a row is compared with
+ *   at most 8 others, so that a million equal rows cost what a million different ones do.
+ *
+ * Memory: a signature is 136 bytes and may stand in a mapped file. duplicates_find needs 21 bytes a row beside
+ * it (210 MB for 10 million rows), overlap_find 40 bytes a row of the second set, which is the smaller one.
  */
 #ifndef LORAD_DATALOADER_NEAR_DUPLICATES_H
 #define LORAD_DATALOADER_NEAR_DUPLICATES_H

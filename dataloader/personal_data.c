@@ -319,8 +319,8 @@ static bool find_mobile(struct personal_data *out, struct text text, const struc
     return stands_alone(text, begin, last->end) && accept(out, FINDING_MOBILE, begin, last->end);
 }
 
-/* digits of the subscriber's number behind this area code, with its zero unless a country stands before; 0:
- * no area. */
+/* Whether it is an area code, with its zero unless a country stands before. *subscriber: digits of the number
+ * behind it; 0: 7 or 8. */
 static bool is_area(const struct group *group, bool country, int32_t *subscriber)
 {
     int32_t zero = country && group->digit[0] != 0 ? 0 : 1;

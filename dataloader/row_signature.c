@@ -3,9 +3,10 @@
  *
  * Invariants:
  * (1) every hash is a pure function of the text, with constants of this file: signatures of two runs, hosts
- * and versions with one SIGNATURE_VERSION can be compared. (2) in round r each shingle falls into one lane
- * with a value between r and r + 1; a lane keeps the smallest. A lane that is filled after a round cannot
- * change in a later one, so the rounds end as soon as all are filled.
+ *     and versions with one SIGNATURE_VERSION can be compared.
+ * (2) in round r each shingle falls into one lane with a value between r and r + 1 (in units of 2^24); a lane
+ *     keeps the smallest. A lane that is filled after a round cannot change in a later one, so the rounds end
+ *     as soon as all are filled. One hash serves two rounds.
  */
 #include "dataloader/near_duplicates.h"
 
@@ -17,7 +18,9 @@
 #include "base/utf8.h"
 #include "dataloader/unicode.h"
 
-enum { VALUE_BITS = 48, ROUNDS = 2 * SIGNATURE_LANES };
+enum { VALUE_BITS = 24, ROUNDS = 2 * SIGNATURE_LANES };
+
+static const uint64_t spread = 0x9E3779B97F4A7C15u; /* for characters, which are small numbers */
 
 void signature_maker_free(struct signature_maker *maker)
 {
@@ -48,15 +51,14 @@ struct shingler {
 static inline void add_unit(struct shingler *s, uint64_t unit)
 {
     if (++s->units > 2)
-        s->shingle[s->n++] =
-            mix(s->before[0] * 0x9E3779B97F4A7C15u + s->before[1] * 0xC2B2AE3D27D4EB4Fu + unit);
+        s->shingle[s->n++] = s->before[0] * 0xD6E8FEB86659FD93u + s->before[1] * 0xC2B2AE3D27D4EB4Fu + unit;
     s->before[0] = s->before[1];
     s->before[1] = unit;
 }
 
 static inline void end_word(struct shingler *s)
 {
-    if (s->word) add_unit(s, s->word);
+    if (s->word) add_unit(s, mix(s->word));
     s->word = 0;
 }
 
@@ -76,7 +78,7 @@ static inline void add_character(struct shingler *s, uint32_t character)
 {
     if (character >= 0x4E00 && character <= 0x9FFF) {
         end_word(s);
-        add_unit(s, (uint64_t)character << 32);
+        add_unit(s, character * spread);
         return;
     }
     if (character >= 0xFF01 && character <= 0xFF5E) character -= 0xFEE0; /* full-width forms */
@@ -95,7 +97,7 @@ static inline void add_character(struct shingler *s, uint32_t character)
         return;
     }
     end_word(s);
-    if (counts) add_unit(s, (uint64_t)character << 32);
+    if (counts) add_unit(s, character * spread);
 }
 
 static void add_text(struct shingler *s, const char *text, size_t length)
@@ -121,32 +123,46 @@ static void add_text(struct shingler *s, const char *text, size_t length)
 
 /* ---- the sketch ---- */
 
-static void sketch(uint64_t least[SIGNATURE_LANES], const uint64_t *shingle, size_t n)
+static inline void keep_least(uint32_t *least, uint32_t round, uint32_t lane, uint32_t hash)
+{
+    uint32_t value = round << VALUE_BITS | (hash & ((1u << VALUE_BITS) - 1)), old = least[lane];
+    least[lane] = value < old ? value : old;
+}
+
+static void sketch(uint32_t least[SIGNATURE_LANES], const uint64_t *shingle, size_t n)
 {
     memset(least, 0xFF, SIGNATURE_LANES * sizeof *least);
-    for (uint64_t round = 0; round < ROUNDS; round++) {
-        uint64_t salt = round * 0x9E3779B97F4A7C15u;
+    for (uint32_t round = 0; round < ROUNDS; round += 2) {
+        uint64_t salt = (round + 1) * spread;
+        bool chosen = round < SIGNATURE_LANES; /* by the hash; in the second half each lane has its round */
         for (size_t i = 0; i < n; i++) {
-            uint64_t h = mix(shingle[i] + salt);
-            uint64_t lane = round < SIGNATURE_LANES ? h >> 57 : round - SIGNATURE_LANES;
-            uint64_t value = round << VALUE_BITS | (h & (((uint64_t)1 << VALUE_BITS) - 1));
-            if (value < least[lane]) least[lane] = value;
+            uint64_t h = mix(shingle[i] ^ salt);
+            uint32_t a = (uint32_t)(h >> 32), b = (uint32_t)h;
+            keep_least(least, round, chosen ? a >> 25 : round - SIGNATURE_LANES, a);
+            keep_least(least, round + 1, chosen ? b >> 25 : round + 1 - SIGNATURE_LANES, b);
         }
         bool full = true;
-        for (int lane = 0; lane < SIGNATURE_LANES; lane++) full &= least[lane] != UINT64_MAX;
+        for (int lane = 0; lane < SIGNATURE_LANES; lane++) full &= least[lane] != UINT32_MAX;
         if (full) return;
     }
 }
 
-static void pack(struct row_signature *out, const uint64_t least[SIGNATURE_LANES])
+static void pack(struct row_signature *out, const uint32_t least[SIGNATURE_LANES])
 {
     for (int band = 0; band < SIGNATURE_BANDS; band++) {
         out->band[band] = 0;
-        for (int i = 0; i < 8; i++) out->band[band] |= (least[band * 8 + i] & 0xFF) << (8 * i);
+        for (int i = 0; i < 8; i++) out->band[band] |= (uint64_t)(least[band * 8 + i] & 0xFF) << (8 * i);
     }
 }
 
 /* ---- the text ---- */
+
+/* Bytes with which a white space character may begin: ASCII's, U+0085, U+00A0, U+1680, U+2000 ..., U+3000. */
+static inline bool may_be_space(char c)
+{
+    unsigned char byte = (unsigned char)c;
+    return byte <= ' ' || byte == 0xC2 || (byte >= 0xE1 && byte <= 0xE3);
+}
 
 /* Length of the white space at `text`; 0: none. */
 static size_t space_length(const char *text, size_t n)
@@ -154,7 +170,6 @@ static size_t space_length(const char *text, size_t n)
     uint32_t character;
     unsigned char byte = (unsigned char)*text;
     if (byte < 0x80) return unicode_ascii_class[byte] == UNICODE_SPACE;
-    if (byte != 0xC2 && (byte < 0xE1 || byte > 0xE3)) return 0;
     size_t length = utf8_read(&character, text, n);
     return length > 0 && unicode_class(character) == UNICODE_SPACE ? length : 0;
 }
@@ -162,18 +177,18 @@ static size_t space_length(const char *text, size_t n)
 /* Appends the text with each run of white space as one space, none at its ends. Returns the new end. */
 static char *add_normalised(char *to, const char *text, size_t length)
 {
-    bool pending = false, any = false;
-    for (size_t i = 0; i < length;) {
-        size_t space = space_length(text + i, length - i);
-        if (space > 0) {
-            pending = true;
-            i += space;
-            continue;
-        }
-        if (pending && any) *to++ = ' ';
+    char *start = to;
+    bool pending = false;
+    for (size_t i = 0, end; i < length; i = end) {
+        size_t space = may_be_space(text[i]) ? space_length(text + i, length - i) : 0;
+        end = i + space;
+        pending = pending || space > 0;
+        if (space > 0) continue;
+        for (end = i + 1; end < length && !may_be_space(text[end]);) end++;
+        if (pending && to > start) *to++ = ' ';
         pending = false;
-        any = true;
-        *to++ = text[i++];
+        memcpy(to, text + i, end - i);
+        to += end - i;
     }
     return to;
 }
@@ -193,7 +208,7 @@ static uint64_t text_hash(char *buffer, const struct message *messages, size_t n
 enum status row_signature_make(struct row_signature *out, struct signature_maker *maker,
                                const struct message *messages, size_t n)
 {
-    uint64_t least[SIGNATURE_LANES];
+    uint32_t least[SIGNATURE_LANES];
     size_t bytes = 1;
     for (size_t i = 0; i < n; i++) bytes += messages[i].length + 2;
     void *shingle = maker->shingle, *text = maker->text;

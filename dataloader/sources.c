@@ -221,7 +221,11 @@ static enum status cannot_tell(const struct source_input *input)
     strbuf_puts(&text, "\nThe formats are");
     for (int i = 0; i < FORMATS; i++)
         strbuf_printf(&text, "\n    %-8s  %s", formats[i]->name, formats[i]->expects);
-    strbuf_puts(&text, "\nOther names than these are given with columns: (see docs/data.md)");
+    const struct source_columns *c = &input->source->columns;
+    if (source_fields_mapped(input->source) || c->messages || c->text)
+        strbuf_puts(&text, "\nwith the names that columns: gives, and none of these fits");
+    else
+        strbuf_puts(&text, "\nOther names than these are given with columns: (see docs/data.md)");
     enum status status = FAIL(LORAD_DATA, "%s: cannot tell its format: %s", input->path, strbuf_text(&text));
     strbuf_free(&text);
     return status;

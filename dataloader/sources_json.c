@@ -8,7 +8,7 @@
  * (1) between rows cursor->at is the last character of what stands before: the `[` or an element. It is the
  *     end when nothing follows.
  * (2) the slice of an element begins with neither white space nor `}`, `]` or `,`. Where the list is broken,
- *     one more row is handed out, from the character before that place to the end of the file: it begins with
+ *     one more row is handed out, from the character before that place to the end of its line: it begins with
  *     one of those, and that is how parsing knows it.
  */
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #include "base/memory.h"
 #include "dataloader/sources_impl.h"
 
-enum { DETECT_ROWS = 64, DETECT_ROW_BYTES = 4 << 20, DETECT_BYTES = 8 << 20 };
+enum { DETECT_ROWS = 64, DETECT_ROW_BYTES = 4 << 20, DETECT_BYTES = 8 << 20, BROKEN_BYTES = 1024 };
 
 static bool is_json_space(char c)
 {
@@ -65,8 +65,8 @@ static const char *scalar_end(const char *at, const char *end)
 {
     const char *begin = at;
     while (at < end && *at != ',' && *at != ']' && *at != '\n') {
-        const char *behind = *at == '"' ? string_end(at, end) : NULL;
-        at = behind ? behind : at + 1;
+        at = *at == '"' ? string_end(at, end) : at + 1;
+        if (!at) return end;
     }
     while (at > begin + 1 && is_json_space(at[-1])) at--;
     return at;
@@ -107,10 +107,15 @@ static bool next_of_stream(struct source_cursor *cursor, struct raw_row *row)
     return true;
 }
 
-/* The list is broken at cursor->at. */
+/* The list is broken at cursor->at: the row is that line from there on, or the start of it. */
 static bool broken(struct source_cursor *cursor, struct raw_row *row)
 {
-    *row = (struct raw_row){cursor->at - 1, (size_t)(cursor->end - cursor->at) + 1, cursor->line};
+    const char *begin = cursor->at - 1, *end = cursor->end;
+    if (end - begin > BROKEN_BYTES)
+        for (end = begin + BROKEN_BYTES; (*end & 0xC0) == 0x80 && end > begin + 1; end--) continue;
+    const char *line_end = memchr(cursor->at, '\n', (size_t)(end - cursor->at));
+    if (line_end) end = line_end;
+    *row = (struct raw_row){begin, (size_t)(end - begin), cursor->line};
     cursor->at = cursor->end;
     return true;
 }

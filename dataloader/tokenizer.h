@@ -76,4 +76,15 @@ const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n);
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                              struct strbuf *out) LORAD_WARN_UNUSED;
 
+/* Decoding token by token: text comes out as soon as no later token can change it, whole UTF-8 characters only; the sum is
+ * what tokenizer_decode gives for all tokens at once. One stream belongs to one thread at a time. Borrows the tokenizer. */
+struct token_stream;
+enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer, bool skip_special)
+    LORAD_WARN_UNUSED;
+void token_stream_destroy(struct token_stream *stream); /* NULL ok */
+/* Appends what the token adds. */
+enum status token_stream_add(struct token_stream *stream, int32_t number, struct strbuf *out) LORAD_WARN_UNUSED;
+/* Appends what was held back; the stream is then ready for another text. */
+enum status token_stream_finish(struct token_stream *stream, struct strbuf *out) LORAD_WARN_UNUSED;
+
 #endif

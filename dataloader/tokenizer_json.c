@@ -240,6 +240,10 @@ enum status tokenizer_read_json(struct tokenizer *out, const struct json *root, 
 enum status tokenizer_seal(struct tokenizer *out, const char *where)
 {
     out->bpe.byte_mode = out->pretokenizer.byte_level;
+    for (int i = 0; i < out->pretokenizer.n_steps; i++)
+        if (out->pretokenizer.step[i].kind == PRETOKENIZE_METASPACE ||
+            out->pretokenizer.step[i].kind == PRETOKENIZE_PREFIX_SPACE)
+            out->rewrites = true;
     TRY(bpe_seal(&out->bpe, where));
     TRY(added_tokens_seal(&out->added, &out->normalizer));
     out->size = out->bpe.vocab.size;
@@ -270,14 +274,12 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
             "%s: without tokenizer.json only the tokenizer_class Qwen2Tokenizer and GPT2Tokenizer are known, "
             "not \"%s\"; save tokenizer.json with save_pretrained of the fast tokenizer",
             vocab_path, class ? class : "");
+    bool prefix_space = js_bool(js_get(config, "add_prefix_space"), false);
     if (qwen2) {
         TRY(normalizer_add(&out->normalizer, NORMALIZE_NFC, "", ""));
         TRY(pretokenizer_add_pattern(&out->pretokenizer, pretokenizer_qwen2_pattern, vocab_path));
-    } else {
-        out->pretokenizer.prefix_space = js_bool(js_get(config, "add_prefix_space"), false);
-        out->pretokenizer.step[out->pretokenizer.n_steps++].kind = PRETOKENIZE_GPT2;
     }
-    out->pretokenizer.byte_level = true;
+    TRY(pretokenizer_add_byte_level(&out->pretokenizer, prefix_space && !qwen2, !qwen2, vocab_path));
     TRY(decoder_add(&out->decoder, DECODE_BYTE_LEVEL, "", "", 0, 0));
     out->bpe.unk = -1;
 

@@ -52,13 +52,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     const uint8_t *split = length > 0 ? memchr(bytes, 0xFE, length) : NULL;
     size_t n = split ? (size_t)(split - bytes) : length, rest = split ? length - n - 1 : 0;
     struct strbuf user = STRBUF_EMPTY, assistant = STRBUF_EMPTY;
-    struct word_list *words;
+    static struct word_list *words; /* made once */
     size_t warned[FINDINGS] = {0}, masked[FINDINGS] = {0};
     utf8_add_lossy(&user, (const char *)bytes, n);
     utf8_add_lossy(&assistant, (const char *)bytes + length - rest, rest);
     /* Exact allocations, so that a sanitizer sees any read behind the end. */
     char *a = malloc(user.length ? user.length : 1), *b = malloc(assistant.length ? assistant.length : 1);
-    if (!a || !b || word_list_parse(&words, list, sizeof list - 1, "list") != LORAD_OK) abort();
+    if (!words && word_list_parse(&words, list, sizeof list - 1, "list") != LORAD_OK) abort();
+    if (!a || !b) abort();
     if (user.length) memcpy(a, user.data, user.length);
     if (assistant.length) memcpy(b, assistant.data, assistant.length);
     struct message messages[2] = {{ROLE_USER, a, user.length, 0}, {ROLE_ASSISTANT, b, assistant.length, 1}};
@@ -66,7 +67,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     inspect(PII_MASK, words, messages, masked);
     if (memcmp(warned, masked, sizeof warned) != 0) abort();
     check_signature(messages);
-    word_list_free(words);
     free(a);
     free(b);
     strbuf_free(&user);

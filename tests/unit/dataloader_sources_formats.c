@@ -153,7 +153,7 @@ static void a_broken_list_ends_with_one_problem(void **state)
         {"", 1, ROW_OUTSIDE, "not closed"},
         {"\n" CHAT("c", "d") "]", 2, ROW_OUTSIDE, "missing or too much before \"{\"messages\""},
         {CHAT("c", "d"), 1, ROW_OUTSIDE, "missing or too much before"},
-        {",\n,\n" CHAT("c", "d") "]", 2, ROW_OUTSIDE, "before \", {"},
+        {",\n,\n" CHAT("c", "d") "]", 2, ROW_OUTSIDE, "before \",\""},
         {",\n]", 2, ROW_OUTSIDE, "before \"]\""},
         {",\n", 2, ROW_OUTSIDE, "not closed"},
         {"]\n\n" CHAT("c", "d"), 3, ROW_OUTSIDE, "before \"{"},
@@ -172,10 +172,20 @@ static void a_broken_list_ends_with_one_problem(void **state)
         assert_no_row(&opened);
         close_one(&opened);
     }
+    /* However much follows: the place is what is listed. */
+    char *large = malloc(SOURCE_ROW_BYTES + 1000);
+    size_t n = (size_t)sprintf(large, "[%s\n", CHAT("a", "b"));
+    while (n < SOURCE_ROW_BYTES + 500) n += (size_t)sprintf(large + n, "%s", "盗窃罪");
+    open_one(&opened, write_bytes("large.json", large, n), NULL);
+    assert_row(&opened, 1, "U:a|A:b");
+    assert_bad_row(&opened, 2, ROW_OUTSIDE, "before \"盗窃罪");
+    assert_no_row(&opened);
+    close_one(&opened);
+    free(large);
     /* Bad elements do not end it. */
     open_one(&opened,
-             write_text("a.json",
-                        "[1, \"a, ]\",\n[], nonsense here,\n" CHAT("a", "b") "\n, {\"a\"}, " CHAT("c", "d") "]"),
+             write_text("a.json", "[1, \"a, ]\",\n[], nonsense here,\n" CHAT("a", "b") "\n, {\"a\"}, " CHAT(
+                                      "c", "d") "]"),
              NULL);
     assert_bad_row(&opened, 1, ROW_NO_MESSAGES, "the row is a whole number");
     assert_bad_row(&opened, 1, ROW_NO_MESSAGES, "the row is a string");
@@ -470,6 +480,10 @@ static void a_wrong_format_is_one_clear_error(void **state)
     assert_unreadable(&source, LORAD_DATA, "pandas.read_parquet");
     source.path = write_text("x.jsonl", "{\"a\": 1\n{\"b\n");
     assert_unreadable(&source, LORAD_DATA, "none of its first rows is valid JSON");
+    source.path = write_text("x.jsonl", "{\"q\": \"1\", \"a\": \"2\"}\n");
+    source.columns = (struct source_columns){.prompt = "q", .response = "A"};
+    assert_unreadable(&source, LORAD_DATA, "with the names that columns: gives, and none of these fits");
+    source.columns = (struct source_columns){0};
     source.path = write_text("x.txt", "\xC4\xE3\xBA\xC3\xA3\xBA\n");
     assert_unreadable(&source, LORAD_DATA, "not UTF-8");
 }

@@ -33,7 +33,7 @@ static void mutate(char *text, size_t *whole, size_t from, size_t *length, uint6
     static const char special[] = "\"\\{}[],:\n\r\0\xff\xe4\xed\t;";
     switch (dice.word[2] % 7) {
     case 0:
-        text[at] = (char)dice.word[3];
+        text[at] = (char)(dice.word[3] % (k % 2 == 0 ? 128 : 256));
         break;
     case 1:
         text[at] ^= (char)(1 << dice.word[3] % 8);
@@ -44,12 +44,14 @@ static void mutate(char *text, size_t *whole, size_t from, size_t *length, uint6
     case 3: /* a piece lost */
     case 4: /* the rest lost */
         if (dice.word[2] % 7 == 4 || n > end - at) n = end - at;
+        while (k % 2 == 0 && at + n < end && (text[at + n] & 0xC0) == 0x80) n++; /* whole characters */
         memmove(text + at, text + at + n, *whole - at - n);
         *whole -= n;
         *length -= n;
         break;
     case 5: /* a piece twice */
         if (n > end - at) n = end - at;
+        while (k % 2 == 0 && n > 1 && at + n < end && (text[at + n] & 0xC0) == 0x80) n--;
         memmove(text + at + n, text + at, *whole - at);
         *whole += n;
         *length += n;
@@ -147,7 +149,7 @@ static void mutate_file(const struct source_format *format, const struct dataset
     if (memcmp(base.text, "\xEF\xBB\xBF", 3) == 0) memmove(base.text, base.text + 3, base.length -= 3);
     find_rows(&base, format, source);
     assert_true(base.n >= 2);
-    while (tally.mutated < wanted) {
+    while (tally.mutated < wanted || tally.seen < wanted) {
         size_t length = base.length, grown = 0;
         char *text = malloc(length + base.n * 3 * PIECE);
         memcpy(text, base.text, length);
