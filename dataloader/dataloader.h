@@ -28,6 +28,7 @@
 #include "base/strbuf.h"
 #include "dataloader/chat_template.h"
 #include "dataloader/mixture.h"
+#include "dataloader/row_inspect.h"
 #include "dataloader/tokenizer.h"
 
 /* ---- sources and preparing ---- */
@@ -76,6 +77,8 @@ struct prepare_options {
     int32_t threads;                     /* 0: as many as the process may use; the shards do not depend on it */
     int64_t shard_bytes;                 /* size at which a shard file is closed; 0: 64 MiB */
     struct mixture_options order;        /* rows are prepared in the order of its first epoch; decides no contents */
+    const struct inspect_options *inspect; /* what is looked for in the rows; NULL: nothing. Borrowed. */
+    bool signatures;                     /* keep what near duplicates are found by (near_duplicates.h) */
     bool follow;                         /* another process of this host prepares; wait for it and never do it here */
 };
 
@@ -97,6 +100,7 @@ enum row_problem {
     ROW_OUTSIDE,      /* text outside rows: a JSON list broken at this line; what follows is not read */
     ROW_SKIPPED,      /* the metadata file says skip */
     ROW_MANY_WEIGHTS, /* more than 254 different loss weights */
+    ROW_PRIVATE,      /* personal data, and pii is drop */
     ROW_PROBLEMS
 };
 const char *row_problem_name(enum row_problem problem); /* "empty answer" */

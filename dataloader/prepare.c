@@ -58,6 +58,13 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
         text, "prompt %d history %d cutoff %d excess %d shard_bytes %lld val %a seed %llu eval %d\n",
         o->chat_options.train_on_prompt, o->chat_options.mask_history, o->cutoff_len, (int)o->excess,
         (long long)o->shard_bytes, o->val_size, (unsigned long long)o->split_seed, o->want_eval_part);
+    if (o->inspect) {
+        *hex = '\0';
+        if (o->inspect->words) hash128_hex(word_list_hash(o->inspect->words), hex);
+        strbuf_printf(text, "pii %d answer %d words %s\n", (int)o->inspect->pii, o->inspect->min_answer_chars,
+                      hex);
+    }
+    if (o->signatures) strbuf_printf(text, "signatures %d\n", SIGNATURE_VERSION);
     for (int32_t i = 0; i < o->n_sources; i++)
         strbuf_printf(text, "samples %lld\n", (long long)o->sources[i].max_samples);
     strbuf_printf(text, "split_special_tokens %d\n", o->chat_options.split_special_tokens);
