@@ -137,9 +137,14 @@ void prepare_report_text(const struct prepare_report *report, struct strbuf *out
 /* Preparing in the background. Signals are for other threads. */
 struct preparation;
 
-/* Starts, and returns once the raw rows are known and the folder can be opened (dataset_open), at once when it is
- * complete. Options, tokenizer and strings are borrowed until preparation_finish. Owns: *out, and *dir (free). Blocks.
- * LORAD_DATA, LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE, LORAD_IO. */
+/* Starts, and reads nothing yet but names. Options, tokenizer and strings are borrowed until preparation_finish. Owns:
+ * *out. LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE. */
+enum status preparation_begin(struct preparation **out, const struct prepare_options *options) LORAD_WARN_UNUSED;
+/* Whether the raw rows are known: the folder can be opened (dataset_open) from then on. */
+bool preparation_rows_known(struct preparation *preparation);
+/* The folder once they are; waits for that. Owns: *dir (free). Blocks. Whatever preparing failed with. */
+enum status preparation_folder(struct preparation *preparation, char **dir) LORAD_WARN_UNUSED;
+/* preparation_begin and preparation_folder. Owns: *out, *dir. Blocks. LORAD_DATA, LORAD_IO too. */
 enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
     LORAD_WARN_UNUSED;
 /* Whether it has ended, and its failure if it ended with one. Never blocks. */

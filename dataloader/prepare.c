@@ -239,22 +239,7 @@ static enum status start_thread(struct preparation *p)
     return LORAD_OK;
 }
 
-static enum status wait_for_rows(struct preparation *p)
-{
-    pthread_mutex_lock(&p->lock);
-    while (!p->rows_known) pthread_cond_wait(&p->changed, &p->lock);
-    enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
-    pthread_mutex_unlock(&p->lock);
-    return status;
-}
-
-static void join(struct preparation *p)
-{
-    if (p->started) pthread_join(p->thread, NULL);
-    p->started = false;
-}
-
-enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
+enum status preparation_begin(struct preparation **out, const struct prepare_options *options)
 {
     struct preparation *p = memory_new(1, sizeof *p);
     if (!p) return LORAD_NOMEM;
@@ -262,25 +247,54 @@ enum status preparation_start(struct preparation **out, char **dir, const struct
     p->held.fd = -1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->changed, NULL);
-    char *folder = NULL;
     enum status status = make(p, options);
-    if (status == LORAD_OK && !(folder = memory_string(p->folder))) status = LORAD_NOMEM;
     bool fresh = options->overwrite_cache && !options->follow;
-    if (status == LORAD_OK && !fresh && prepare_folder_look(p->folder, &p->report) == FOLDER_COMPLETE) {
+    if (status == LORAD_OK && !fresh && prepare_folder_look(p->folder, &p->report) == FOLDER_COMPLETE)
         p->rows_known = p->done = true;
-    } else if (status == LORAD_OK) {
+    else if (status == LORAD_OK)
         status = start_thread(p);
-        if (status == LORAD_OK) status = wait_for_rows(p);
-    }
+    if (status == LORAD_OK)
+        *out = p;
+    else
+        destroy(p);
+    return status;
+}
+
+bool preparation_rows_known(struct preparation *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool known = p->rows_known;
+    pthread_mutex_unlock(&p->lock);
+    return known;
+}
+
+enum status preparation_folder(struct preparation *p, char **dir)
+{
+    pthread_mutex_lock(&p->lock);
+    while (!p->rows_known) pthread_cond_wait(&p->changed, &p->lock);
+    enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
+    pthread_mutex_unlock(&p->lock);
+    TRY(status);
+    char *folder = memory_string(p->folder);
+    if (!folder) return LORAD_NOMEM;
+    *dir = folder;
+    return LORAD_OK;
+}
+
+enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
+{
+    struct preparation *p;
+    TRY(preparation_begin(&p, options));
+    enum status status = preparation_folder(p, dir);
     if (status == LORAD_OK) {
         *out = p;
-        *dir = folder;
         return LORAD_OK;
     }
-    join(p);
-    destroy(p);
-    free(folder);
-    return status;
+    preparation_cancel(p);
+    char message[sizeof p->message];
+    snprintf(message, sizeof message, "%s", status_message());
+    if (preparation_finish(p, NULL) == LORAD_OK) log_debug("%s", message);
+    return FAIL(status, "%s", message);
 }
 
 enum status preparation_poll(struct preparation *p, bool *done)
@@ -310,7 +324,7 @@ void preparation_cancel(struct preparation *p)
 enum status preparation_finish(struct preparation *p, struct prepare_report *report)
 {
     if (!p) return LORAD_OK;
-    join(p);
+    if (p->started) pthread_join(p->thread, NULL);
     enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
     if (status == LORAD_OK && report) *report = p->report;
     destroy(p);
