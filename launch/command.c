@@ -20,7 +20,7 @@ struct option {
 };
 
 #define FIELD(name) offsetof(struct command, name)
-#define RUNS        "||check|eval|generate|"
+#define RUNS        "||check|eval|generate|prepare|"
 
 static const struct option options[] = {
     {"--config", OPTION_TEXT, FIELD(config_path), RUNS, "FILE", "the configuration (YAML; docs/config.md)"},
@@ -32,7 +32,9 @@ static const struct option options[] = {
     {"--no-adapter", OPTION_FLAG, FIELD(no_adapter), "|eval|generate|", NULL,
      "use the frozen base model alone"},
     {"--per-row", OPTION_FLAG, FIELD(per_row), "|eval|", NULL, "print the loss of every row"},
-    {"--json", OPTION_FLAG, FIELD(json), "|eval|", NULL, "print JSON"},
+    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|", NULL, "print JSON"},
+    {"--verify", OPTION_FLAG, FIELD(verify), "|check|prepare|", NULL,
+     "read all prepared data again and compare it with its hashes"},
     {"--prompt", OPTION_TEXT, FIELD(prompt), "|generate|", "TEXT", "the question"},
     {"--system", OPTION_TEXT, FIELD(system), "|generate|", "TEXT", "the system message"},
     {"--max-new-tokens", OPTION_COUNT, FIELD(max_new_tokens), "|generate|", "N",

@@ -11,6 +11,7 @@ static const struct verb verbs[] = {
     {"", "train; with mpirun on several ranks", true, false, run_on_ranks, NULL, verb_train},
     {"check", "look at all that a run needs without running it: no mpirun, no GPU", true, false, run_alone,
      verb_check, NULL},
+    {"prepare", "turn all rows into tokens, and report on them", true, false, run_alone, verb_prepare, NULL},
     {"eval", "loss, perplexity and accuracy on the held-out rows", true, false, run_on_ranks, NULL,
      verb_eval},
     {"generate", "answer one prompt", true, false, run_on_ranks, NULL, verb_generate},

@@ -29,6 +29,9 @@ struct prepare_options data_prepare_options(const struct session *session, enum 
         .val_size = o->n_eval_sources > 0 ? 0 : o->val_size,
         .split_seed = o->data_seed,
         .want_eval_part = part == DATA_EVAL && !own_files,
+        .order = {.seed = o->data_seed, .shuffle = part == DATA_TRAIN},
+        .inspect = &session->inspect,
+        .signatures = o->inspect.near_duplicates,
     };
 }
 

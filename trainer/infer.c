@@ -11,8 +11,9 @@
 
 static void print_rows(const struct dataset *rows, const struct evaluation *result, bool json)
 {
-    for (int64_t i = 0; i < dataset_rows(rows); i++) {
+    for (int64_t i = 0; i < dataset_raw_rows(rows); i++) {
         struct dataset_row row = dataset_row(rows, i);
+        if (row.n_tokens == 0) continue;
         const char *source = dataset_source_name(rows, row.source);
         if (!json) {
             printf("%s:%lld  loss %.6f  tokens %d\n", source, (long long)row.line, result->row_loss[i],
@@ -37,7 +38,7 @@ static void print_result(const struct dataset *rows, const struct evaluation *re
     if (!eval->json) {
         printf("loss %.6f  perplexity %.4f  token accuracy %.4f  over %lld supervised tokens of %lld rows\n",
                result->loss, exp(result->loss), result->accuracy, (long long)result->tokens,
-               (long long)dataset_rows(rows));
+               (long long)dataset_kept_rows(rows));
         return;
     }
     struct strbuf text = STRBUF_EMPTY;
@@ -48,7 +49,7 @@ static void print_result(const struct dataset *rows, const struct evaluation *re
     strbuf_puts(&text, ",\"eval_token_accuracy\":");
     js_write_double(&text, result->accuracy);
     strbuf_printf(&text, ",\"eval_tokens\":%lld,\"rows\":%lld}\n", (long long)result->tokens,
-                  (long long)dataset_rows(rows));
+                  (long long)dataset_kept_rows(rows));
     fputs(strbuf_text(&text), stdout);
     strbuf_free(&text);
 }
