@@ -217,6 +217,16 @@ static enum status read_post_part(struct tokenizer *out, const struct json *valu
     const char *type;
     TRY(js_need_string(&type, value, "type", where));
     if (strcmp(type, "ByteLevel") == 0) return LORAD_OK; /* moves offsets only */
+    if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+        int64_t first = js_int(js_at(js_get(value, "cls"), 1), -1),
+                last = js_int(js_at(js_get(value, "sep"), 1), -1);
+        if (first < 0 || last < 0 || first >= VOCAB_MAX || last >= VOCAB_MAX || out->n_prefix ||
+            out->n_suffix)
+            return FAIL(LORAD_DATA, "%s: %s: bad \"cls\" or \"sep\"", where, type);
+        out->prefix[out->n_prefix++] = (int32_t)first;
+        out->suffix[out->n_suffix++] = (int32_t)last;
+        return LORAD_OK;
+    }
     if (strcmp(type, "TemplateProcessing") == 0 && !out->n_prefix && !out->n_suffix)
         return read_template(out, value, where);
     return FAIL(LORAD_DATA,
@@ -285,29 +295,60 @@ enum status tokenizer_seal(struct tokenizer *out, const char *where)
     return LORAD_OK;
 }
 
-/* vocab.json and merges.txt, the older way: what surrounds the model follows from the class of the tokenizer.
+/* merges.txt. GPT-2's class drops the first line whatever it says and what stands behind the last line end.
  */
+static enum status read_merges_file(struct bpe *bpe, const char *path, bool gpt2)
+{
+    char *merges;
+    size_t length;
+    enum status status = LORAD_OK;
+    TRY(file_read(&merges, &length, path, FILE_MAX));
+    for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
+        char *stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop && gpt2) break;
+        if (!stop) stop = end;
+        size_t n = (size_t)(stop - line);
+        if (n && line[n - 1] == '\r') n--;
+        bool head = line == merges && (gpt2 || strncmp(line, "#version:", 9) == 0);
+        if (n && !head) status = bpe_add_merge_line(bpe, line, n, path);
+        line = stop + 1;
+    }
+    free(merges);
+    return status;
+}
+
+static bool is_class(const struct json *config, const char *name)
+{
+    const char *class = js_string(js_get(config, "tokenizer_class"), NULL);
+    size_t length = strlen(name);
+    return class && strncmp(class, name, length) == 0 &&
+           (!class[length] || strcmp(class + length, "Fast") == 0);
+}
+
+/* vocab.json and merges.txt, the older way: what surrounds the model is what transformers' converter makes
+ * for the class of the tokenizer. */
 static enum status read_vocab_and_merges(struct tokenizer *out, const struct json *config,
                                          const char *vocab_path, const char *merges_path)
 {
     const char *class = js_string(js_get(config, "tokenizer_class"), NULL);
-    bool qwen2 = class && strncmp(class, "Qwen2Tokenizer", 14) == 0;
-    if (!qwen2 && !(class && strncmp(class, "GPT2Tokenizer", 13) == 0))
+    bool qwen2 = is_class(config, "Qwen2Tokenizer"), gpt2 = is_class(config, "GPT2Tokenizer");
+    if (!qwen2 && !gpt2)
         return FAIL(
             LORAD_DATA,
             "%s: without tokenizer.json only the tokenizer_class Qwen2Tokenizer and GPT2Tokenizer are known, "
             "not \"%s\"; save tokenizer.json with save_pretrained of the fast tokenizer",
             vocab_path, class ? class : "");
-    bool prefix_space = js_bool(js_get(config, "add_prefix_space"), false);
     if (qwen2) {
         TRY(normalizer_add(&out->normalizer, NORMALIZE_NFC, "", ""));
         TRY(pretokenizer_add_pattern(&out->pretokenizer, pretokenizer_qwen2_pattern, vocab_path));
     }
-    TRY(pretokenizer_add_byte_level(&out->pretokenizer, prefix_space && !qwen2, !qwen2, vocab_path));
+    /* Qwen2's slow class has no add_prefix_space. */
+    bool prefix_space = gpt2 && js_bool(js_get(config, "add_prefix_space"), false);
+    TRY(pretokenizer_add_byte_level(&out->pretokenizer, prefix_space, gpt2, vocab_path));
     TRY(decoder_add(&out->decoder, DECODE_BYTE_LEVEL, "", "", 0, 0));
     out->bpe.unk = -1;
 
-    char *vocab, *merges;
+    char *vocab;
     size_t length, bad;
     TRY(file_read(&vocab, &length, vocab_path, FILE_MAX));
     enum status status =
@@ -315,25 +356,85 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
             ? flat_json_vocab(&out->bpe.vocab, (struct json_span){vocab, vocab + length}, vocab_path)
             : FAIL(LORAD_DATA, "%s: invalid UTF-8 at byte %zu", vocab_path, bad);
     free(vocab);
-    if (status != LORAD_OK) return status;
-    TRY(file_read(&merges, &length, merges_path, FILE_MAX));
-    for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
-        char *stop = memchr(line, '\n', (size_t)(end - line));
-        if (!stop) stop = end;
-        size_t n = (size_t)(stop - line);
-        if (n && line[n - 1] == '\r') n--;
-        if (n && !(line == merges && strncmp(line, "#version", 8) == 0))
-            status = bpe_add_merge_line(&out->bpe, line, n, merges_path);
-        line = stop + 1;
+    return status == LORAD_OK ? read_merges_file(&out->bpe, merges_path, gpt2) : status;
+}
+
+/* ---- tokenizer_config.json ---- */
+
+static bool is_llama(const struct json *config)
+{
+    return is_class(config, "LlamaTokenizer") || is_class(config, "CodeLlamaTokenizer") ||
+           is_class(config, "GemmaTokenizer");
+}
+
+/* The text of a special token: of the configuration, else the default of the class; NULL: none. */
+static const char *special_text(const struct json *config, const char *key)
+{
+    static const struct {
+        const char *class, *key, *text;
+    } defaults[] = {
+        {"Qwen2Tokenizer", "eos_token", "<|endoftext|>"}, {"Qwen2Tokenizer", "unk_token", "<|endoftext|>"},
+        {"Qwen2Tokenizer", "pad_token", "<|endoftext|>"}, {"GPT2Tokenizer", "bos_token", "<|endoftext|>"},
+        {"GPT2Tokenizer", "eos_token", "<|endoftext|>"},  {"GPT2Tokenizer", "unk_token", "<|endoftext|>"},
+        {"LlamaTokenizer", "bos_token", "<s>"},           {"LlamaTokenizer", "eos_token", "</s>"},
+        {"LlamaTokenizer", "unk_token", "<unk>"},
+    };
+    const struct json *value = js_get(config, key);
+    if (value) return js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL);
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
+        if (strcmp(defaults[i].key, key) == 0 && is_class(config, defaults[i].class)) return defaults[i].text;
+    return NULL;
+}
+
+static enum status add_special(struct tokenizer *out, const char *text)
+{
+    size_t length = text ? strlen(text) : 0;
+    if (!length || added_tokens_find(&out->added, text, length)) return LORAD_OK;
+    int64_t number = vocab_find(&out->bpe.vocab, text, length);
+    if (number < 0) number = next_number(out);
+    return added_tokens_add(
+        &out->added, (struct added_token){
+                         .text = (char *)text, .length = length, .number = (int32_t)number, .special = true});
+}
+
+/* Special tokens that only the configuration names. */
+static enum status add_specials(struct tokenizer *out, const struct json *config)
+{
+    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                       "pad_token", "cls_token", "mask_token"};
+    for (size_t i = 0; config && i < sizeof keys / sizeof *keys; i++)
+        TRY(add_special(out, special_text(config, keys[i])));
+    const struct json *more = js_get(config, "additional_special_tokens");
+    for (size_t i = 0; i < js_length(more); i++) {
+        const struct json *value = js_at(more, i);
+        TRY(add_special(out,
+                        js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL)));
     }
-    free(merges);
-    return status;
+    return LORAD_OK;
+}
+
+/* What the class of the tokenizer does to what tokenizer.json says, as transformers has it. */
+static enum status apply_class(struct tokenizer *out, const struct json *config, const char *where)
+{
+    bool llama = is_llama(config), gpt2_bos = is_class(config, "GPT2Tokenizer") && !out->from_json &&
+                                              js_bool(js_get(config, "add_bos_token"), false);
+    if (config && out->from_json)
+        pretokenizer_set_prefix_space(&out->pretokenizer, js_bool(js_get(config, "add_prefix_space"), false));
+    if (!llama && !gpt2_bos) return LORAD_OK;
+    bool add_bos = js_bool(js_get(config, "add_bos_token"), true);
+    bool add_eos = llama && js_bool(js_get(config, "add_eos_token"), false);
+    if ((add_bos && out->bos < 0) || (add_eos && out->eos < 0))
+        return FAIL(LORAD_DATA, "%s: add_bos_token or add_eos_token without such a token", where);
+    out->n_prefix = add_bos;
+    out->prefix[0] = out->bos;
+    out->n_suffix = add_eos;
+    out->suffix[0] = out->eos;
+    return LORAD_OK;
 }
 
 static int32_t named_token(const struct tokenizer *tokenizer, const struct json *config, const char *key)
 {
-    const struct json *value = js_get(config, key);
-    const char *text = js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL);
+    const char *text = special_text(config, key);
     return text ? tokenizer_token(tokenizer, text) : -1;
 }
 
@@ -436,6 +537,7 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
         enum status status = tokenizer_read_json(out, text, length, path[PATH_TOKENIZER]);
         free(text);
         if (status != LORAD_OK) return status;
+        out->from_json = true;
     } else if (config && file_exists(path[PATH_VOCAB]) && file_exists(path[PATH_MERGES])) {
         TRY(read_vocab_and_merges(out, config, path[PATH_VOCAB], path[PATH_MERGES]));
     } else if (file_exists(path[PATH_SENTENCEPIECE])) {
@@ -448,9 +550,11 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
             path[PATH_TOKENIZER]);
     }
     TRY(read_added_decoder(out, js_get(config, "added_tokens_decoder"), path[PATH_CONFIG]));
-    TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
+    TRY(add_specials(out, config));
     out->bos = named_token(out, config, "bos_token");
     out->eos = named_token(out, config, "eos_token");
+    TRY(apply_class(out, config, path[PATH_CONFIG]));
+    TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
     return read_surroundings(out, path, config);
 }
 

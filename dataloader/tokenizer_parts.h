@@ -22,6 +22,7 @@ struct tokenizer {
     int32_t prefix[TOKENIZER_AFFIXES], suffix[TOKENIZER_AFFIXES]; /* the post-processor's special tokens */
     int n_prefix, n_suffix;
     int32_t bos, eos; /* -1: none */
+    bool from_json;   /* read from tokenizer.json */
     bool rewrites;    /* the pre-tokenizer changes text */
     int32_t size;
     int32_t *added_of;   /* [size]: index of the added token with this number, -1 */
