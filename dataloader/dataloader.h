@@ -189,8 +189,11 @@ enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n
 void dataset_stop_waiting(struct dataset *dataset, bool stop);
 int64_t dataset_kept_rows(const struct dataset *dataset);  /* complete only */
 int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
-/* Of the contents, whatever the order of preparing; {0, 0} before the folder is complete. */
+/* Of the contents, whatever the order of preparing; while they are not all known, dataset_key. */
 struct hash128 dataset_fingerprint(const struct dataset *dataset);
+/* Of what decides the contents, as the folder is named: sources with their times, tokenizer, template, options. Known
+ * from the start, and another one when a file was only touched. */
+struct hash128 dataset_key(const struct dataset *dataset);
 
 struct dataset_row {
     const int32_t *tokens;  /* borrowed from the map */

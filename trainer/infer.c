@@ -67,7 +67,7 @@ static enum status evaluate_all(struct evaluating *e, const struct run_options *
         return FAIL(LORAD_CONFIG, "there is nothing to evaluate on: set eval_file, or val_size");
     TRY(session_read(&e->session, options, eval->adapter_dir, SESSION_INFER));
     TRY(session_join(&e->session, ranks));
-    TRY(data_open(&e->rows, &e->session, DATA_EVAL));
+    TRY(data_open(&e->rows, NULL, &e->session, DATA_EVAL));
     struct loader_options loader = data_eval_loader(&e->session);
     struct loader_capacity capacity = loader_capacity(e->rows, &loader);
     TRY(data_new_batch(&e->batch, capacity));

@@ -5,15 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "dataloader/data_review.h"
 #include "dataloader/report_html.h"
 #include "trainer/data.h"
+#include "trainer/preparing.h"
 #include "trainer/progress.h"
 
 struct rows_part {
@@ -51,49 +50,6 @@ void run_rows_close(struct run_rows *rows)
 
 /* ---- preparing ---- */
 
-static const char *name_of(bool held_out)
-{
-    return held_out ? "held-out rows" : "training rows";
-}
-
-static void draw(struct progress *progress, const struct preparation *preparation, bool held_out,
-                 int64_t start_ns, int64_t *first_done)
-{
-    struct preparation_progress at = preparation_progress(preparation);
-    char text[256], left[32] = "?", cells[25] = "";
-    if (at.raw_rows == 0) {
-        snprintf(text, sizeof text, "%s: looking for rows, %lld of %lld MB", name_of(held_out),
-                 (long long)(at.scanned_bytes / 1000000), (long long)(at.source_bytes / 1000000));
-        progress_text(progress, text);
-        return;
-    }
-    if (*first_done < 0) *first_done = at.rows_done;
-    double seconds = clock_seconds_since(start_ns), share = (double)at.rows_done / (double)at.raw_rows;
-    int64_t made = at.rows_done - *first_done;
-    if (made > 0) progress_duration(left, seconds / (double)made * (double)(at.raw_rows - at.rows_done));
-    for (int i = 0; i < 24; i++) cells[i] = i < (int)(24 * share) ? '#' : '-';
-    snprintf(text, sizeof text, "%s [%s] %lld/%lld %.0f%%  %.2fM tokens  left %s", name_of(held_out), cells,
-             (long long)at.rows_done, (long long)at.raw_rows, 100 * share, (double)at.tokens * 1e-6, left);
-    progress_text(progress, text);
-}
-
-static enum status watch(struct preparation *preparation, enum progress_style style, bool held_out)
-{
-    struct progress *progress = NULL;
-    int64_t start = clock_monotonic_ns(), first_done = -1;
-    bool done = false;
-    enum status status = preparation_poll(preparation, &done);
-    if (done) return status; /* it was there: nothing to watch */
-    TRY(progress_open_text(&progress, style));
-    while (status == LORAD_OK && !done) {
-        nanosleep(&(struct timespec){0, 50000000}, NULL);
-        status = preparation_poll(preparation, &done);
-        draw(progress, preparation, held_out, start, &first_done);
-    }
-    progress_close(progress);
-    return status;
-}
-
 enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify)
 {
     enum data_part part = held_out ? DATA_EVAL : DATA_TRAIN;
@@ -101,14 +57,14 @@ enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify)
     struct preparation *preparation;
     char *folder = NULL;
     TRY(preparation_begin(&preparation, &options));
-    enum status status = watch(preparation, rows->session.options->progress, held_out);
+    enum status status = preparing_watch(preparation, rows->session.options->progress, part, PREPARING_ALL);
     if (status == LORAD_OK) status = preparation_folder(preparation, &folder);
     enum status end = preparation_finish(preparation, NULL);
     if (status == LORAD_OK) status = end;
     if (status == LORAD_OK && verify) status = dataset_verify(folder);
     if (status != LORAD_OK) {
         free(folder);
-        return status_context(status, "%s", name_of(held_out));
+        return status_context(status, "%s", preparing_name(part));
     }
     free(rows->part[part].folder);
     rows->part[part].folder = folder;
