@@ -239,7 +239,7 @@ struct loader_options {
     int32_t micro_batch_size;    /* packs in a micro-batch */
     int64_t global_batch_size;   /* packs in an optimizer step */
     int dp_rank, dp_size;
-    int32_t prefetch;            /* micro-batches prepared ahead; 0: 4 */
+    int32_t prefetch;            /* micro-batches made ahead; 0: 16 */
     int32_t threads;             /* that fill micro-batches; 0: 1. Changes nothing but speed */
     const struct host_allocator *host; /* for the arrays of micro-batches; NULL: ordinary memory. Lives as long */
 };

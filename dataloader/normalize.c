@@ -4,11 +4,11 @@
  *
  * Invariants
  *  1. The results are those of Hugging Face tokenizers 0.22, whose parts follow different versions of
- * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17. utf8proc knows
- *     another. The tables below hold the differences; the tests compare every character.
- *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches between
- *     characters that can never combine with what precedes them; all bytes of a changed stretch come from the
- *     whole stretch.
+ * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
+ * utf8proc knows another. The tables below hold the differences; the tests compare every character.
+ *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches
+ * between characters that can never combine with what precedes them; all bytes of a changed stretch come from
+ * the whole stretch.
  */
 #include "dataloader/normalize.h"
 
@@ -52,29 +52,33 @@ static const struct range new_numbers[] = {
 /* Combining characters younger than the NFC of Hugging Face tokenizers, which leaves them where they stand.
  */
 static const struct range inert_marks[] = {
-    {0x07FD, 0x07FD},   {0x0899, 0x089B},   {0x08CF, 0x08D3},   {0x0C3C, 0x0C3C},   {0x0D3B, 0x0D3C},
-    {0x0EBA, 0x0EBA},   {0x1715, 0x1715},   {0x1ABF, 0x1AC0},   {0x1AC3, 0x1AC4},   {0x1ACA, 0x1ACA},
-    {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10EFD, 0x10EFF}, {0x10F46, 0x10F47}, {0x10F4B, 0x10F4B},
-    {0x10F4D, 0x10F50}, {0x10F83, 0x10F83}, {0x10F85, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
-    {0x11839, 0x1183A}, {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
-    {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
-    {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E4EC, 0x1E4EE},
+    {0x007FD, 0x007FD}, {0x00898, 0x0089F}, {0x008CA, 0x008D3}, {0x009FE, 0x009FE}, {0x00C3C, 0x00C3C},
+    {0x00D3B, 0x00D3C}, {0x00EBA, 0x00EBA}, {0x01715, 0x01715}, {0x01ABF, 0x01ACE}, {0x01DF6, 0x01DFA},
+    {0x0A82C, 0x0A82C}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x11930, 0x11930}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+    {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE},
+    {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
 };
 
-/* Characters whose decomposition is younger than that: only where the form decomposes; only in the compatible forms. */
+/* Characters whose decomposition is younger than that: only where the form decomposes; only in the compatible
+ * forms. */
 static const struct range inert_decomposed[] = {{0x11938, 0x11938}};
 static const struct range inert_compatible[] = {
     {0x032FF, 0x032FF}, {0x0A7F2, 0x0A7F4}, {0x0AB69, 0x0AB69}, {0x10781, 0x10785}, {0x10787, 0x107B0},
     {0x107B2, 0x107BA}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
 };
 
-/* Lower case that Unicode 16 and 17 added: [first, last] has it `distance` away, every `step`-th character. */
+/* Lower case that Unicode 16 and 17 added: [first, last] has it `distance` away, every `step`-th character.
+ */
 static const struct {
     uint32_t first, last, step;
     int32_t distance;
 } new_lower[] = {
-    {0x1C89, 0x1C89, 1, 1},    {0xA7CB, 0xA7CB, 1, -0xA567}, {0xA7CC, 0xA7CE, 2, 1},     {0xA7D2, 0xA7D4, 2, 1},
-    {0xA7DA, 0xA7DA, 1, 1},    {0xA7DC, 0xA7DC, 1, -0xA641}, {0x10D50, 0x10D65, 1, 0x20}, {0x16EA0, 0x16EB8, 1, 0x1B},
+    {0x1C89, 0x1C89, 1, 1},      {0xA7CB, 0xA7CB, 1, -0xA567}, {0xA7CC, 0xA7CE, 2, 1},
+    {0xA7D2, 0xA7D4, 2, 1},      {0xA7DA, 0xA7DA, 1, 1},       {0xA7DC, 0xA7DC, 1, -0xA641},
+    {0x10D50, 0x10D65, 1, 0x20}, {0x16EA0, 0x16EB8, 1, 0x1B},
 };
 
 /* Punctuation for Hugging Face's Punctuation, which knows Unicode 9, where utf8proc says otherwise. */
@@ -153,7 +157,8 @@ bool unicode_is_word(uint32_t character)
 
 bool unicode_is_punctuation(uint32_t character)
 {
-    if (character < 0x80) return character > ' ' && character < 0x7F && unicode_ascii_class[character] == UNICODE_OTHER;
+    if (character < 0x80)
+        return character > ' ' && character < 0x7F && unicode_ascii_class[character] == UNICODE_OTHER;
     switch (utf8proc_category((utf8proc_int32_t)character)) {
     case UTF8PROC_CATEGORY_PC:
     case UTF8PROC_CATEGORY_PD:
@@ -166,6 +171,38 @@ bool unicode_is_punctuation(uint32_t character)
     default:
         return IN(character, old_punctuation);
     }
+}
+
+/* What Unicode 16 says of grapheme clusters and utf8proc 2.8 does not know: characters that extend one,
+ * controls and pictographs, the last two mostly reserved. */
+static const struct range new_extending[] = {
+    {0x0897, 0x0897},   {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0}, {0x113C2, 0x113C2},
+    {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2}, {0x113E1, 0x113E2},
+    {0x11F5A, 0x11F5A}, {0x1611E, 0x1612F}, {0x1E5EE, 0x1E5EF},
+};
+static const struct range reserved_controls[] = {{0x2065, 0x2065}, {0xFFF0, 0xFFF8}};
+static const struct range reserved_pictographs[] = {
+    {0x1F02C, 0x1F02F}, {0x1F094, 0x1F09F}, {0x1F0AF, 0x1F0B0}, {0x1F0C0, 0x1F0C0}, {0x1F0D0, 0x1F0D0},
+    {0x1F0F6, 0x1F0FF}, {0x1F1AE, 0x1F1E5}, {0x1F203, 0x1F20F}, {0x1F23C, 0x1F23F}, {0x1F249, 0x1F24F},
+    {0x1F252, 0x1F25F}, {0x1F266, 0x1F2FF}, {0x1F6D8, 0x1F6DB}, {0x1F6ED, 0x1F6EF}, {0x1F6FD, 0x1F6FF},
+    {0x1F777, 0x1F77A}, {0x1F7DA, 0x1F7DF}, {0x1F7EC, 0x1F7EF}, {0x1F7F1, 0x1F7FF}, {0x1F80C, 0x1F80F},
+    {0x1F848, 0x1F84F}, {0x1F85A, 0x1F85F}, {0x1F888, 0x1F88F}, {0x1F8AE, 0x1F8AF}, {0x1F8B2, 0x1F8FF},
+    {0x1FA54, 0x1FA5F}, {0x1FA6E, 0x1FA6F}, {0x1FA7D, 0x1FA7F}, {0x1FA89, 0x1FA8F}, {0x1FABE, 0x1FABE},
+    {0x1FAC6, 0x1FACD}, {0x1FADC, 0x1FADF}, {0x1FAE9, 0x1FAEF}, {0x1FAF9, 0x1FAFF}, {0x1FC00, 0x1FFFD},
+};
+
+/* A character that utf8proc knows and that behaves alike. */
+static utf8proc_int32_t known_character(uint32_t character)
+{
+    if (IN(character, new_extending)) return 0x300;
+    if (IN(character, reserved_controls)) return 0x200B;
+    if (IN(character, reserved_pictographs)) return 0x1F600;
+    return (utf8proc_int32_t)character;
+}
+
+bool unicode_ends_cluster(uint32_t before, uint32_t after, int32_t *state)
+{
+    return utf8proc_grapheme_break_stateful(known_character(before), known_character(after), state);
 }
 
 /* ---- reading ---- */
@@ -197,9 +234,11 @@ static enum status read_replace(struct normalizer *out, const struct json *value
     const char *content;
     TRY(js_need(&pattern, value, "pattern", JS_OBJECT, where));
     TRY(js_need_string(&content, value, "content", where));
-    const char *text = js_string(js_get(pattern, "String"), NULL), *regex = js_string(js_get(pattern, "Regex"), NULL);
+    const char *text = js_string(js_get(pattern, "String"), NULL),
+               *regex = js_string(js_get(pattern, "Regex"), NULL);
     if (text && *text) return normalizer_add(out, NORMALIZE_REPLACE, text, content);
-    if (!regex || !*regex) return FAIL(LORAD_DATA, "%s: normalizer Replace without a pattern is not supported", where);
+    if (!regex || !*regex)
+        return FAIL(LORAD_DATA, "%s: normalizer Replace without a pattern is not supported", where);
     struct strbuf perl = STRBUF_EMPTY;
     enum status status = regex_translate(&perl, regex, where);
     struct pattern *compiled = NULL;
@@ -213,12 +252,27 @@ static enum status read_replace(struct normalizer *out, const struct json *value
     return status;
 }
 
+static enum status read_charsmap(struct normalizer *out, const struct json *value, const char *where)
+{
+    size_t length;
+    const char *text = js_string(js_get(value, "precompiled_charsmap"), &length);
+    if (!text) return FAIL(LORAD_DATA, "%s: normalizer Precompiled has no precompiled_charsmap", where);
+    struct charsmap *map;
+    TRY(charsmap_create_base64(&map, text, length, where));
+    enum status status = normalizer_add(out, NORMALIZE_CHARSMAP, "", "");
+    if (status == LORAD_OK)
+        out->step[out->n_steps - 1].charsmap = map;
+    else
+        charsmap_destroy(map);
+    return status;
+}
+
 static enum status read_step(struct normalizer *out, const struct json *value, const char *where)
 {
     static const struct {
         const char *name;
         enum normalize_kind kind;
-    } simple[] = {{"NFC", NORMALIZE_NFC},   {"NFD", NORMALIZE_NFD},   {"NFKC", NORMALIZE_NFKC},
+    } simple[] = {{"NFC", NORMALIZE_NFC},   {"NFD", NORMALIZE_NFD},     {"NFKC", NORMALIZE_NFKC},
                   {"NFKD", NORMALIZE_NFKD}, {"Strip", NORMALIZE_STRIP}, {"Lowercase", NORMALIZE_LOWERCASE}};
     const char *type, *content;
     TRY(js_need_string(&type, value, "type", where));
@@ -234,9 +288,10 @@ static enum status read_step(struct normalizer *out, const struct json *value, c
         TRY(js_need_string(&content, value, "prepend", where));
         return normalizer_add(out, NORMALIZE_PREPEND, "", content);
     }
+    if (strcmp(type, "Precompiled") == 0) return read_charsmap(out, value, where);
     return FAIL(LORAD_DATA,
                 "%s: normalizer \"%s\" is not supported (supported: NFC, NFD, NFKC, NFKD, Lowercase, Strip, "
-                "Prepend, Replace, Sequence)",
+                "Prepend, Replace, Precompiled, Sequence)",
                 where, type);
 }
 
@@ -258,6 +313,7 @@ void normalizer_free(struct normalizer *normalizer)
         free(normalizer->step[i].pattern);
         free(normalizer->step[i].content);
         pattern_destroy(normalizer->step[i].compiled);
+        charsmap_destroy(normalizer->step[i].charsmap);
     }
     normalizer->n_steps = 0;
 }
@@ -276,7 +332,8 @@ enum status textbuf_append(struct textbuf *out, const struct textbuf *in, size_t
 }
 
 enum status textbuf_replace_in(struct textbuf *out, const struct textbuf *in, size_t begin, size_t end,
-                               const char *pattern, size_t pattern_length, const char *content, size_t content_length)
+                               const char *pattern, size_t pattern_length, const char *content,
+                               size_t content_length)
 {
     size_t kept = begin; /* start of the part not yet copied */
     while (kept < end) {
@@ -284,7 +341,8 @@ enum status textbuf_replace_in(struct textbuf *out, const struct textbuf *in, si
         if (!found) break;
         size_t at = (size_t)(found - in->data);
         TRY(textbuf_append(out, in, kept, at));
-        uint32_t from = in->want_map ? in->from[at] : 0, to = in->want_map ? in->to[at + pattern_length - 1] : 0;
+        uint32_t from = in->want_map ? in->from[at] : 0,
+                 to = in->want_map ? in->to[at + pattern_length - 1] : 0;
         TRY(textbuf_add(out, content, content_length, from, to, 0));
         kept = at + pattern_length;
     }
@@ -329,7 +387,8 @@ static struct form form_of(enum normalize_kind kind)
     return (struct form){options | (compatible ? UTF8PROC_COMPAT : 0), composes, compatible};
 }
 
-/* Whether the form never joins the character with what precedes it, nor moves it. False may be said of any. */
+/* Whether the form never joins the character with what precedes it, nor moves it. False may be said of any.
+ */
 static inline bool starts_stretch(struct form form, uint32_t character)
 {
     if (character < 0x300 || (character >= 0x4E00 && character < 0xA000) ||
@@ -354,22 +413,47 @@ static inline bool is_plain(struct form form, uint32_t character)
 /* Whether Hugging Face's forms do not know the character: it stays where it is. */
 static bool is_inert(struct form form, uint32_t character)
 {
-    return character >= 0x300 && (IN(character, inert_marks) || (!form.composes && IN(character, inert_decomposed)) ||
-                                  (form.compatible && IN(character, inert_compatible)));
+    return character >= 0x300 &&
+           (IN(character, inert_marks) || (!form.composes && IN(character, inert_decomposed)) ||
+            (form.compatible && IN(character, inert_compatible)));
 }
 
-static enum status map_stretch(struct form form, struct textbuf *out, const struct textbuf *in, size_t begin, size_t end)
+static bool is_inside(const char *bytes, size_t length, size_t at)
+{
+    return at < length && ((unsigned char)bytes[at] & 0xC0) == 0x80;
+}
+
+/* Appends the new text of a stretch. The characters that both texts begin and end with keep their places, so
+ * that only what has changed comes from the whole of the rest. */
+static enum status add_mapped(struct textbuf *out, const struct textbuf *in, size_t begin, size_t end,
+                              const char *mapped, size_t length)
+{
+    const char *old = in->data + begin;
+    size_t n = end - begin, least = n < length ? n : length, head = 0, tail = 0;
+    while (head < least && old[head] == mapped[head]) head++;
+    while (head > 0 && (is_inside(old, n, head) || is_inside(mapped, length, head))) head--;
+    while (tail < least - head && old[n - tail - 1] == mapped[length - tail - 1]) tail++;
+    while (tail > 0 && (is_inside(old, n, n - tail) || is_inside(mapped, length, length - tail))) tail--;
+    if (head + tail == n) head = tail = 0;
+    TRY(textbuf_append(out, in, begin, begin + head));
+    TRY(textbuf_add(out, mapped + head, length - head - tail, in->want_map ? in->from[begin + head] : 0,
+                    in->want_map ? in->to[end - tail - 1] : 0, 0));
+    return textbuf_append(out, in, end - tail, end);
+}
+
+static enum status map_stretch(struct form form, struct textbuf *out, const struct textbuf *in, size_t begin,
+                               size_t end)
 {
     utf8proc_uint8_t *mapped = NULL;
-    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)in->data + begin, (utf8proc_ssize_t)(end - begin),
-                                           &mapped, (utf8proc_option_t)form.options);
+    utf8proc_ssize_t length =
+        utf8proc_map((const utf8proc_uint8_t *)in->data + begin, (utf8proc_ssize_t)(end - begin), &mapped,
+                     (utf8proc_option_t)form.options);
     if (length < 0) return FAIL(LORAD_NOMEM, "Unicode normal form: %s", utf8proc_errmsg(length));
     enum status status;
     if ((size_t)length == end - begin && memcmp(mapped, in->data + begin, end - begin) == 0)
         status = textbuf_append(out, in, begin, end);
     else
-        status = textbuf_add(out, (const char *)mapped, (size_t)length, in->want_map ? in->from[begin] : 0,
-                             in->want_map ? in->to[end - 1] : 0, 0);
+        status = add_mapped(out, in, begin, end, (const char *)mapped, (size_t)length);
     free(mapped);
     return status;
 }
@@ -425,7 +509,8 @@ static enum status lower_text(struct textbuf *out, const struct textbuf *in)
         size_t n = (size_t)utf8proc_encode_char((utf8proc_int32_t)small, (utf8proc_uint8_t *)text);
         if (character == 0x130) n += (size_t)utf8proc_encode_char(0x307, (utf8proc_uint8_t *)text + n);
         TRY(textbuf_append(out, in, kept, i));
-        TRY(textbuf_add(out, text, n, in->want_map ? in->from[i] : 0, in->want_map ? in->to[i + length - 1] : 0, 0));
+        TRY(textbuf_add(out, text, n, in->want_map ? in->from[i] : 0,
+                        in->want_map ? in->to[i + length - 1] : 0, 0));
         kept = i + length;
     }
     return textbuf_append(out, in, kept, in->length);
@@ -438,7 +523,8 @@ static enum status strip(const struct normalize_step *step, struct textbuf *out,
     return end > begin ? textbuf_append(out, in, begin, end) : LORAD_OK;
 }
 
-static enum status run_pattern(const struct normalize_step *step, struct textbuf *out, const struct textbuf *in)
+static enum status run_pattern(const struct normalize_step *step, struct textbuf *out,
+                               const struct textbuf *in)
 {
     struct pattern_memory *memory;
     TRY(pattern_memory_create(&memory));
@@ -463,6 +549,8 @@ static enum status run_step(const struct normalize_step *step, struct textbuf *o
         return lower_text(out, in);
     case NORMALIZE_STRIP:
         return strip(step, out, in);
+    case NORMALIZE_CHARSMAP:
+        return charsmap_run(step->charsmap, out, in);
     default:
         return run_form(form_of(step->kind), out, in);
     }

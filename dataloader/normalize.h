@@ -1,12 +1,14 @@
 /*
  * normalize.h: the `normalizer` of tokenizer.json: a list of rewriting steps (inside the dataloader folder
- * only). Implemented: NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Sequence of those.
+ * only). Implemented: NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, Precompiled,
+ * Sequence of those.
  */
 #ifndef LORAD_DATALOADER_NORMALIZE_H
 #define LORAD_DATALOADER_NORMALIZE_H
 
 #include "base/json.h"
 #include "base/pattern.h"
+#include "dataloader/charsmap.h"
 #include "dataloader/textbuf.h"
 
 enum normalize_kind {
@@ -19,6 +21,7 @@ enum normalize_kind {
     NORMALIZE_PREPEND,
     NORMALIZE_REPLACE,
     NORMALIZE_REPLACE_PATTERN,
+    NORMALIZE_CHARSMAP,
 };
 
 enum { NORMALIZE_STEPS = 8 };
@@ -28,8 +31,9 @@ struct normalizer {
         enum normalize_kind kind;
         char *pattern, *content; /* owned */
         size_t pattern_length, content_length;
-        struct pattern *compiled; /* owned; REPLACE_PATTERN */
-        bool left, right;         /* STRIP */
+        struct pattern *compiled;  /* owned; REPLACE_PATTERN */
+        bool left, right;          /* STRIP */
+        struct charsmap *charsmap; /* owned; CHARSMAP */
     } step[NORMALIZE_STEPS];
     int n_steps;
 };
@@ -41,7 +45,8 @@ enum status normalizer_add(struct normalizer *normalizer, enum normalize_kind ki
                            const char *content) LORAD_WARN_UNUSED;
 void normalizer_free(struct normalizer *normalizer);
 
-/* Whether the text comes out as it is; false may be said of any text. Takes a fraction of normalizer_run's time. */
+/* Whether the text comes out as it is; false may be said of any text. Takes a fraction of normalizer_run's
+ * time. */
 bool normalizer_leaves(const struct normalizer *normalizer, const char *text, size_t length);
 
 /* Rewrites buffer[*current] (a or b of a pair) step by step; *current is the one that holds the result. */

@@ -201,17 +201,19 @@ struct source_reader {
     size_t n_offsets, offset_capacity;
 };
 
-/* "its first line is: ..." */
+/* How the file begins: "its first row has ...", "its first line is: ...". */
 static void describe(struct strbuf *out, const struct source_input *input)
 {
     char snippet[SNIPPET_BYTES];
     struct source_cursor cursor = {input->text, input->text + input->length, 1};
-    const char *line;
-    size_t length = 0;
-    if (json_rows_describe(out, input)) return;
-    while (source_line(&cursor, &line, &length) && source_is_blank(line, length)) continue;
-    strbuf_printf(out, "its first line is: %s", source_snippet(snippet, line, length));
-    if (!utf8_valid(line, length, NULL))
+    const char *line = input->text;
+    size_t length = 0, bad, looked_at = input->length < 1 << 16 ? input->length : 1 << 16;
+    if (!json_rows_describe(out, input)) {
+        while (source_line(&cursor, &line, &length) && source_is_blank(line, length)) continue;
+        strbuf_printf(out, "its first line is: %s", source_snippet(snippet, line, length));
+    }
+    /* What was cut at the end of the look may be half a character. */
+    if (!utf8_valid(input->text, looked_at, &bad) && (looked_at == input->length || bad + 4 <= looked_at))
         strbuf_puts(out, " (not UTF-8; if it is GBK, convert it: iconv -f GB18030 -t UTF-8 OLD > NEW)");
 }
 

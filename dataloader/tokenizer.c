@@ -19,6 +19,7 @@ enum { TEXT_MAX = 1 << 30 }; /* bytes; spans are 32 bits */
 
 struct token_scratch {
     struct bpe_scratch *bpe;
+    struct unigram_scratch *unigram;
     struct pretokenize_work work;
     struct textbuf text[2]; /* normalising, to and fro */
     struct textbuf stretch;
@@ -44,6 +45,7 @@ void tokenizer_close(struct tokenizer *tokenizer)
     pretokenizer_free(&tokenizer->pretokenizer);
     added_tokens_free(&tokenizer->added);
     bpe_free(&tokenizer->bpe);
+    unigram_destroy(tokenizer->unigram);
     decoder_free(&tokenizer->decoder);
     free(tokenizer->added_of);
     free(tokenizer->chat_template);
@@ -107,6 +109,7 @@ static void scratch_destroy(struct token_scratch *scratch)
 {
     if (!scratch) return;
     bpe_scratch_destroy(scratch->bpe);
+    unigram_scratch_destroy(scratch->unigram);
     pretokenize_work_free(&scratch->work);
     for (int i = 0; i < 2; i++) textbuf_free(&scratch->text[i]);
     textbuf_free(&scratch->stretch);
@@ -128,7 +131,9 @@ static enum status need_scratch(struct token_list *list)
     struct token_scratch *scratch = memory_new(1, sizeof *scratch);
     if (!scratch) return LORAD_NOMEM;
     enum status status = bpe_scratch_create(&scratch->bpe);
+    if (status == LORAD_OK) status = unigram_scratch_create(&scratch->unigram);
     if (status != LORAD_OK) {
+        bpe_scratch_destroy(scratch->bpe);
         free(scratch);
         return status;
     }
@@ -152,8 +157,8 @@ static enum status add_token(struct token_list *out, int32_t number, size_t star
 
 /* ---- encoding ---- */
 
-/* Cuts `text` into words and encodes them. With a map, spans are taken back to the input; without, they are offsets of the
- * text + base. */
+/* Cuts `text` into words and encodes them. With a map, spans are taken back to the input; without, they are
+ * offsets of the text + base. */
 static enum status encode_words(const struct tokenizer *tokenizer, const struct textbuf *text, uint32_t base,
                                 bool at_start, struct token_list *out)
 {
@@ -164,6 +169,11 @@ static enum status encode_words(const struct tokenizer *tokenizer, const struct 
     const struct word_list *words = &scratch->work.words;
     for (size_t i = 0; i < words->length; i++) {
         struct word_range word = words->range[i];
+        if (tokenizer->unigram) {
+            TRY(unigram_encode(tokenizer->unigram, scratch->unigram, final->data + word.begin,
+                               word.end - word.begin, base + word.begin, out));
+            continue;
+        }
         TRY(bpe_encode(&tokenizer->bpe, scratch->bpe, final->data + word.begin, word.end - word.begin,
                        base + word.begin, out));
     }
@@ -293,12 +303,14 @@ struct token_stream {
     bool skip_special;
 };
 
-enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer, bool skip_special)
+enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer,
+                                bool skip_special)
 {
     struct token_stream *stream = memory_new(1, sizeof *stream);
     if (!stream) return LORAD_NOMEM;
     *stream = (struct token_stream){.tokenizer = tokenizer, .skip_special = skip_special};
-    enum status status = decoding_create(&stream->decoding, &tokenizer->decoder, tokenizer->bpe.character_byte);
+    enum status status =
+        decoding_create(&stream->decoding, &tokenizer->decoder, tokenizer->bpe.character_byte);
     if (status != LORAD_OK) {
         free(stream);
         return status;
@@ -330,8 +342,8 @@ enum status token_stream_finish(struct token_stream *stream, struct strbuf *out)
     return decoding_finish(stream->decoding, out);
 }
 
-enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
-                             struct strbuf *out)
+enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n,
+                             bool skip_special, struct strbuf *out)
 {
     struct token_stream *stream;
     size_t old = out->length;

@@ -38,7 +38,8 @@ struct command {
 
     const char *adapter_dir;
     bool no_adapter, per_row, json, markdown, verify;
-    const char *prompt, *system;
+    const char *prompt, *system, *model_dir;
+    bool decode, template; /* tokenize */
     int max_new_tokens;
     int plan_ranks; /* 0: not given */
 };

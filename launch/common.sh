@@ -18,6 +18,8 @@ header:jansson.h libjansson-dev
 header:pcre2.h libpcre2-dev
 header:utf8proc.h libutf8proc-dev
 header:xxhash.h libxxhash-dev
+header:protobuf-c/protobuf-c.h libprotobuf-c-dev
+command:protoc-c protobuf-c-compiler
 openblas:cblas.h libopenblas-openmp-dev
 LIST
 }

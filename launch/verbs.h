@@ -14,6 +14,8 @@ enum status verb_generate(const struct command *command, const struct config *co
 /* `lorad check`: preflight.c. Prints every problem itself and returns the first one's code. */
 enum status verb_check(const struct command *command) LORAD_WARN_UNUSED;
 
+/* `lorad tokenize`: standard input to standard output. */
+enum status verb_tokenize(const struct command *command) LORAD_WARN_UNUSED;
 /* `lorad prepare`: verb_prepare.c. */
 enum status verb_prepare(const struct command *command) LORAD_WARN_UNUSED;
 

@@ -53,6 +53,8 @@ pcre2.h base/pattern.c
 utf8proc.h dataloader/normalize.c
 jansson.h base/json.c
 xxhash.h base/hash.c
+sentencepiece.pb-c.h dataloader/sentencepiece.c
+protobuf-c/protobuf-c.h dataloader/sentencepiece.c
 cblas.h kernels/cpu/gemm_blas.c
 hiredis.h comm/coord_redis.c
 cmocka.h tests/support/test.h

@@ -414,6 +414,27 @@ static void by_name(void **state)
         "<|im_start|>user\nq1<|im_end|>\n");
 }
 
+/* An answer that NFC rewrites from its first character on: the line feed before it does not make it the
+ * template's. */
+static void rewritten_answer(void **state)
+{
+    (void)state;
+    struct tokenizer *tokenizer = open_model("chat_template/qwen2");
+    struct chat_template *chat = NULL;
+    assert_ok(chat_template_open(&chat, tokenizer, "chatml"));
+    static const char answer[] = "\u0b5c\u0b5c"; /* each becomes two characters */
+    struct message messages[] = {{ROLE_USER, "x", 1, 1}, {ROLE_ASSISTANT, answer, sizeof answer - 1, 1}};
+    struct encoded_row row = {0};
+    assert_ok(chat_template_encode(chat, messages, 2, by_default, &row));
+    size_t opening = strlen("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n");
+    expect_weights(&row, 0, opening, 0);
+    expect_weights(&row, opening, opening + sizeof answer - 1 + 10, 1);
+    assert_true(row.n_supervised > 10);
+    encoded_row_free(&row);
+    chat_template_close(chat);
+    tokenizer_close(tokenizer);
+}
+
 static void end_tokens(void **state)
 {
     (void)state;
@@ -468,9 +489,11 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(families),       cmocka_unit_test(straddling_token), cmocka_unit_test(weights),
-        cmocka_unit_test(think_blocks),   cmocka_unit_test(pad_is_eos),       cmocka_unit_test(raw_text),
-        cmocka_unit_test(canonical_form), cmocka_unit_test(by_name),          cmocka_unit_test(end_tokens),
+        cmocka_unit_test(families),         cmocka_unit_test(straddling_token),
+        cmocka_unit_test(weights),          cmocka_unit_test(think_blocks),
+        cmocka_unit_test(pad_is_eos),       cmocka_unit_test(raw_text),
+        cmocka_unit_test(canonical_form),   cmocka_unit_test(by_name),
+        cmocka_unit_test(rewritten_answer), cmocka_unit_test(end_tokens),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

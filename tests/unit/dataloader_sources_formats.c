@@ -485,7 +485,9 @@ static void a_wrong_format_is_one_clear_error(void **state)
     assert_unreadable(&source, LORAD_DATA, "with the names that columns: gives, and none of these fits");
     source.columns = (struct source_columns){0};
     source.path = write_text("x.txt", "\xC4\xE3\xBA\xC3\xA3\xBA\n");
-    assert_unreadable(&source, LORAD_DATA, "not UTF-8");
+    assert_unreadable(&source, LORAD_DATA, "(not UTF-8; if it is GBK, convert it");
+    source.path = write_text("x.jsonl", "{\"instruction\": \"\xC4\xE3\", \"output\": \"\xBA\xC3\"}\n");
+    assert_unreadable(&source, LORAD_DATA, "(not UTF-8; if it is GBK, convert it");
 }
 
 static void packed_files_that_are_damaged_are_refused(void **state)
