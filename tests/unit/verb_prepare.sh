@@ -23,7 +23,7 @@ run() { # CODE WORDS... -- arguments
     done
 }
 
-run 0 "Training rows" "Held-out rows" "too long" "report.html" "problems.jsonl" -- prepare --config "$work/config.yaml"
+run 0 "Training rows" "Held-out rows" "truncated" "report.html" "problems.jsonl" -- prepare --config "$work/config.yaml"
 folder=$(sed -n 's|^As a page: \(.*\)/report.html$|\1|p' "$work/out.txt")
 for file in dataset.json places.bin report.json report.html problems.jsonl signatures.bin tokens-00000.bin; do
     [ -s "$folder/$file" ] || fail "$folder has no $file"
@@ -57,6 +57,6 @@ ROWS
 private() { run 0 "$2" -- prepare --config "$work/config.yaml" --set dataset="$work/private.jsonl" --set pii="$1"; }
 private warn "e-mail"
 grep -q "repeat\|exact" "$work/out.txt" || { cat "$work/out.txt"; fail "the duplicate is not reported"; }
-private mask "masked"
+private mask "placeholders for personal data"
 private drop "personal data"
 exit 0
