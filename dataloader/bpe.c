@@ -4,7 +4,8 @@
  * Invariants
  *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority queue.
  *  2. A word is first cut into stretches where no token can reach across (the joints of bpe_build.c), which changes nothing
- *     but the length of what has to be merged. A word with an unknown character is merged whole.
+ *     but the length of what has to be merged. An unknown character is a stretch of its own; where it is not (a collision of
+ *     joints, some bytes without a token), the word is merged whole.
  *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no recursion.
  *  4. The cache is exact: it holds results by their text, and never text that has an unknown character.
  */
@@ -114,7 +115,7 @@ static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, 
         if (lowest == BPE_NO_RANK) break;
         size_t at = 0;
         while (rank[at] != lowest) at++;
-        id[at] = bpe->merge[lowest].result;
+        id[at] = merge_result(bpe, lowest);
         n--;
         memmove(id + at + 1, id + at + 2, (n - at - 1) * sizeof *id);
         memmove(end + at, end + at + 1, (n - at) * sizeof *end);
@@ -171,7 +172,7 @@ static enum status merge_with_heap(const struct bpe *bpe, struct bpe_scratch *sc
         size_t at = (size_t)(top & UINT32_MAX);
         if (rank[at] != top >> 32) continue;
         size_t gone = next[at], after = next[gone];
-        id[at] = bpe->merge[top >> 32].result;
+        id[at] = merge_result(bpe, (uint32_t)(top >> 32));
         end[at] = end[gone];
         rank[gone] = BPE_NO_RANK;
         next[at] = (uint32_t)after;
@@ -331,13 +332,93 @@ static void emit(const struct bpe_scratch *scratch, size_t n, uint32_t base, str
     out->length += n;
 }
 
+static inline size_t read_character(const char *text, uint32_t *character)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    if (at[0] < 0x80) {
+        *character = at[0];
+        return 1;
+    }
+    if (at[0] < 0xE0) {
+        *character = (at[0] & 0x1Fu) << 6 | (at[1] & 0x3Fu);
+        return 2;
+    }
+    if (at[0] < 0xF0) {
+        *character = (at[0] & 0x0Fu) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
+        return 3;
+    }
+    *character = (at[0] & 0x07u) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
+    return 4;
+}
+
+/* Whether a token may hold a part of one of two characters and something of the other. left_length: bytes of the left. */
+static bool is_part_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right, const char *boundary)
+{
+    size_t right_length = utf8_length(*boundary);
+    if (bit_get(bpe->parts_joint, part_bit(boundary[-1], boundary[0]))) return true;
+    for (size_t n = 1; n < 3 && n < left_length; n++)
+        if (bit_get(bpe->joint, joint_bit(part_code(boundary - n, n), right))) return true;
+    for (size_t n = 1; n < 3 && n < right_length; n++)
+        if (bit_get(bpe->joint, joint_bit(left, part_code(boundary, n)))) return true;
+    return false;
+}
+
+static inline bool is_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right,
+                            const char *boundary)
+{
+    if (left < 128 && right < 128) return bit_get(bpe->ascii_joint, left << 7 | right);
+    if (bit_get(bpe->joint, joint_bit(left, right))) return true;
+    return bit_get(bpe->part_joint, part_bit(boundary[-1], boundary[0])) &&
+           is_part_joint(bpe, left, left_length, right, boundary);
+}
+
+/* Byte mode: fills the symbols with characters where that gives the same result as starting from bytes. Two characters are
+ * merged at the rank `lowest` at the earliest, since no token holds a part of one and something of its neighbour; a
+ * character whose bytes are merged before that may be taken whole. Returns the number of symbols; 0: start from bytes. */
+static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length)
+{
+    size_t n = 0, at = 0, left_length = 0;
+    uint32_t left = 0;
+    int32_t lowest = INT32_MAX, before = -1;
+    while (at < length) {
+        uint32_t character;
+        size_t step = read_character(text + at, &character);
+        if (at && bit_get(bpe->part_joint, part_bit(text[at - 1], text[at])) &&
+            is_part_joint(bpe, left, left_length, character, text + at))
+            return 0;
+        at += step;
+        left = character;
+        left_length = step;
+        int32_t token = character < 0x10000 ? bpe->character_token[character] : -1;
+        int32_t rank = before < 0 || token < 0 ? INT32_MAX : (int32_t)pair_rank(bpe, before, token);
+        if (rank < lowest) lowest = rank;
+        before = token;
+    }
+    for (at = 0; at < length;) {
+        uint32_t character;
+        size_t end = at + read_character(text + at, &character);
+        if (character < 0x10000 && bpe->character_token[character] >= 0 && bpe->character_rank[character] < lowest) {
+            add_symbol(scratch, &n, bpe->character_token[character], end);
+            at = end;
+        }
+        for (; at < end; at++) {
+            int32_t symbol = bpe->byte_token[(unsigned char)text[at]];
+            if (symbol < 0) return 0;
+            add_symbol(scratch, &n, symbol, at + 1);
+        }
+    }
+    return n;
+}
+
 /* Merges `text` into the scratch; *n tokens. */
 static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length, size_t *n,
                          bool *unknown)
 {
     TRY(reserve(scratch, length + 1));
-    size_t count = find_word_symbols(bpe, scratch, text, length, unknown);
-    if (count > 1) first_ranks(bpe, scratch->id, bpe->byte_mode && count == length ? text : NULL, scratch->rank, count);
+    size_t count = bpe->byte_mode && bpe->cuts ? find_characters(bpe, scratch, text, length) : 0;
+    if (!count) count = find_word_symbols(bpe, scratch, text, length, unknown);
+    if (count > 1)
+        first_ranks(bpe, scratch->id, bpe->byte_mode && count == length ? text : NULL, scratch->rank, count);
     if (count > SCAN_MAX) return merge_with_heap(bpe, scratch, count, n);
     *n = count > 1 ? merge_scanning(bpe, scratch->id, scratch->end, scratch->rank, count) : count;
     return LORAD_OK;
@@ -390,48 +471,44 @@ static inline enum status encode_stretch(const struct bpe *bpe, struct bpe_scrat
     return LORAD_OK;
 }
 
-static inline size_t read_character(const char *text, uint32_t *character)
+/* A character without a token, by itself. `fused`: directly behind another one. */
+static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint32_t end, struct token_list *out)
 {
-    const unsigned char *at = (const unsigned char *)text;
-    if (at[0] < 0x80) {
-        *character = at[0];
-        return 1;
+    if (bpe->unk < 0) return;
+    if (fused && bpe->fuse_unk) {
+        if (out->want_spans) out->end[out->length - 1] = end;
+        return;
     }
-    if (at[0] < 0xE0) {
-        *character = (at[0] & 0x1Fu) << 6 | (at[1] & 0x3Fu);
-        return 2;
+    if (out->want_spans) {
+        out->start[out->length] = begin;
+        out->end[out->length] = end;
     }
-    if (at[0] < 0xF0) {
-        *character = (at[0] & 0x0Fu) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
-        return 3;
-    }
-    *character = (at[0] & 0x07u) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
-    return 4;
-}
-
-static inline bool is_joint(const struct bpe *bpe, uint32_t left, uint32_t right, const char *boundary)
-{
-    if (bit_get(bpe->part_joint, part_bit(boundary[-1], boundary[0]))) return true;
-    if (left < 128 && right < 128) return bit_get(bpe->ascii_joint, left << 7 | right);
-    return bit_get(bpe->joint, joint_bit(left, right));
+    out->ids[out->length++] = bpe->unk;
 }
 
 static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
                                        size_t length, uint32_t base, struct token_list *out, bool *unknown)
 {
     uint32_t left, right = 0;
-    size_t begin = 0, at = read_character(word, &left);
-    while (at < length && !*unknown) {
-        size_t step = read_character(word + at, &right);
-        if (!is_joint(bpe, left, right, word + at)) {
-            TRY(encode_stretch(bpe, scratch, word + begin, at - begin, base + (uint32_t)begin, out, false, unknown));
-            begin = at;
+    bool fused = false;
+    for (size_t begin = 0, end; begin < length && !*unknown; begin = end) {
+        size_t first = read_character(word + begin, &left), step = first;
+        for (end = begin + first; end < length; end += step) {
+            size_t left_length = step;
+            step = read_character(word + end, &right);
+            if (!is_joint(bpe, left, left_length, right, word + end)) break;
+            left = right;
         }
-        left = right;
-        at += step;
+        uint32_t start = base + (uint32_t)begin;
+        if (bpe->lone_unknown && end - begin == first && left < 0x10000 && bpe->character_token[left] < 0) {
+            add_unknown(bpe, fused, start, base + (uint32_t)end, out);
+            fused = true;
+            continue;
+        }
+        TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, end - begin == length, unknown));
+        fused = false;
     }
-    if (*unknown) return LORAD_OK;
-    return encode_stretch(bpe, scratch, word + begin, length - begin, base + (uint32_t)begin, out, begin == 0, unknown);
+    return LORAD_OK;
 }
 
 /* Whether the word is worth looking up as a whole: those of alphabets come again, clauses of Chinese do not. */
@@ -453,15 +530,7 @@ enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const
     if (!bpe->cuts || is_common(word, length)) {
         TRY(encode_stretch(bpe, scratch, word, length, base, out, true, &unknown));
     } else {
-        int32_t whole = bpe->ignore_merges ? find_whole(bpe, word, length) : -1;
-        if (whole < 0) {
-            TRY(encode_by_stretches(bpe, scratch, word, length, base, out, &unknown));
-        } else {
-            TRY(reserve(scratch, 1));
-            scratch->id[0] = whole;
-            scratch->end[0] = (uint32_t)length;
-            emit(scratch, 1, base, out);
-        }
+        TRY(encode_by_stretches(bpe, scratch, word, length, base, out, &unknown));
     }
     if (!unknown) return LORAD_OK;
     size_t n;

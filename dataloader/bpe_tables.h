@@ -8,7 +8,7 @@
 
 enum {
     BPE_WHOLE_MAX = 1024, /* ignore_merges: longest word that can be a token */
-    BPE_JOINT_BITS = 20,  /* the joint bitmap has 2^20 bits */
+    BPE_JOINT_BITS = 21,  /* the joint bitmap has 2^21 bits */
 };
 
 static inline uint64_t pair_hash(uint32_t left, uint32_t right)
@@ -16,23 +16,29 @@ static inline uint64_t pair_hash(uint32_t left, uint32_t right)
     return ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
 }
 
-static inline const struct bpe_pair *find_pair(const struct bpe *bpe, int32_t left, int32_t right)
+enum { BPE_RANK_BITS = 20, BPE_ID_BITS = 22 };
+
+static inline uint64_t pair_key(int32_t left, int32_t right)
 {
-    size_t at = (size_t)(pair_hash((uint32_t)left, (uint32_t)right) >> bpe->pair_shift);
-    for (;; at = (at + 1) & (bpe->n_pairs - 1)) {
-        const struct bpe_pair *pair = &bpe->pair[at];
-        if (pair->left == left && pair->right == right) return pair;
-        if (pair->left < 0) return NULL;
-    }
+    return (uint64_t)(uint32_t)left << BPE_ID_BITS | (uint32_t)right;
 }
 
 /* Most pairs asked for are no merge: the filter, small enough for a cache, answers those. */
 static inline uint32_t pair_rank(const struct bpe *bpe, int32_t left, int32_t right)
 {
-    uint64_t bit = pair_hash((uint32_t)left, (uint32_t)right) >> bpe->filter_shift;
+    uint64_t hash = pair_hash((uint32_t)left, (uint32_t)right), bit = hash >> bpe->filter_shift;
     if (!(bpe->filter[bit >> 6] >> (bit & 63) & 1)) return BPE_NO_RANK;
-    const struct bpe_pair *pair = find_pair(bpe, left, right);
-    return pair ? pair->rank : BPE_NO_RANK;
+    uint64_t key = pair_key(left, right);
+    for (size_t at = (size_t)(hash >> bpe->pair_shift);; at = (at + 1) & (bpe->n_pairs - 1)) {
+        uint64_t slot = bpe->pair[at];
+        if (slot >> BPE_RANK_BITS == key) return slot & ((1u << BPE_RANK_BITS) - 1);
+        if (slot == UINT64_MAX) return BPE_NO_RANK;
+    }
+}
+
+static inline int32_t merge_result(const struct bpe *bpe, uint32_t rank)
+{
+    return bpe->result_offset == INT32_MIN ? bpe->merge[rank].result : (int32_t)rank + bpe->result_offset;
 }
 
 static inline bool bit_get(const uint64_t *bits, uint64_t at)
@@ -53,6 +59,13 @@ static inline uint64_t joint_bit(uint32_t left, uint32_t right)
 static inline uint32_t part_bit(char last, char first)
 {
     return (uint32_t)(unsigned char)last << 8 | (unsigned char)first;
+}
+
+/* One or two bytes that are a part of a character, as a number that is none. */
+static inline uint32_t part_code(const char *bytes, size_t n)
+{
+    return n == 1 ? 0x200000u | (unsigned char)bytes[0]
+                  : 0x400000u | (uint32_t)(unsigned char)bytes[0] << 8 | (unsigned char)bytes[1];
 }
 
 /* Writes a character below U+0800. */

@@ -1,21 +1,22 @@
 /*
- * loader.c: the micro-batches of one data-parallel rank, made ahead by one thread.
+ * loader.c: the micro-batches of one data-parallel rank, made ahead by some threads.
  *
- * The thread walks the order. For each global batch it first collects the packs (which gives what every rank
- * must know, struct step_info) and then fills the micro-batches of this rank, in order, into a ring. A second
- * ring carries the step_infos. The caller takes from both.
+ * The threads share two kinds of work. Planning, one thread at a time, walks the order: for each global batch
+ * it collects the packs (which gives what every rank must know, struct step_info, into one ring) and then
+ * gives each slot of a second ring what it is to hold. Filling copies the tokens into a slot, any slots at
+ * the same time. The caller takes from both rings.
  *
  * Invariants:
- * (1) everything after `lock` in struct loader is written under it, and read under it by the side that does
- *     not write it. Item i of a ring (at i % size) is the caller's while taken <= i < made, otherwise the
- *     thread's.
- * (2) micro-batch i of a step holds packs [i * micro_batch_size, ...) whatever the layout; this rank makes
- *     those with i % dp_size == dp_rank.
- * (3) after loader_open nothing is allocated.
+ * (1) everything after `lock` in struct loader, and slot.state, is written under it, and read under it by the
+ * side that does not write it. Slot i (at i % prefetch) is the caller's while taken <= i < planned and it is
+ * FULL; a thread's while it is FILLING; the planner's when i is not in that range. (2) micro-batch i of a
+ * step holds packs [i * micro_batch_size, ...) whatever the layout; this rank makes those with i % dp_size ==
+ * dp_rank. (3) slots are planned, and taken, in the order of the run, so what is served does not depend on
+ * which thread fills them, or when. (4) after loader_open only a step with more rows than any before it, or a
+ * window with longer texts, allocates.
  */
 #include "dataloader/dataloader.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,293 +25,387 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "dataloader/order.h"
+#include "dataloader/read_ahead.h"
 
-enum { STEPS_AHEAD = 4, DEFAULT_PREFETCH = 4 };
+enum { STEPS_AHEAD = 4, DEFAULT_PREFETCH = 16, MOST_THREADS = 64 };
+
+/* A row or piece and the number of its first token in the global batch. */
+struct placed_item {
+    struct order_item item;
+    int64_t index;
+};
+
+enum slot_state { SLOT_PLANNED, SLOT_FILLING, SLOT_FULL };
+
+struct slot {
+    enum slot_state state;
+    struct placed_item *items; /* [capacity.sequences] */
+    int32_t n_items;
+    struct micro_batch batch;
+    void *memory; /* of the batch's arrays */
+    enum status failure;
+    char failure_text[512];
+};
 
 struct loader {
-    const struct dataset *dataset;
+    struct dataset *dataset;
     struct loader_options options;
     struct loader_capacity capacity;
-    struct order *order; /* the thread's */
 
-    /* The step the thread is working on: pack k holds rows step_rows[pack_first[k]] .. [pack_first[k + 1] -
+    /* The planner's. Pack k of the step being planned holds step_items[pack_first[k]] .. [pack_first[k + 1] -
      * 1]. */
-    int64_t *step_rows;
-    int64_t *pack_first; /* [global_batch_size + 1] */
+    struct order *order;
+    struct read_ahead *read_ahead;
+    struct placed_item *step_items;
+    int64_t *pack_first;
+    size_t items_capacity, packs_capacity;
+    int64_t step_packs, next_batch, n_batches; /* micro-batches of the step; next_batch is this rank's */
 
-    struct micro_batch *slot; /* [prefetch] */
+    struct slot *slot; /* [prefetch] */
+    size_t slot_bytes;
     struct step_info step[STEPS_AHEAD];
 
     /* The caller's. */
     int32_t left_in_step;
+    bool lent; /* slot `slots_taken` */
     double waited;
 
-    pthread_t thread;
-    bool started;
+    pthread_t thread[MOST_THREADS];
+    int32_t n_threads;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int64_t slots_made, slots_taken, steps_made, steps_taken;
-    bool stop;
-    enum status failure; /* of the thread: it has ended; message in failure_text */
+    int64_t slots_planned, slots_begun, slots_taken, steps_made, steps_taken;
+    bool planning, stop;
+    enum status failure; /* of the planner; nothing more is planned */
     char failure_text[512];
 };
 
 /* ---- sizes ---- */
 
-/* The most rows that `tokens` tokens can hold: as many of the shortest rows as fit. */
-static enum status rows_that_fit(int64_t *out, const struct dataset *dataset, int64_t tokens,
-                                 int32_t cutoff_len)
+/* The most rows and pieces that `tokens` tokens of one epoch can hold: as many of the shortest as fit. */
+static enum status items_that_fit(int64_t *out, const struct dataset *dataset, int64_t repeats,
+                                  int64_t tokens, int32_t cutoff_len)
 {
     int64_t *of_length = memory_new((size_t)cutoff_len + 1, sizeof *of_length);
     if (!of_length) return LORAD_NOMEM;
-    int64_t n = dataset_rows(dataset), rows = 0;
+    int64_t n = dataset_raw_rows(dataset), items = 0;
     for (int64_t i = 0; i < n; i++) {
-        int32_t length = dataset_row(dataset, i).n_tokens;
-        of_length[length < cutoff_len ? length : cutoff_len]++;
+        int32_t length = dataset_length(dataset, i);
+        of_length[cutoff_len] += length / cutoff_len;
+        of_length[length % cutoff_len]++;
     }
     for (int64_t length = 1; length <= cutoff_len; length++) {
-        int64_t fit = tokens / length < of_length[length] ? tokens / length : of_length[length];
-        rows += fit;
+        int64_t fit = tokens / length, most = of_length[length];
+        if (most < fit / repeats) fit = most * repeats;
+        items += fit;
         tokens -= fit * length;
-        if (fit < of_length[length]) break;
     }
     free(of_length);
-    *out = rows;
+    *out = items;
     return LORAD_OK;
 }
 
 static enum status find_capacity(struct loader_capacity *out, const struct dataset *dataset,
-                                 const struct loader_options *options)
+                                 const struct loader_options *options, const struct order *order)
 {
-    int64_t tokens = (int64_t)options->micro_batch_size * options->cutoff_len, sequences;
-    if (options->packing)
-        TRY(rows_that_fit(&sequences, dataset, tokens, options->cutoff_len));
-    else
+    int64_t tokens = (int64_t)options->micro_batch_size * options->cutoff_len, sequences = tokens;
+    if (!options->packing)
         sequences = options->micro_batch_size;
+    else if (dataset_complete(dataset)) /* else one row a token is always enough */
+        TRY(items_that_fit(&sequences, dataset, order_repeats(order), tokens, options->cutoff_len));
     *out = (struct loader_capacity){.tokens = (int32_t)tokens, .sequences = (int32_t)sequences};
     return LORAD_OK;
 }
 
-struct loader_capacity loader_capacity(const struct dataset *dataset, const struct loader_options *options)
+struct loader_capacity loader_capacity(struct dataset *dataset, const struct loader_options *options)
 {
     struct loader_capacity capacity = {.tokens = options->micro_batch_size * options->cutoff_len};
-    /* Without memory for a table of lengths: one row a token is always enough. */
-    if (find_capacity(&capacity, dataset, options) != LORAD_OK) capacity.sequences = capacity.tokens;
+    struct order *order = NULL;
+    /* What is wrong here is said by loader_open. */
+    if (order_create(&order, dataset, options) != LORAD_OK ||
+        find_capacity(&capacity, dataset, options, order) != LORAD_OK)
+        capacity.sequences = capacity.tokens;
+    order_destroy(order);
     return capacity;
 }
 
-static enum status check_options(const struct loader_options *o)
+/* ---- planning ---- */
+
+static enum status add_pack(struct loader *loader, struct step_info *info, const struct pack *pack)
 {
-    if (o->cutoff_len < 2)
-        return FAIL(LORAD_CONFIG, "cutoff_len is %d; it must be at least 2", o->cutoff_len);
-    if (o->micro_batch_size < 1)
-        return FAIL(LORAD_CONFIG, "per_device_train_batch_size is %d; it must be at least 1",
-                    o->micro_batch_size);
-    if ((int64_t)o->micro_batch_size * o->cutoff_len > INT32_MAX)
-        return FAIL(LORAD_CONFIG, "per_device_train_batch_size %d x cutoff_len %d is more than 2^31 tokens",
-                    o->micro_batch_size, o->cutoff_len);
-    if (o->global_batch_size < 1)
-        return FAIL(LORAD_CONFIG, "global_batch_size is %lld; it must be at least 1",
-                    (long long)o->global_batch_size);
-    if (o->global_batch_size / o->micro_batch_size >= INT32_MAX)
-        return FAIL(LORAD_CONFIG, "global_batch_size %lld is too large", (long long)o->global_batch_size);
-    ASSERT(o->dp_size >= 1 && o->dp_rank >= 0 && o->dp_rank < o->dp_size);
+    int64_t items = loader->pack_first[info->packs], index = info->packs * loader->options.cutoff_len;
+    TRY(memory_grow((void **)&loader->step_items, &loader->items_capacity, (size_t)(items + pack->n_items),
+                    sizeof *loader->step_items));
+    TRY(memory_grow((void **)&loader->pack_first, &loader->packs_capacity, (size_t)info->packs + 2,
+                    sizeof *loader->pack_first));
+    for (int32_t i = 0; i < pack->n_items; i++) {
+        loader->step_items[items++] = (struct placed_item){pack->items[i], index};
+        index += pack->items[i].n_tokens;
+    }
+    loader->pack_first[++info->packs] = items;
+    info->tokens += pack->n_tokens;
+    info->supervised_tokens += pack->n_supervised;
+    info->loss_weight += pack->weight;
+    info->last_of_epoch = pack->last_of_epoch;
+    info->last = pack->last;
     return LORAD_OK;
 }
 
-/* ---- the thread: one global batch ---- */
-
 /* Collects the packs of the next global batch and what there is to know of it. */
-static struct step_info plan_step(struct loader *loader)
+static enum status plan_step(struct loader *loader, struct step_info *out)
 {
     const struct loader_options *o = &loader->options;
     struct step_info info = {0};
-    int64_t rows = 0;
     while (info.packs < o->global_batch_size && !info.last_of_epoch) {
-        struct pack pack = order_next(loader->order, &info.last_of_epoch);
-        loader->pack_first[info.packs++] = rows;
-        memcpy(loader->step_rows + rows, pack.rows, (size_t)pack.n_rows * sizeof *pack.rows);
-        rows += pack.n_rows;
-        info.tokens += pack.n_tokens;
-        info.supervised_tokens += pack.n_supervised;
-        info.loss_weight += (double)pack.n_supervised;
+        struct pack pack;
+        TRY(order_next(loader->order, &pack));
+        if (pack.first_of_window) read_ahead_window(loader->read_ahead, loader->order);
+        TRY(add_pack(loader, &info, &pack));
     }
-    loader->pack_first[info.packs] = rows;
     info.micro_batches = (int32_t)((info.packs + o->micro_batch_size - 1) / o->micro_batch_size);
     info.my_micro_batches = info.micro_batches / o->dp_size + (info.micro_batches % o->dp_size > o->dp_rank);
     info.capacity_tokens = info.packs * o->cutoff_len;
     info.epoch = order_epoch(loader->order);
     info.after = order_cursor(loader->order);
-    return info;
+    loader->step_packs = info.packs;
+    loader->n_batches = info.micro_batches;
+    loader->next_batch = o->dp_rank;
+    *out = info;
+    return LORAD_OK;
 }
 
-/* Appends row `id`; first_index is the number of its first token in the global batch. */
-static void add_row(struct micro_batch *batch, const struct dataset_row *row, int64_t id, int64_t first_index)
+/* Gives a slot the rows of the next of this rank's micro-batches. */
+static void plan_batch(struct loader *loader, struct slot *slot)
 {
-    int32_t n = row->n_tokens, at = batch->n_tokens;
+    int64_t first = loader->next_batch * loader->options.micro_batch_size;
+    int64_t end = first + loader->options.micro_batch_size;
+    if (end > loader->step_packs) end = loader->step_packs;
+    first = loader->pack_first[first];
+    end = loader->pack_first[end];
+    ASSERT(end - first <= loader->capacity.sequences);
+    memcpy(slot->items, loader->step_items + first, (size_t)(end - first) * sizeof *slot->items);
+    slot->n_items = (int32_t)(end - first);
+    loader->next_batch += loader->options.dp_size;
+}
+
+/* ---- filling ---- */
+
+static enum status check_item(const struct dataset *dataset, const struct dataset_row *row,
+                              const struct order_item *item)
+{
+    if (item->first_token == 0) return dataset_row_check(dataset, item->row);
+    /* The whole row is checked where its first piece is served. */
+    int32_t vocab = dataset_vocab_size(dataset);
+    bool ok = true;
+    if (!row->tokens) return dataset_row_check(dataset, item->row);
+    for (int32_t t = 0; t < item->n_tokens; t++)
+        ok &= (uint32_t)row->tokens[item->first_token + t] < (uint32_t)vocab;
+    return ok ? LORAD_OK
+              : FAIL(LORAD_DATA,
+                     "the prepared data holds a token beyond its vocabulary of %d: prepare it again", vocab);
+}
+
+static void add_item(struct micro_batch *batch, const struct dataset_row *row,
+                     const struct placed_item *placed)
+{
+    int32_t n = placed->item.n_tokens, at = batch->n_tokens, n_supervised = 0;
+    const int32_t *from = row->tokens + placed->item.first_token;
+    const uint8_t *codes = row->codes + placed->item.first_token;
     int32_t *labels = batch->labels + at, *positions = batch->positions + at;
+    float *weights = batch->weights + at;
     int64_t *token_index = batch->token_index + at;
-    memcpy(batch->tokens + at, row->tokens, (size_t)n * sizeof *row->tokens);
-    /* supervised is 0 or 1 (checked): | -1 makes -1 of any token, | 0 keeps it. */
-    for (int32_t t = 0; t + 1 < n; t++)
-        labels[t] = row->tokens[t + 1] | ((int32_t)row->supervised[t + 1] - 1);
+    memcpy(batch->tokens + at, from, (size_t)n * sizeof *from);
+    for (int32_t t = 0; t + 1 < n; t++) {
+        int32_t target = codes[t + 1] != 0;
+        labels[t] = from[t + 1] | (target - 1); /* | -1 makes -1 of any token, | 0 keeps it */
+        n_supervised += target;
+    }
+    for (int32_t t = 0; t + 1 < n; t++) weights[t] = codes[t + 1] ? row->weight_of[codes[t + 1]] : 0.0f;
     labels[n - 1] = -1;
-    for (int32_t t = 0; t < n; t++) batch->weights[at + t] = labels[t] < 0 ? 0.0f : 1.0f;
+    weights[n - 1] = 0;
     for (int32_t t = 0; t < n; t++) positions[t] = t;
-    for (int32_t t = 0; t < n; t++) token_index[t] = first_index + t;
+    for (int32_t t = 0; t < n; t++) token_index[t] = placed->index + t;
     batch->seq_start[batch->n_sequences] = at;
-    batch->row_ids[batch->n_sequences++] = id;
+    batch->row_ids[batch->n_sequences++] = placed->item.row;
     batch->n_tokens += n;
-    batch->n_supervised += row->n_supervised;
+    batch->n_supervised += n_supervised;
     if (n > batch->longest) batch->longest = n;
 }
 
-/* Fills `batch` with packs [first, end) of the step. */
-static enum status fill_batch(const struct loader *loader, int64_t first, int64_t end,
-                              struct micro_batch *batch)
+static enum status fill_slot(const struct loader *loader, struct slot *slot)
 {
+    struct micro_batch *batch = &slot->batch;
     batch->n_tokens = batch->n_sequences = batch->n_supervised = batch->longest = 0;
-    for (int64_t pack = first; pack < end; pack++) {
-        int64_t index = pack * loader->options.cutoff_len;
-        for (int64_t i = loader->pack_first[pack]; i < loader->pack_first[pack + 1]; i++) {
-            int64_t id = loader->step_rows[i];
-            TRY(dataset_row_check(loader->dataset, id));
-            struct dataset_row row = dataset_row(loader->dataset, id);
-            ASSERT(batch->n_tokens + row.n_tokens <= loader->capacity.tokens &&
-                   batch->n_sequences < loader->capacity.sequences);
-            add_row(batch, &row, id, index);
-            index += row.n_tokens;
-        }
+    for (int32_t i = 0; i < slot->n_items; i++) {
+        const struct placed_item *placed = &slot->items[i];
+        struct dataset_row row = dataset_row(loader->dataset, placed->item.row);
+        TRY(check_item(loader->dataset, &row, &placed->item));
+        ASSERT(row.tokens && placed->item.first_token + placed->item.n_tokens <= row.n_tokens);
+        ASSERT(batch->n_tokens + placed->item.n_tokens <= loader->capacity.tokens);
+        add_item(batch, &row, placed);
     }
     batch->seq_start[batch->n_sequences] = batch->n_tokens;
     return LORAD_OK;
 }
 
-/* ---- the thread: the rings ---- */
+/* ---- the threads ---- */
 
-static bool wait_for_room(struct loader *loader, const int64_t *made, const int64_t *taken, int64_t room)
+static void keep_message(char text[512])
 {
-    pthread_mutex_lock(&loader->lock);
-    while (!loader->stop && *made - *taken >= room) pthread_cond_wait(&loader->changed, &loader->lock);
-    bool go_on = !loader->stop;
-    pthread_mutex_unlock(&loader->lock);
-    return go_on;
+    strncpy(text, status_message(), 511);
+    text[511] = 0;
 }
 
-static void announce(struct loader *loader, int64_t *made)
+/* Whether the planner has something to do and room for it. The lock is held. */
+static bool can_plan(const struct loader *loader)
 {
-    pthread_mutex_lock(&loader->lock);
-    ++*made;
-    pthread_cond_broadcast(&loader->changed);
-    pthread_mutex_unlock(&loader->lock);
+    if (loader->planning || loader->failure != LORAD_OK) return false;
+    if (loader->next_batch < loader->n_batches)
+        return loader->slots_planned - loader->slots_taken < loader->options.prefetch;
+    return loader->steps_made - loader->steps_taken < STEPS_AHEAD;
 }
 
-/* One global batch into the rings; false: asked to stop. */
-static bool make_step(struct loader *loader, enum status *status)
+/* The lock is held, but not while the work is done. */
+static void plan(struct loader *loader)
 {
-    const struct loader_options *o = &loader->options;
-    struct step_info info = plan_step(loader);
-    if (!wait_for_room(loader, &loader->steps_made, &loader->steps_taken, STEPS_AHEAD)) return false;
-    loader->step[loader->steps_made % STEPS_AHEAD] = info;
-    announce(loader, &loader->steps_made);
-    for (int64_t i = o->dp_rank; i < info.micro_batches; i += o->dp_size) {
-        if (!wait_for_room(loader, &loader->slots_made, &loader->slots_taken, o->prefetch)) return false;
-        int64_t first = i * o->micro_batch_size, end = first + o->micro_batch_size;
-        *status = fill_batch(loader, first, end < info.packs ? end : info.packs,
-                             &loader->slot[loader->slots_made % o->prefetch]);
-        if (*status != LORAD_OK) return false;
-        announce(loader, &loader->slots_made);
+    loader->planning = true;
+    pthread_mutex_unlock(&loader->lock);
+    enum status status = LORAD_OK;
+    bool is_batch = loader->next_batch < loader->n_batches;
+    struct slot *slot = &loader->slot[loader->slots_planned % loader->options.prefetch];
+    struct step_info *info = &loader->step[loader->steps_made % STEPS_AHEAD];
+    if (is_batch) {
+        plan_batch(loader, slot);
+    } else {
+        loader->pack_first[0] = 0;
+        status = plan_step(loader, info);
     }
-    return true;
+    pthread_mutex_lock(&loader->lock);
+    loader->planning = false;
+    if (status != LORAD_OK) {
+        loader->failure = status;
+        keep_message(loader->failure_text);
+    } else if (is_batch) {
+        slot->state = SLOT_PLANNED;
+        loader->slots_planned++;
+    } else {
+        loader->steps_made++;
+    }
+    pthread_cond_broadcast(&loader->changed);
+}
+
+static void fill(struct loader *loader)
+{
+    struct slot *slot = &loader->slot[loader->slots_begun++ % loader->options.prefetch];
+    slot->state = SLOT_FILLING;
+    pthread_mutex_unlock(&loader->lock);
+    enum status status = fill_slot(loader, slot);
+    if (status != LORAD_OK) keep_message(slot->failure_text);
+    pthread_mutex_lock(&loader->lock);
+    slot->failure = status;
+    slot->state = SLOT_FULL;
+    pthread_cond_broadcast(&loader->changed);
 }
 
 static void *run_thread(void *argument)
 {
     struct loader *loader = argument;
-    enum status status = LORAD_OK;
-    while (make_step(loader, &status)) continue;
-    if (status == LORAD_OK) return NULL;
     pthread_mutex_lock(&loader->lock);
-    loader->failure = status;
-    strncpy(loader->failure_text, status_message(), sizeof loader->failure_text - 1);
-    pthread_cond_broadcast(&loader->changed);
+    while (!loader->stop) {
+        if (loader->slots_begun < loader->slots_planned)
+            fill(loader);
+        else if (can_plan(loader))
+            plan(loader);
+        else
+            pthread_cond_wait(&loader->changed, &loader->lock);
+    }
     pthread_mutex_unlock(&loader->lock);
     return NULL;
 }
 
 /* ---- opening and closing ---- */
 
-static enum status make_slot(struct micro_batch *slot, struct loader_capacity capacity)
+/* Room for `count` elements behind *used bytes of `memory`, which may be NULL to learn only how much is used.
+ */
+static void *take_part(char *memory, size_t *used, size_t count, size_t size)
 {
-    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences;
-    bool ok = (slot->tokens = memory_new(tokens, sizeof *slot->tokens)) != NULL;
-    ok &= (slot->positions = memory_new(tokens, sizeof *slot->positions)) != NULL;
-    ok &= (slot->labels = memory_new(tokens, sizeof *slot->labels)) != NULL;
-    ok &= (slot->weights = memory_new(tokens, sizeof *slot->weights)) != NULL;
-    ok &= (slot->token_index = memory_new(tokens, sizeof *slot->token_index)) != NULL;
-    ok &= (slot->seq_start = memory_new(sequences + 1, sizeof *slot->seq_start)) != NULL;
-    ok &= (slot->row_ids = memory_new(sequences + 1, sizeof *slot->row_ids)) != NULL;
-    return ok ? LORAD_OK : LORAD_NOMEM;
+    void *part = memory ? memory + *used : NULL;
+    *used += (count * size + 63) / 64 * 64;
+    return part;
 }
 
-static void free_slot(struct micro_batch *slot)
+/* Lays a micro-batch's arrays into `memory`; the result is how much they need. */
+static size_t lay_out_batch(struct micro_batch *batch, struct loader_capacity capacity, char *memory)
 {
-    free(slot->tokens);
-    free(slot->positions);
-    free(slot->labels);
-    free(slot->weights);
-    free(slot->token_index);
-    free(slot->seq_start);
-    free(slot->row_ids);
+    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences + 1, used = 0;
+    batch->tokens = take_part(memory, &used, tokens, sizeof *batch->tokens);
+    batch->positions = take_part(memory, &used, tokens, sizeof *batch->positions);
+    batch->labels = take_part(memory, &used, tokens, sizeof *batch->labels);
+    batch->weights = take_part(memory, &used, tokens, sizeof *batch->weights);
+    batch->token_index = take_part(memory, &used, tokens, sizeof *batch->token_index);
+    batch->seq_start = take_part(memory, &used, sequences, sizeof *batch->seq_start);
+    batch->row_ids = take_part(memory, &used, sequences, sizeof *batch->row_ids);
+    return used;
 }
 
 static enum status allocate(struct loader *loader)
 {
-    struct loader_options *o = &loader->options;
-    TRY(find_capacity(&loader->capacity, loader->dataset, o));
-    /* An epoch's last batch ends with the epoch, so a step never holds a row twice, nor more packs than rows.
-     */
-    int64_t packs = dataset_rows(loader->dataset), rows = packs;
-    if (o->global_batch_size < packs) packs = o->global_batch_size;
-    if (!o->packing)
-        rows = packs;
-    else if (packs < INT64_MAX / o->cutoff_len)
-        TRY(rows_that_fit(&rows, loader->dataset, packs * o->cutoff_len, o->cutoff_len));
-    if (!(loader->step_rows = memory_new((size_t)rows + 1, sizeof *loader->step_rows))) return LORAD_NOMEM;
-    if (!(loader->pack_first = memory_new((size_t)packs + 1, sizeof *loader->pack_first))) return LORAD_NOMEM;
+    const struct loader_options *o = &loader->options;
+    const struct host_allocator *host = o->host;
+    TRY(find_capacity(&loader->capacity, loader->dataset, o, loader->order));
+    TRY(read_ahead_create(&loader->read_ahead, loader->dataset));
+    TRY(memory_grow((void **)&loader->pack_first, &loader->packs_capacity, 64, sizeof *loader->pack_first));
     if (!(loader->slot = memory_new((size_t)o->prefetch, sizeof *loader->slot))) return LORAD_NOMEM;
-    for (int32_t i = 0; i < o->prefetch; i++) TRY(make_slot(&loader->slot[i], loader->capacity));
+    struct micro_batch batch;
+    loader->slot_bytes = lay_out_batch(&batch, loader->capacity, NULL);
+    for (int32_t i = 0; i < o->prefetch; i++) {
+        struct slot *slot = &loader->slot[i];
+        slot->items = memory_new((size_t)loader->capacity.sequences + 1, sizeof *slot->items);
+        slot->memory =
+            host ? host->alloc(host->context, loader->slot_bytes) : memory_new(loader->slot_bytes, 1);
+        if (!slot->items || !slot->memory)
+            return FAIL(LORAD_NOMEM, "no memory for a micro-batch of %d tokens", loader->capacity.tokens);
+        lay_out_batch(&slot->batch, loader->capacity, slot->memory);
+    }
     return LORAD_OK;
 }
 
 /* Signals are for the main thread. */
-static enum status start_thread(struct loader *loader)
+static enum status start_threads(struct loader *loader)
 {
+    int32_t wanted = loader->options.threads;
+    if (wanted < 1) wanted = 1;
+    if (wanted > MOST_THREADS) wanted = MOST_THREADS;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&loader->thread, NULL, run_thread, loader);
+    int error = 0;
+    while (loader->n_threads < wanted && !error) {
+        error = pthread_create(&loader->thread[loader->n_threads], NULL, run_thread, loader);
+        loader->n_threads += !error;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error) return FAIL(LORAD_NOMEM, "cannot start the data thread: %s", strerror(error));
-    loader->started = true;
+    if (error) return FAIL(LORAD_NOMEM, "cannot start the data threads: %s", strerror(error));
     return LORAD_OK;
 }
 
-enum status loader_open(struct loader **out, const struct dataset *dataset,
-                        const struct loader_options *options, struct data_cursor from)
+enum status loader_open(struct loader **out, struct dataset *dataset, const struct loader_options *options,
+                        struct data_cursor from)
 {
-    TRY(check_options(options));
     struct loader *loader = memory_new(1, sizeof *loader);
     if (!loader) return LORAD_NOMEM;
     loader->dataset = dataset;
     loader->options = *options;
     if (loader->options.prefetch <= 0) loader->options.prefetch = DEFAULT_PREFETCH;
+    if (loader->options.prefetch < loader->options.threads)
+        loader->options.prefetch = loader->options.threads;
     pthread_mutex_init(&loader->lock, NULL);
     pthread_cond_init(&loader->changed, NULL);
+    dataset_stop_waiting(dataset, false);
     enum status status = order_create(&loader->order, dataset, options);
     if (status == LORAD_OK) status = order_seek(loader->order, from);
     if (status == LORAD_OK) status = allocate(loader);
-    if (status == LORAD_OK) status = start_thread(loader);
+    if (status == LORAD_OK) status = start_threads(loader);
     if (status == LORAD_OK)
         *out = loader;
     else
@@ -318,52 +413,110 @@ enum status loader_open(struct loader **out, const struct dataset *dataset,
     return status;
 }
 
+static void stop_threads(struct loader *loader)
+{
+    pthread_mutex_lock(&loader->lock);
+    loader->stop = true;
+    pthread_cond_broadcast(&loader->changed);
+    pthread_mutex_unlock(&loader->lock);
+    dataset_stop_waiting(loader->dataset, true);
+    for (int32_t i = 0; i < loader->n_threads; i++) pthread_join(loader->thread[i], NULL);
+    dataset_stop_waiting(loader->dataset, false);
+}
+
 void loader_close(struct loader *loader)
 {
     if (!loader) return;
-    if (loader->started) {
-        pthread_mutex_lock(&loader->lock);
-        loader->stop = true;
-        pthread_cond_broadcast(&loader->changed);
-        pthread_mutex_unlock(&loader->lock);
-        pthread_join(loader->thread, NULL);
-    }
+    const struct host_allocator *host = loader->options.host;
+    stop_threads(loader);
     pthread_cond_destroy(&loader->changed);
     pthread_mutex_destroy(&loader->lock);
-    for (int32_t i = 0; loader->slot && i < loader->options.prefetch; i++) free_slot(&loader->slot[i]);
+    for (int32_t i = 0; loader->slot && i < loader->options.prefetch; i++) {
+        struct slot *slot = &loader->slot[i];
+        free(slot->items);
+        if (!host)
+            free(slot->memory);
+        else if (slot->memory)
+            host->free(host->context, slot->memory, loader->slot_bytes);
+    }
     free(loader->slot);
-    free(loader->step_rows);
+    free(loader->step_items);
     free(loader->pack_first);
+    read_ahead_destroy(loader->read_ahead);
     order_destroy(loader->order);
     free(loader);
 }
 
 /* ---- the caller's side ---- */
 
-/* Waits until there is something to take; what was made before a failure is still served. */
-static enum status wait_for_item(struct loader *loader, const int64_t *made, const int64_t *taken)
+/* Waits until *made is above *taken; what was made before a failure is still served. The lock is held. */
+static enum status wait_for_plan(struct loader *loader, const int64_t *made, const int64_t *taken)
 {
-    enum status status = LORAD_OK;
+    while (*made == *taken && loader->failure == LORAD_OK) pthread_cond_wait(&loader->changed, &loader->lock);
+    return *made == *taken ? FAIL(loader->failure, "%s", loader->failure_text) : LORAD_OK;
+}
+
+static void take(struct loader *loader, int64_t *taken)
+{
     pthread_mutex_lock(&loader->lock);
-    if (*made == *taken && loader->failure == LORAD_OK) {
-        int64_t start = clock_monotonic_ns();
-        while (*made == *taken && loader->failure == LORAD_OK)
-            pthread_cond_wait(&loader->changed, &loader->lock);
-        loader->waited += clock_seconds_since(start);
-    }
-    if (*made == *taken) status = FAIL(loader->failure, "%s", loader->failure_text);
+    ++*taken;
+    pthread_cond_broadcast(&loader->changed);
     pthread_mutex_unlock(&loader->lock);
-    return status;
+}
+
+static void end_lending(struct loader *loader)
+{
+    if (loader->lent) take(loader, &loader->slots_taken);
+    loader->lent = false;
 }
 
 enum status loader_next_step(struct loader *loader, struct step_info *out)
 {
+    end_lending(loader);
     if (loader->left_in_step != 0)
         return FAIL(LORAD_BUG, "%d micro-batches of the step before were not taken", loader->left_in_step);
-    TRY(wait_for_item(loader, &loader->steps_made, &loader->steps_taken));
+    int64_t start = clock_monotonic_ns();
+    pthread_mutex_lock(&loader->lock);
+    bool waits = loader->steps_made == loader->steps_taken;
+    enum status status = wait_for_plan(loader, &loader->steps_made, &loader->steps_taken);
+    pthread_mutex_unlock(&loader->lock);
+    if (waits) loader->waited += clock_seconds_since(start);
+    TRY(status);
     *out = loader->step[loader->steps_taken % STEPS_AHEAD];
     loader->left_in_step = out->my_micro_batches;
-    announce(loader, &loader->steps_taken);
+    take(loader, &loader->steps_taken);
+    return LORAD_OK;
+}
+
+/* Waits until the next slot is full. */
+static enum status next_slot(struct loader *loader, struct slot **out)
+{
+    int64_t start = clock_monotonic_ns();
+    struct slot *slot = &loader->slot[loader->slots_taken % loader->options.prefetch];
+    pthread_mutex_lock(&loader->lock);
+    bool waits = loader->slots_planned == loader->slots_taken || slot->state != SLOT_FULL;
+    enum status status = wait_for_plan(loader, &loader->slots_planned, &loader->slots_taken);
+    while (status == LORAD_OK && slot->state != SLOT_FULL) pthread_cond_wait(&loader->changed, &loader->lock);
+    pthread_mutex_unlock(&loader->lock);
+    if (waits) loader->waited += clock_seconds_since(start);
+    TRY(status);
+    if (slot->failure != LORAD_OK) return FAIL(slot->failure, "%s", slot->failure_text);
+    *out = slot;
+    return LORAD_OK;
+}
+
+enum status loader_lend(struct loader *loader, struct micro_batch *batch)
+{
+    end_lending(loader);
+    if (loader->left_in_step == 0) {
+        *batch = (struct micro_batch){0};
+        return LORAD_OK;
+    }
+    struct slot *slot = NULL;
+    TRY(next_slot(loader, &slot));
+    *batch = slot->batch;
+    loader->left_in_step--;
+    loader->lent = true;
     return LORAD_OK;
 }
 
@@ -385,45 +538,19 @@ static void copy_batch(struct micro_batch *to, const struct micro_batch *from)
 
 enum status loader_next(struct loader *loader, struct micro_batch *batch)
 {
-    if (loader->left_in_step == 0) {
-        batch->n_tokens = batch->n_sequences = batch->n_supervised = batch->longest = 0;
-        batch->seq_start[0] = 0;
+    struct micro_batch lent;
+    TRY(loader_lend(loader, &lent));
+    if (loader->lent) {
+        copy_batch(batch, &lent);
+        end_lending(loader);
         return LORAD_OK;
     }
-    TRY(wait_for_item(loader, &loader->slots_made, &loader->slots_taken));
-    copy_batch(batch, &loader->slot[loader->slots_taken % loader->options.prefetch]);
-    loader->left_in_step--;
-    announce(loader, &loader->slots_taken);
+    batch->n_tokens = batch->n_sequences = batch->n_supervised = batch->longest = 0;
+    batch->seq_start[0] = 0;
     return LORAD_OK;
 }
 
 double loader_wait_seconds(const struct loader *loader)
 {
     return loader->waited;
-}
-
-/* ---- on paper ---- */
-
-enum status loader_count_steps(int64_t *steps, const struct dataset *dataset,
-                               const struct loader_options *options, double epochs)
-{
-    TRY(check_options(options));
-    if (!(epochs >= 0 && epochs <= 1e9))
-        return FAIL(LORAD_CONFIG, "num_train_epochs %g is out of range", epochs);
-    struct order *order;
-    TRY(order_create(&order, dataset, options));
-    int64_t whole = (int64_t)epochs, total = 0, batch = options->global_batch_size;
-    /* Without shuffling or packing all epochs have the same number of packs. */
-    bool same = !options->shuffle || !options->packing;
-    int64_t packs = order_packs_of_epoch(order, 0);
-    for (int64_t epoch = 0; epoch <= whole; epoch++) {
-        double share = epoch < whole ? 1 : epochs - (double)whole;
-        if (share <= 0) break;
-        if (!same && epoch > 0) packs = order_packs_of_epoch(order, epoch);
-        int64_t of_epoch = (packs + batch - 1) / batch;
-        total += epoch < whole ? of_epoch : (int64_t)ceil(share * (double)of_epoch);
-    }
-    order_destroy(order);
-    *steps = total;
-    return LORAD_OK;
 }

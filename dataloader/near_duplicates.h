@@ -71,8 +71,8 @@ struct duplicates {
     struct duplicate_pair near[DUPLICATE_PAIRS];
 };
 
-/* signatures[i] is that of raw row i. A pure function of its input. Blocks (10 million rows: some seconds a
- * band). LORAD_NOMEM. */
+/* signatures[i] is that of raw row i. A pure function of its input. Blocks (10 million rows: ten
+ * seconds). LORAD_NOMEM; LORAD_DATA for more than 2^32 - 2 rows. */
 enum status duplicates_find(struct duplicates *out, const struct row_signature *signatures,
                             int64_t n) LORAD_WARN_UNUSED;
 

@@ -41,6 +41,7 @@ struct pretokenizer {
         struct pattern *pattern; /* owned; MATCH_PATTERN */
     } step[PRETOKENIZE_STEPS];
     int n_steps;
+    bool only_byte_level;
     bool byte_level; /* the words are bytes in GPT-2's alphabet */
 };
 
@@ -52,6 +53,8 @@ enum status pretokenizer_add_byte_level(struct pretokenizer *out, bool prefix_sp
                                         const char *where) LORAD_WARN_UNUSED;
 enum status pretokenizer_add_metaspace(struct pretokenizer *out, const char *replacement, enum prepend_scheme prepend,
                                        bool split, const char *where) LORAD_WARN_UNUSED;
+/* Turns the space that ByteLevel puts in front on or off where the whole pre-tokenizer is a ByteLevel. */
+void pretokenizer_set_prefix_space(struct pretokenizer *pretokenizer, bool prefix_space);
 void pretokenizer_free(struct pretokenizer *pretokenizer);
 
 extern const char pretokenizer_qwen2_pattern[];

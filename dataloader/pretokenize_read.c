@@ -23,6 +23,21 @@ static enum status add_step(struct pretokenizer *out, struct pretokenize_step st
     return LORAD_OK;
 }
 
+void pretokenizer_set_prefix_space(struct pretokenizer *pretokenizer, bool prefix_space)
+{
+    struct pretokenize_step *step = pretokenizer->step;
+    bool has = pretokenizer->n_steps && step[0].kind == PRETOKENIZE_PREFIX_SPACE;
+    if (!pretokenizer->only_byte_level || has == prefix_space) return;
+    if (prefix_space) { /* at most one step stands there */
+        step[1] = step[0];
+        step[0] = (struct pretokenize_step){.kind = PRETOKENIZE_PREFIX_SPACE};
+        pretokenizer->n_steps++;
+    } else {
+        step[0] = step[1];
+        pretokenizer->n_steps--;
+    }
+}
+
 void pretokenizer_free(struct pretokenizer *pretokenizer)
 {
     for (int i = 0; i < pretokenizer->n_steps; i++) {
@@ -190,7 +205,10 @@ enum status pretokenizer_read(struct pretokenizer *out, const struct json *value
     if (!value || js_type(value) == JS_NULL) return LORAD_OK;
     const char *type;
     TRY(js_need_string(&type, value, "type", where));
-    if (strcmp(type, "Sequence") != 0) return read_one(out, value, where);
+    if (strcmp(type, "Sequence") != 0) {
+        out->only_byte_level = strcmp(type, "ByteLevel") == 0;
+        return read_one(out, value, where);
+    }
     const struct json *list;
     TRY(js_need(&list, value, "pretokenizers", JS_ARRAY, where));
     for (size_t i = 0; i < js_length(list); i++) TRY(read_one(out, js_at(list, i), where));

@@ -54,6 +54,8 @@ const char *row_problem_name(enum row_problem problem)
         [ROW_BAD_CSV] = "bad CSV",
         [ROW_OUTSIDE] = "text outside rows",
         [ROW_SKIPPED] = "skipped by metadata",
+        [ROW_MANY_WEIGHTS] = "too many loss weights",
+        [ROW_PRIVATE] = "personal data",
     };
     return problem >= 0 && problem < ROW_PROBLEMS ? names[problem] : "no problem";
 }

@@ -164,10 +164,6 @@ static enum status add_source(struct adding *adding)
 {
     const struct dataset_source *source = adding->source;
     int32_t before = adding->list->n;
-    if (source->weight != 0 && source->weight != 1)
-        return FAIL(LORAD_CONFIG,
-                    "%s: weight %g is not supported: mixing sources by weight is not built yet; use 1",
-                    source->path, source->weight);
     TRY(find_format(&adding->format, source));
     if (source->metadata_path && !file_exists(source->metadata_path))
         return FAIL(LORAD_NOT_FOUND, "cannot find the metadata file %s", source->metadata_path);

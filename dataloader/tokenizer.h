@@ -1,8 +1,8 @@
 /*
  * tokenizer.h: text <-> token numbers, exactly as the Hugging Face tokenizer in the model's own folder does.
  *
- * Reads tokenizer.json (byte-level BPE; BPE with byte fallback) and tokenizer_config.json (special token names, chat
- * template). A component that is not implemented is refused by name at opening, never approximated.
+ * Reads tokenizer.json (byte-level BPE; BPE with byte fallback; Unigram) or tokenizer.model, and tokenizer_config.json
+ * (special token names, chat template). A component that is not implemented is refused by name at opening, never approximated.
  * Owns: *out. Thread: after opening, encoding is safe from several threads, each with its own struct token_list.
  */
 #ifndef LORAD_DATALOADER_TOKENIZER_H

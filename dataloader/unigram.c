@@ -63,13 +63,11 @@ struct unigram_scratch {
 struct builder {
     struct unigram *unigram;
     const struct vocab *vocab;
-    int32_t *order; /* token numbers, sorted by text */
-    /* Free units of the open blocks, in a ring through unit `ring` = n_units of the last growth. */
-    uint32_t *next, *previous;
+    int32_t *order;            /* token numbers, sorted by text */
+    uint32_t *next, *previous; /* [n_units] list of the free units of the open blocks */
     size_t next_capacity, previous_capacity;
-    uint32_t first_free; /* NO_UNIT: none */
-    uint32_t last_free;
-    struct range { /* tokens [first, last) share `depth` bytes, which lead to the unit */
+    uint32_t first_free, last_free; /* NO_UNIT: none */
+    struct range {                  /* tokens [first, last) share `depth` bytes, which lead to the unit */
         uint32_t unit, first, last, depth;
     } * queue;
     size_t queue_length, queue_capacity;
@@ -291,7 +289,8 @@ void unigram_destroy(struct unigram *unigram)
 static double as_hf_reads(double exact)
 {
     char text[40];
-    if (exact == floor(exact) && fabs(exact) < 1e15) return exact;
+    if (exact == floor(exact) && fabs(exact) < 1e16)
+        return (double)(int64_t)(10 * (int64_t)exact) / 10; /* "5.0" */
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*e", digits - 1, fabs(exact));
         if (digits == 17 || strtod(text, NULL) == fabs(exact)) break;
@@ -327,9 +326,9 @@ static enum status read_entries(struct vocab *vocab, double *score, const struct
         if (!text || js_length(entry) != 2 || (js_type(value) != JS_REAL && js_type(value) != JS_INT))
             return FAIL(LORAD_DATA, "%s: model.vocab: entry %zu is not a text and a score", where, i);
         TRY(vocab_add(vocab, text, length, (int64_t)i, where));
-        score[i] = as_hf_reads(js_real(value, 0));
+        score[i] = js_type(value) == JS_INT ? js_real(value, 0) : as_hf_reads(js_real(value, 0));
     }
-    return vocab_index(vocab);
+    return vocab_index(vocab, where);
 }
 
 enum status unigram_read(struct unigram **out, struct vocab *vocab, const struct json *model,

@@ -30,7 +30,7 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
     return LORAD_OK;
 }
 
-static enum status walk(struct session *session, const struct dataset *dataset, struct micro_batch *batch,
+static enum status walk(struct session *session, struct dataset *dataset, struct micro_batch *batch,
                         bool use_adapter, struct rows *rows, struct step_targets *targets)
 {
     struct loader_options options = data_eval_loader(session);
@@ -78,14 +78,15 @@ static enum status row_means(struct session *session, struct rows *rows, int64_t
 {
     TRY(comm_host_all_reduce(session->world, rows->sum, n, DTYPE_F64, COMM_SUM));
     TRY(comm_host_all_reduce(session->world, rows->weight, n, DTYPE_F64, COMM_SUM));
-    for (int64_t i = 0; i < n; i++) rows->sum[i] /= rows->weight[i];
+    for (int64_t i = 0; i < n; i++)
+        if (rows->weight[i] > 0) rows->sum[i] /= rows->weight[i]; /* 0: the row was rejected */
     return LORAD_OK;
 }
 
-enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
+enum status evaluate(struct evaluation *out, struct session *session, struct dataset *dataset,
                      struct micro_batch *batch, bool use_adapter, bool per_row)
 {
-    int64_t start = clock_monotonic_ns(), n_rows = dataset_rows(dataset);
+    int64_t start = clock_monotonic_ns(), n_rows = dataset_raw_rows(dataset);
     struct evaluation result = {0};
     struct step_targets targets = {0};
     struct rows rows = {0};

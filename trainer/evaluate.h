@@ -16,7 +16,7 @@ struct evaluation {
 
 /* use_adapter false: the frozen base. `batch` is lent scratch. Every rank gets the same numbers. Collective.
  */
-enum status evaluate(struct evaluation *out, struct session *session, const struct dataset *dataset,
+enum status evaluate(struct evaluation *out, struct session *session, struct dataset *dataset,
                      struct micro_batch *batch, bool use_adapter, bool per_row) LORAD_WARN_UNUSED;
 
 #endif

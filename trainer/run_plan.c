@@ -27,7 +27,7 @@ static enum status plan_memory(struct strbuf *out, struct session *session, stru
     return LORAD_OK;
 }
 
-static enum status plan_steps(struct strbuf *out, const struct session *session, const struct dataset *rows)
+static enum status plan_steps(struct strbuf *out, const struct session *session, struct dataset *rows)
 {
     const struct run_options *o = session->options;
     int64_t batch = o->global_batch_size > 0 ? o->global_batch_size

@@ -48,7 +48,7 @@ static enum status prepare(struct dataset **out, const struct prepare_options *o
     return status;
 }
 
-static enum status load(const struct dataset *dataset, int32_t cutoff_len)
+static enum status load(struct dataset *dataset, int32_t cutoff_len)
 {
     const struct loader_options options = {.data_seed = 1,
                                            .packing = true,

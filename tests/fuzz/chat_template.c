@@ -46,16 +46,14 @@ static struct tokenizer *tokenizer;
 
 static void open_tokenizer(void)
 {
-    struct json *root;
     tokenizer = memory_new(1, sizeof *tokenizer);
     if (!tokenizer ||
-        js_parse(&root, tokenizer_text_json, sizeof tokenizer_text_json - 1, "fuzz") != LORAD_OK ||
-        tokenizer_read_json(tokenizer, root, "fuzz") != LORAD_OK ||
+        tokenizer_read_json(tokenizer, tokenizer_text_json, sizeof tokenizer_text_json - 1, "fuzz") !=
+            LORAD_OK ||
         tokenizer_seal(tokenizer, "fuzz") != LORAD_OK)
         abort();
     tokenizer->bos = 13;
     tokenizer->eos = 14;
-    js_destroy(root);
 }
 
 static void recognise(const uint8_t *bytes, size_t length)

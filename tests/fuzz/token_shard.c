@@ -10,6 +10,8 @@ static void read_shard(const void *bytes, size_t length)
 {
     struct shard_view view;
     if (shard_view_bytes(&view, bytes, length, "fuzz") != LORAD_OK) return;
+    if (shard_check_rows(&view, "fuzz") != LORAD_OK) return;
+    if (shard_check_all(&view, "fuzz") != LORAD_OK) status_clear();
     uint64_t sum = 0, targets = 0, counted = 0;
     for (int64_t i = 0; i < view.n_rows; i++) {
         if (shard_row_check(&view, i, "fuzz") != LORAD_OK) continue;
@@ -19,7 +21,9 @@ static void read_shard(const void *bytes, size_t length)
             uint32_t token = (uint32_t)view.tokens[row->first_token + (uint64_t)t];
             if (token >= view.header->vocab_size) abort();
             sum += token;
-            targets += t > 0 && view.supervised[row->first_token + (uint64_t)t];
+            uint8_t code = view.codes[row->first_token + (uint64_t)t];
+            targets += t > 0 && code != 0;
+            if (code != 0 && !(view.weight_of[code] > 0)) abort();
         }
     }
     if (targets != counted) abort();
@@ -30,11 +34,12 @@ static void repair(uint8_t *bytes, size_t length)
 {
     struct shard_header *header = (void *)bytes;
     if (length < SHARD_HEADER_BYTES) return;
-    struct shard_section_entry *rows = &header->section[SHARD_ROWS];
-    if (rows->offset <= length && rows->bytes <= length - rows->offset) {
-        struct hash128 hash = hash128(bytes + rows->offset, rows->bytes);
-        rows->hash_high = hash.high;
-        rows->hash_low = hash.low;
+    for (int k = 0; k < SHARD_SECTIONS; k++) {
+        struct shard_section_entry *section = &header->section[k];
+        if (section->offset > length || section->bytes > length - section->offset) continue;
+        struct hash128 hash = hash128(bytes + section->offset, section->bytes);
+        section->hash_high = hash.high;
+        section->hash_low = hash.low;
     }
     struct hash128 hash = hash128(bytes, SHARD_HEADER_BYTES - 16);
     header->hash_high = hash.high;

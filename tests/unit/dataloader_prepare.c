@@ -65,7 +65,8 @@ static struct dataset *prepare_and_open(const struct prepare_options *options, s
     assert_ok(dataset_prepare(&folder, options, report));
     assert_ok(dataset_open(&dataset, folder));
     free(folder);
-    assert_int_equal(dataset_rows(dataset), report->rows_kept);
+    assert_int_equal(dataset_kept_rows(dataset), report->rows_kept);
+    assert_int_equal(dataset_raw_rows(dataset), report->rows_read);
     assert_int_equal(report->rows_read, report->rows_kept + report->rows_dropped);
     return dataset;
 }
@@ -81,27 +82,49 @@ static int count_files(const char *folder, const char *part)
     return n;
 }
 
-/* All shards and dataset.json of a prepared folder as one hash. */
+/* Names and bytes of all files of a complete folder as one hash; report.json, which holds seconds, by its
+ * name. */
 static struct hash128 folder_hash(const char *folder)
 {
     struct hash_stream *stream;
+    struct dirent **entry;
     assert_ok(hash_stream_create(&stream));
-    int n = count_files(folder, "tokens-");
+    int n = scandir(folder, &entry, NULL, alphasort), shards = 0;
     assert_true(n > 0);
-    for (int i = -1; i < n; i++) {
+    for (int i = 0; i < n; i++) {
+        const char *name = entry[i]->d_name;
         char path[1024], *bytes;
         size_t length;
-        if (i < 0)
-            snprintf(path, sizeof path, "%s/dataset.json", folder);
-        else
-            snprintf(path, sizeof path, "%s/tokens-%05d.bin", folder, i);
-        assert_ok(file_read(&bytes, &length, path, (size_t)1 << 30));
-        hash_stream_add(stream, bytes, length);
-        free(bytes);
+        hash_stream_add(stream, name, strlen(name));
+        shards += strncmp(name, "tokens-", 7) == 0;
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        if (name[0] != '.' && strcmp(name, "report.json") != 0) {
+            assert_ok(file_read(&bytes, &length, path, (size_t)1 << 30));
+            hash_stream_add(stream, bytes, length);
+            free(bytes);
+        }
+        free(entry[i]);
     }
+    free(entry);
+    assert_true(shards > 0);
     struct hash128 hash = hash_stream_value(stream);
     hash_stream_destroy(stream);
     return hash;
+}
+
+/* The one folder in a cache; false: none. */
+static bool find_folder(char *path, size_t bytes, const char *cache)
+{
+    bool found = false;
+    DIR *stream = opendir(cache);
+    assert_non_null(stream);
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;)
+        if (strlen(entry->d_name) == 32) {
+            snprintf(path, bytes, "%s/%s", cache, entry->d_name);
+            found = true;
+        }
+    closedir(stream);
+    return found;
 }
 
 static void finance_rows_become_tokens_in_file_order(void **state)
@@ -153,8 +176,8 @@ static void a_second_call_reads_the_cache(void **state)
     assert_string_equal(folder, again);
     assert_false(second.from_cache);
     assert_int_equal(stat(folder, &after), 0);
-    assert_true(before.st_ino != after.st_ino);
-    assert_int_equal(count_files(options.cache_dir, ".tmp") + count_files(options.cache_dir, ".old"), 0);
+    assert_true(before.st_mtim.tv_nsec != after.st_mtim.tv_nsec); /* inode numbers are used again */
+    assert_int_equal(count_files(options.cache_dir, ".part-") + count_files(options.cache_dir, ".old-"), 0);
     free(again);
 
     /* Everything that decides the bytes makes another folder. */
@@ -212,7 +235,8 @@ static void every_bad_row_is_counted_and_listed(void **state)
     assert_int_equal(report.problem_count[ROW_EMPTY_ANSWER], 3);
     assert_int_equal(report.place[ROW_EMPTY_ANSWER][2].line, 22);
     assert_non_null(strstr(report.place[ROW_EMPTY_ANSWER][2].file, "rows.jsonl"));
-    assert_int_equal(dataset_row(dataset, 1).line, 31);
+    assert_int_equal(dataset_row(dataset, 29).line, 31);
+    assert_int_equal(dataset_length(dataset, 28), 0);
     dataset_close(dataset);
 
     /* problems.jsonl: one valid line a problem, in the order of the file. */
@@ -277,7 +301,7 @@ static void long_rows_are_dropped_cut_or_refused(void **state)
 {
     (void)state;
     struct prepare_report report;
-    char *folder;
+    char *folder, path[1024];
     struct prepare_options options = options_for(&stage1);
     options.cutoff_len = 512;
     dataset_close(prepare_and_open(&options, &report));
@@ -295,10 +319,11 @@ static void long_rows_are_dropped_cut_or_refused(void **state)
     assert_fails(dataset_prepare(&folder, &options, &report), LORAD_DATA, "no label left");
 
     options.cutoff_len = 512;
+    options.cache_dir = new_cache();
     options.excess = EXCESS_RAISE;
     assert_fails(dataset_prepare(&folder, &options, &report), LORAD_DATA, "cutoff_len is 512");
     assert_non_null(strstr(status_message(), "fin_stage1_general.jsonl:"));
-    assert_int_equal(count_files(options.cache_dir, ".tmp"), 0);
+    assert_false(find_folder(path, sizeof path, options.cache_dir)); /* nothing of it could be used */
 }
 
 static void nothing_to_train_on_is_explained(void **state)
@@ -315,7 +340,7 @@ static void nothing_to_train_on_is_explained(void **state)
     fputs("{}\n{\"messages\": 1}\n", file);
     fclose(file);
     assert_fails(dataset_prepare(&folder, &options, &report), LORAD_DATA, "2 no messages");
-    assert_int_equal(count_files(options.cache_dir, ".tmp"), 0);
+    assert_false(find_folder(path, sizeof path, options.cache_dir));
     options.cache_dir = "/proc/nowhere";
     assert_fails(dataset_prepare(&folder, &options, &report), LORAD_CANNOT_CREATE, "/proc/nowhere");
 }
@@ -331,6 +356,7 @@ static void shards_do_not_depend_on_threads(void **state)
         options.threads = threads[i];
         options.cutoff_len = 600;
         options.shard_bytes = 300000;
+        options.order = (struct mixture_options){.seed = 3, .shuffle = true};
         char *folder;
         assert_ok(dataset_prepare(&folder, &options, &report));
         struct hash128 hash = folder_hash(folder);
@@ -356,7 +382,7 @@ static void kept_back_rows_are_disjoint_and_stable(void **state)
             options.want_eval_part = part;
             struct dataset *dataset = prepare_and_open(&options, &report);
             assert_int_equal(report.rows_read, part ? expected[k] : 689 - expected[k]);
-            for (int64_t i = 0; i < dataset_rows(dataset); i++) {
+            for (int64_t i = 0; i < dataset_raw_rows(dataset); i++) {
                 int64_t line = dataset_row(dataset, i).line;
                 assert_int_equal(seen[line], 0);
                 seen[line] = 1;
@@ -372,51 +398,73 @@ static void kept_back_rows_are_disjoint_and_stable(void **state)
     assert_fails(dataset_prepare(&folder, &options, &report), LORAD_CONFIG, "val_size");
 }
 
-/* Kills a preparing process at many different moments; what the next one leaves is what an undisturbed one leaves. */
+/* Kills a preparing process again and again; it goes on where it was, and ends with the bytes of an
+ * undisturbed one. LORAD_KILLS: how many times (default 24). */
 static void killed_while_preparing(void **state)
 {
     (void)state;
-    struct prepare_report report;
-    char *folder;
-    struct prepare_options options = options_for(&all_finance);
-    options.shard_bytes = 100000;
+    struct prepare_report report, resumed;
+    char *folder, path[1024];
+    const struct dataset_source sources[] = {all_finance, bad_rows};
+    struct prepare_options options = options_for(sources);
+    options.n_sources = 2;
+    options.shard_bytes = 20000;
     options.threads = 2;
+    options.order = (struct mixture_options){.seed = 7, .shuffle = true};
     int64_t start = clock_monotonic_ns();
     assert_ok(dataset_prepare(&folder, &options, &report));
     double seconds = clock_seconds_since(start);
     struct hash128 expected = folder_hash(folder);
     free(folder);
-    options.cache_dir = new_cache();
-    assert_ok(file_make_dirs(options.cache_dir));
-    int killed = 0, left = 0;
-    for (int i = 0; i < 12; i++) {
+    const char *kills = getenv("LORAD_KILLS");
+    int wanted = kills ? atoi(kills) : 24, killed = 0, continued = 0, finished = 0;
+    bool fresh = false;
+    for (int i = 0; i < wanted; i++) {
+        if (i % 6 == 0 || fresh) options.cache_dir = new_cache();
+        fresh = false;
+        assert_ok(file_make_dirs(options.cache_dir));
+        int before = find_folder(path, sizeof path, options.cache_dir) ? count_files(path, "tokens-") : 0;
         pid_t child = fork();
         assert_true(child >= 0);
-        if (child == 0) _exit(dataset_prepare(&folder, &options, &report) == LORAD_OK ? 0 : 1);
-        usleep((useconds_t)(seconds * 1e6 * i / 14));
+        if (child == 0) _exit(dataset_prepare(&folder, &options, &resumed) == LORAD_OK ? 0 : 1);
+        uint32_t word = random_philox(random_key(3, RANDOM_TEST, 0, 0, 0), 0, (uint64_t)i).word[0];
+        usleep((useconds_t)(seconds * 0.9e6 * (double)random_unit_f32(word)));
         kill(child, SIGKILL);
         int result;
         assert_int_equal(waitpid(child, &result, 0), child);
         killed += WIFSIGNALED(result) != 0;
-        left += count_files(options.cache_dir, ".tmp");
-        if (WIFEXITED(result)) break; /* it was faster this time */
+        finished += WIFEXITED(result) != 0;
+        if (WIFEXITED(result)) assert_int_equal(WEXITSTATUS(result), 0);
+        fresh = WIFEXITED(result);
+        continued += before > 0 && WIFSIGNALED(result);
+        if (i % 6 != 5) continue;
+        assert_ok(dataset_prepare(&folder, &options, &resumed));
+        assert_true(hash128_equal(folder_hash(folder), expected));
+        assert_ok(dataset_verify(folder));
+        assert_int_equal(resumed.rows_kept, report.rows_kept);
+        assert_int_equal(resumed.tokens, report.tokens);
+        assert_memory_equal(resumed.problem_count, report.problem_count, sizeof report.problem_count);
+        assert_memory_equal(resumed.place, report.place, sizeof report.place);
+        free(folder);
     }
-    assert_true(killed > 0 && left > 0);
-    assert_ok(dataset_prepare(&folder, &options, &report));
-    assert_true(hash128_equal(folder_hash(folder), expected));
-    assert_int_equal(count_files(options.cache_dir, ".tmp"), 0);
-    free(folder);
+    printf("%d killed, %d of them while going on; %d had ended before\n", killed, continued, finished);
+    assert_true(killed > 0 && continued > 0);
 }
 
-/* A limit on the size of a file stands for a full disk. */
-static void a_full_disk_leaves_nothing_behind(void **state)
+/* A limit on the size of a file stands for a full disk. What is whole is kept for the next time. */
+static void a_full_disk_stops_preparing(void **state)
 {
     (void)state;
     struct prepare_report report;
-    char *folder;
+    char *folder, path[1024];
     struct prepare_options options = options_for(&all_finance);
-    const rlim_t limits[] = {50, 10000, 1000000};
-    for (int i = 0; i < 3; i++) {
+    options.shard_bytes = 500000;
+    assert_ok(dataset_prepare(&folder, &options, &report));
+    struct hash128 expected = folder_hash(folder);
+    free(folder);
+    options.cache_dir = new_cache();
+    const rlim_t limits[] = {50, 10000, 100000, 600000};
+    for (int i = 0; i < 4; i++) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
@@ -428,12 +476,11 @@ static void a_full_disk_leaves_nothing_behind(void **state)
         int result;
         assert_int_equal(waitpid(child, &result, 0), child);
         assert_true(WIFEXITED(result));
-        assert_int_equal(WEXITSTATUS(result), LORAD_IO);
-        assert_int_equal(count_files(options.cache_dir, ".tmp"), 0);
+        assert_int_equal(WEXITSTATUS(result), i < 3 ? LORAD_IO : LORAD_OK);
+        assert_true(find_folder(path, sizeof path, options.cache_dir));
+        assert_int_equal(count_files(path, ".part-"), 0);
     }
-    assert_ok(dataset_prepare(&folder, &options, &report));
-    assert_false(report.from_cache);
-    free(folder);
+    assert_true(hash128_equal(folder_hash(path), expected));
 }
 
 static void several_processes_prepare_the_same(void **state)
@@ -526,7 +573,7 @@ int main(void)
         cmocka_unit_test(shards_do_not_depend_on_threads),
         cmocka_unit_test(kept_back_rows_are_disjoint_and_stable),
         cmocka_unit_test(killed_while_preparing),
-        cmocka_unit_test(a_full_disk_leaves_nothing_behind),
+        cmocka_unit_test(a_full_disk_stops_preparing),
         cmocka_unit_test(several_processes_prepare_the_same),
         cmocka_unit_test(a_damaged_cache_is_made_again),
         cmocka_unit_test(packs_of_finance_rows_are_full),

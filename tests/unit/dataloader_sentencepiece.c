@@ -437,6 +437,24 @@ static void refuses_unigram(void **state)
     tokenizer_close(tokenizer);
 }
 
+/* -11.879999999999999 is the sum of the parts, so that "ab" would win the tie; read with one rounding too
+ * many it is -11.88 and loses. */
+static void scores_are_read_as_hf_reads_them(void **state)
+{
+    (void)state;
+    write_text("tokenizer.json",
+               "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",-8.45],[\"b\",-3.43],[\"ab\","
+               "-11.879999999999999]]}}");
+    struct tokenizer *tokenizer = NULL;
+    struct token_list list = {0};
+    assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+    assert_ok(tokenizer_encode(tokenizer, "ab", 2, full, &list));
+    assert_int_equal(list.length, 2);
+    assert_memory_equal(list.ids, ((int32_t[]){0, 1}), 2 * sizeof(int32_t));
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
 static void refuses_charsmaps(void **state)
 {
     (void)state;
@@ -472,11 +490,17 @@ static void refuses_charsmaps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goldens_mistral),   cmocka_unit_test(goldens_small),
-        cmocka_unit_test(names_and_numbers), cmocka_unit_test(long_word),
-        cmocka_unit_test(configs),           cmocka_unit_test(refuses_models),
-        cmocka_unit_test(refuses_configs),   cmocka_unit_test(opens_the_smallest),
-        cmocka_unit_test(refuses_unigram),   cmocka_unit_test(refuses_charsmaps),
+        cmocka_unit_test(goldens_mistral),
+        cmocka_unit_test(goldens_small),
+        cmocka_unit_test(names_and_numbers),
+        cmocka_unit_test(long_word),
+        cmocka_unit_test(configs),
+        cmocka_unit_test(refuses_models),
+        cmocka_unit_test(refuses_configs),
+        cmocka_unit_test(opens_the_smallest),
+        cmocka_unit_test(refuses_unigram),
+        cmocka_unit_test(refuses_charsmaps),
+        cmocka_unit_test(scores_are_read_as_hf_reads_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -176,9 +176,6 @@ static void formats_and_files_are_found_or_refused(void **state)
     source.format = "parquet";
     assert_fails(source_list_open(&list, &source, 1), LORAD_CONFIG, "auto, messages, sharegpt");
     source.format = "auto";
-    source.weight = 2;
-    assert_fails(source_list_open(&list, &source, 1), LORAD_CONFIG, "weight 2");
-    source.weight = 1;
     assert_ok(source_list_open(&list, &source, 1));
     assert_int_equal(list.n, 3);
     assert_non_null(strstr(list.file[0].name, "fin_heldout.jsonl"));
