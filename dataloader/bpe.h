@@ -56,6 +56,9 @@ enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length,
                           size_t right_length, const char *where) LORAD_WARN_UNUSED;
 /* The same, with a space between the parts. LORAD_DATA when they are not two. */
 enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where) LORAD_WARN_UNUSED;
+/* The text of merges.txt. GPT-2's class drops the first line whatever it says, and what stands behind the last line end. */
+enum status bpe_add_merge_lines(struct bpe *bpe, const char *text, size_t length, bool gpt2,
+                                const char *where) LORAD_WARN_UNUSED;
 /* After the vocabulary, the flags and the merges are in. */
 enum status bpe_seal(struct bpe *bpe, const char *where) LORAD_WARN_UNUSED;
 

@@ -89,6 +89,22 @@ enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length,
     return bpe_add_merge(bpe, line, left, space + 1, length - left - 1, where);
 }
 
+enum status bpe_add_merge_lines(struct bpe *bpe, const char *text, size_t length, bool gpt2, const char *where)
+{
+    static const char header[] = "#version:";
+    for (const char *line = text, *end = text + length; line < end;) {
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop && gpt2) break;
+        if (!stop) stop = end;
+        size_t n = (size_t)(stop - line);
+        if (n && line[n - 1] == '\r') n--;
+        bool head = line == text && (gpt2 || (n >= sizeof header - 1 && memcmp(line, header, sizeof header - 1) == 0));
+        if (n && !head) TRY(bpe_add_merge_line(bpe, line, n, where));
+        line = stop + 1;
+    }
+    return LORAD_OK;
+}
+
 static enum status build_pairs(struct bpe *bpe)
 {
     int bits = 4;
