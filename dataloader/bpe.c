@@ -19,7 +19,8 @@
 #include "dataloader/bpe_tables.h"
 
 enum {
-    SCAN_MAX = 96,      /* longest stretch merged by scanning */
+    SCAN_BITS = 7,
+    SCAN_MAX = 1 << SCAN_BITS, /* longest stretch merged by scanning */
     CACHE_SLOTS = 8192, /* a power of two */
     CACHE_TEXT = 24,    /* longest cached text in bytes */
     CACHE_TOKENS = 7,   /* most tokens of it */
@@ -105,25 +106,49 @@ static void first_ranks(const struct bpe *bpe, const int32_t *id, const char *by
     rank[n - 1] = BPE_NO_RANK;
 }
 
-/* Merges symbols [0, n) of `id` and `end` in place by scanning; returns how many are left. n <= SCAN_MAX. */
-static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, uint32_t *rank, size_t n)
+/* Rank and place in one number, so that the smallest of them is the leftmost of the lowest. */
+static inline int32_t scan_key(uint32_t rank, size_t at)
 {
-    while (n > 1) {
-        int32_t minimum = (int32_t)BPE_NO_RANK;
-        for (size_t i = 0; i + 1 < n; i++) minimum = (int32_t)rank[i] < minimum ? (int32_t)rank[i] : minimum;
-        uint32_t lowest = (uint32_t)minimum;
-        if (lowest == BPE_NO_RANK) break;
-        size_t at = 0;
-        while (rank[at] != lowest) at++;
-        id[at] = merge_result(bpe, lowest);
-        n--;
-        memmove(id + at + 1, id + at + 2, (n - at - 1) * sizeof *id);
-        memmove(end + at, end + at + 1, (n - at) * sizeof *end);
-        memmove(rank + at, rank + at + 1, (n - at) * sizeof *rank);
-        if (at + 1 < n) rank[at] = pair_rank(bpe, id[at], id[at + 1]);
-        if (at > 0) rank[at - 1] = pair_rank(bpe, id[at - 1], id[at]);
+    return rank == BPE_NO_RANK ? INT32_MAX : (int32_t)(rank << SCAN_BITS | (uint32_t)at);
+}
+
+/* Merges the first n symbols of the scratch in place by scanning; returns how many are left. n <= SCAN_MAX. */
+static size_t merge_scanning(const struct bpe *bpe, struct bpe_scratch *scratch, size_t n)
+{
+    int32_t *id = scratch->id, key[SCAN_MAX + 8];
+    uint32_t *end = scratch->end;
+    uint8_t next[SCAN_MAX], previous[SCAN_MAX];
+    size_t padded = (n + 7) & ~(size_t)7;
+    for (size_t i = 0; i < padded; i++) key[i] = i < n ? scan_key(scratch->rank[i], i) : INT32_MAX;
+    for (size_t i = 0; i < n; i++) {
+        next[i] = (uint8_t)(i + 1);
+        previous[i] = (uint8_t)(i - 1);
     }
-    return n;
+    for (;;) {
+        int32_t lowest = INT32_MAX;
+        for (size_t i = 0; i < padded; i++) lowest = key[i] < lowest ? key[i] : lowest;
+        if (lowest == INT32_MAX) break;
+        size_t at = (size_t)lowest & ((1u << SCAN_BITS) - 1), gone = next[at], after = next[gone];
+        id[at] = merge_result(bpe, (uint32_t)lowest >> SCAN_BITS);
+        end[at] = end[gone];
+        key[gone] = INT32_MAX;
+        next[at] = (uint8_t)after;
+        key[at] = INT32_MAX;
+        if (after < n) {
+            previous[after] = (uint8_t)at;
+            key[at] = scan_key(pair_rank(bpe, id[at], id[after]), at);
+        }
+        if (at > 0) {
+            size_t before = previous[at];
+            key[before] = scan_key(pair_rank(bpe, id[before], id[at]), before);
+        }
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i = next[i], kept++) {
+        id[kept] = id[i];
+        end[kept] = end[i];
+    }
+    return kept;
 }
 
 static enum status heap_push(struct bpe_scratch *scratch, uint32_t rank, size_t symbol)
@@ -357,9 +382,9 @@ static bool is_part_joint(const struct bpe *bpe, uint32_t left, size_t left_leng
     size_t right_length = utf8_length(*boundary);
     if (bit_get(bpe->parts_joint, part_bit(boundary[-1], boundary[0]))) return true;
     for (size_t n = 1; n < 3 && n < left_length; n++)
-        if (bit_get(bpe->joint, joint_bit(part_code(boundary - n, n), right))) return true;
+        if (bit_get(bpe->joint, joint_bit(bpe, part_code(boundary - n, n), right))) return true;
     for (size_t n = 1; n < 3 && n < right_length; n++)
-        if (bit_get(bpe->joint, joint_bit(left, part_code(boundary, n)))) return true;
+        if (bit_get(bpe->joint, joint_bit(bpe, left, part_code(boundary, n)))) return true;
     return false;
 }
 
@@ -367,7 +392,7 @@ static inline bool is_joint(const struct bpe *bpe, uint32_t left, size_t left_le
                             const char *boundary)
 {
     if (left < 128 && right < 128) return bit_get(bpe->ascii_joint, left << 7 | right);
-    if (bit_get(bpe->joint, joint_bit(left, right))) return true;
+    if (bit_get(bpe->joint, joint_bit(bpe, left, right))) return true;
     return bit_get(bpe->part_joint, part_bit(boundary[-1], boundary[0])) &&
            is_part_joint(bpe, left, left_length, right, boundary);
 }
@@ -420,7 +445,7 @@ static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, con
     if (count > 1)
         first_ranks(bpe, scratch->id, bpe->byte_mode && count == length ? text : NULL, scratch->rank, count);
     if (count > SCAN_MAX) return merge_with_heap(bpe, scratch, count, n);
-    *n = count > 1 ? merge_scanning(bpe, scratch->id, scratch->end, scratch->rank, count) : count;
+    *n = count > 1 ? merge_scanning(bpe, scratch, count) : count;
     return LORAD_OK;
 }
 
@@ -486,6 +511,42 @@ static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint3
     out->ids[out->length++] = bpe->unk;
 }
 
+/* Whether a token may hold both sides of the boundary at `at` of a stretch, given the characters beside them too. */
+static bool is_joint_in_context(const struct bpe *bpe, const char *text, size_t length, size_t at, uint32_t before,
+                                uint32_t left, size_t left_length, uint32_t right, size_t right_length)
+{
+    uint32_t behind;
+    if (bit_get(bpe->part_joint, part_bit(text[at - 1], text[at])) && is_part_joint(bpe, left, left_length, right, text + at))
+        return true;
+    if (bit_get(bpe->context_joint, context_before(bpe, BPE_ANY, left, right))) return true;
+    if (before != BPE_ANY && bit_get(bpe->context_joint, context_before(bpe, before, left, right))) return true;
+    if (at + right_length >= length) return false;
+    (void)read_character(text + at + right_length, &behind);
+    return bit_get(bpe->context_joint, context_behind(bpe, left, right, behind));
+}
+
+/* A stretch that is too long for the cache, cut further. */
+static enum status encode_long_stretch(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length,
+                                       uint32_t base, struct token_list *out, bool is_word, bool *unknown)
+{
+    uint32_t before = BPE_ANY, left, right;
+    size_t begin = 0, step = read_character(text, &left);
+    for (size_t at = step, left_length; at < length && !*unknown; at += step) {
+        left_length = step;
+        step = read_character(text + at, &right);
+        if (is_joint_in_context(bpe, text, length, at, before, left, left_length, right, step)) {
+            before = left;
+        } else {
+            TRY(encode_stretch(bpe, scratch, text + begin, at - begin, base + (uint32_t)begin, out, false, unknown));
+            begin = at;
+            before = BPE_ANY;
+        }
+        left = right;
+    }
+    if (*unknown) return LORAD_OK;
+    return encode_stretch(bpe, scratch, text + begin, length - begin, base + (uint32_t)begin, out, is_word && !begin, unknown);
+}
+
 static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
                                        size_t length, uint32_t base, struct token_list *out, bool *unknown)
 {
@@ -505,7 +566,11 @@ static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch
             fused = true;
             continue;
         }
-        TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, end - begin == length, unknown));
+        bool is_word = end - begin == length;
+        if (end - begin > CACHE_TEXT)
+            TRY(encode_long_stretch(bpe, scratch, word + begin, end - begin, start, out, is_word, unknown));
+        else
+            TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, is_word, unknown));
         fused = false;
     }
     return LORAD_OK;

@@ -44,6 +44,9 @@ struct bpe {
     /* May two characters stand side by side inside a token? Bitmaps: by hash; by code in ASCII; by the last byte of the one
      * and the first of the other, where a token holds only a part of one of them, of both of them. */
     uint64_t *joint, ascii_joint[128 * 128 / 64], part_joint[256 * 256 / 64], parts_joint[256 * 256 / 64];
+    /* The same with the character before or behind the two (bpe_tables.h), for stretches that are long otherwise. */
+    uint64_t *context_joint;
+    int joint_shift; /* of the hashes of these bitmaps */
     bool lone_unknown;   /* characters without a token are unknown: no bytes stand for them */
     bool cuts;           /* false: nothing is known about that, words stay whole */
     size_t longest;      /* token, in bytes as the vocabulary writes it */

@@ -47,6 +47,7 @@ void bpe_free(struct bpe *bpe)
     free(bpe->filter);
     free(bpe->byte_rank);
     free(bpe->joint);
+    free(bpe->context_joint);
     free(bpe->character_token);
     free(bpe->character_rank);
     *bpe = (struct bpe){0};
@@ -201,6 +202,22 @@ static bool is_continuation(char byte)
     return ((unsigned char)byte & 0xC0) == 0x80;
 }
 
+/* Marks what else the token that ends at `at`, where the character `left` begins at `begin`, or the one that begins there holds. */
+static void mark_context(struct bpe *bpe, const char *text, size_t length, size_t begin, size_t at, uint32_t left, uint32_t right)
+{
+    uint32_t other = 0;
+    size_t before = begin, behind = at + utf8_length(text[at]);
+    uint64_t bit = context_before(bpe, BPE_ANY, left, right);
+    if (begin > 0) {
+        do before--;
+        while (before > 0 && is_continuation(text[before]));
+        if (utf8_read(&other, text + before, begin - before) == begin - before) bit = context_before(bpe, other, left, right);
+    } else if (behind < length) {
+        if (utf8_read(&other, text + behind, length - behind)) bit = context_behind(bpe, left, right, other);
+    }
+    bit_set(bpe->context_joint, bit);
+}
+
 /* Marks the boundary at `at` between two characters of a token's text, of which the first and the last may be parts. */
 static void mark_joint(struct bpe *bpe, const char *text, size_t length, size_t at)
 {
@@ -215,9 +232,10 @@ static void mark_joint(struct bpe *bpe, const char *text, size_t length, size_t 
         bit_set(bpe->parts_joint, bit);
         return;
     }
+    if (!left_part && !right_part) mark_context(bpe, text, length, begin, at, left, right);
     if (left_part) left = part_code(text + begin, left_part);
     if (right_part) right = part_code(text + at, right_part);
-    bit_set(bpe->joint, joint_bit(left, right));
+    bit_set(bpe->joint, joint_bit(bpe, left, right));
     if (left < 128 && right < 128) bit_set(bpe->ascii_joint, left << 7 | right);
 }
 
@@ -262,10 +280,14 @@ static enum status build_characters(struct bpe *bpe)
  * stay whole, when a merge takes a byte or the unknown token for what its name says. */
 static enum status build_joint(struct bpe *bpe)
 {
-    bpe->joint = memory_new(((size_t)1 << BPE_JOINT_BITS) / 64, sizeof *bpe->joint);
+    int bits = 12; /* few bits set: few collisions; few bits: the bitmaps stay in the processor's cache */
+    while (bits < 21 && (size_t)1 << bits < 32 * bpe->n_merges) bits++;
+    bpe->joint_shift = 64 - bits;
+    bpe->joint = memory_new(((size_t)1 << bits) / 64, sizeof *bpe->joint);
+    bpe->context_joint = memory_new(((size_t)1 << bits) / 64, sizeof *bpe->context_joint);
     char *bytes = memory_new(bpe->longest + 1, 1);
     uint8_t *is_named = memory_new((size_t)bpe->vocab.size + 1, 1);
-    bpe->cuts = bpe->joint && bytes && is_named;
+    bpe->cuts = bpe->joint && bpe->context_joint && bytes && is_named;
     enum status status = bpe->cuts ? LORAD_OK : LORAD_NOMEM;
     for (unsigned b = 0; bpe->cuts && b < 256 && !bpe->byte_mode && bpe->byte_fallback; b++)
         if (bpe->byte_token[b] >= 0) is_named[bpe->byte_token[b]] = 1;
