@@ -55,13 +55,14 @@ static inline uint64_t joint_bit(const struct bpe *bpe, uint32_t left, uint32_t 
     return pair_hash(left, right) >> bpe->joint_shift;
 }
 
-/* Bits of the context bitmap for the boundary between `left` and `right`: a token ends in `before` and `left` there; one begins
- * with `right` and `behind`; or either may be any. */
+/* Bits of the context bitmap for the boundary between `left` and `right`: a token ends in `before` and `left`
+ * there; one begins with `right` and `behind`; or either may be any. */
 enum { BPE_ANY = 0x1FFFFF };
 
 static inline uint64_t context_hash(const struct bpe *bpe, uint64_t kind, uint32_t a, uint32_t b, uint32_t c)
 {
-    return ((kind << 63 | (uint64_t)a << 42 | (uint64_t)b << 21 | c) * 0x9E3779B97F4A7C15u) >> bpe->joint_shift;
+    return ((kind << 63 | (uint64_t)a << 42 | (uint64_t)b << 21 | c) * 0x9E3779B97F4A7C15u) >>
+           bpe->joint_shift;
 }
 
 static inline uint64_t context_before(const struct bpe *bpe, uint32_t before, uint32_t left, uint32_t right)

@@ -29,7 +29,8 @@ static enum status refuse_text(const struct json *model, const char *key, const 
     return LORAD_OK;
 }
 
-/* Where the vocabulary and the merges stand in the text of tokenizer.json; begin NULL: they were not found. */
+/* Where the vocabulary and the merges stand in the text of tokenizer.json; begin NULL: they were not found.
+ */
 struct model_text {
     struct json_span vocab, merges;
 };
@@ -38,16 +39,18 @@ static struct model_text find_model_text(const char *text, size_t length)
 {
     struct json_span model;
     struct model_text found = {{NULL, NULL}, {NULL, NULL}};
-    if (!utf8_valid(text, length, NULL) || !flat_json_member((struct json_span){text, text + length}, "model", &model) ||
-        !flat_json_member(model, "vocab", &found.vocab) || !flat_json_member(model, "merges", &found.merges) ||
-        *found.vocab.begin != '{' || *found.merges.begin != '[')
+    if (!utf8_valid(text, length, NULL) ||
+        !flat_json_member((struct json_span){text, text + length}, "model", &model) ||
+        !flat_json_member(model, "vocab", &found.vocab) ||
+        !flat_json_member(model, "merges", &found.merges) || *found.vocab.begin != '{' ||
+        *found.merges.begin != '[')
         return (struct model_text){{NULL, NULL}, {NULL, NULL}};
     return found;
 }
 
 /* The text without what is read by flat_json.c. */
-static enum status parse_rest(struct json **out, const char *text, size_t length, const struct model_text *model,
-                              const char *where)
+static enum status parse_rest(struct json **out, const char *text, size_t length,
+                              const struct model_text *model, const char *where)
 {
     if (!model->vocab.begin) return js_parse(out, text, length, where);
     bool vocab_first = model->vocab.begin < model->merges.begin;
@@ -208,8 +211,10 @@ static enum status read_post_part(struct tokenizer *out, const struct json *valu
     TRY(js_need_string(&type, value, "type", where));
     if (strcmp(type, "ByteLevel") == 0) return LORAD_OK; /* moves offsets only */
     if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
-        int64_t first = js_int(js_at(js_get(value, "cls"), 1), -1), last = js_int(js_at(js_get(value, "sep"), 1), -1);
-        if (first < 0 || last < 0 || first >= VOCAB_MAX || last >= VOCAB_MAX || out->n_prefix || out->n_suffix)
+        int64_t first = js_int(js_at(js_get(value, "cls"), 1), -1),
+                last = js_int(js_at(js_get(value, "sep"), 1), -1);
+        if (first < 0 || last < 0 || first >= VOCAB_MAX || last >= VOCAB_MAX || out->n_prefix ||
+            out->n_suffix)
             return FAIL(LORAD_DATA, "%s: %s: bad \"cls\" or \"sep\"", where, type);
         out->prefix[out->n_prefix++] = (int32_t)first;
         out->suffix[out->n_suffix++] = (int32_t)last;
@@ -297,11 +302,12 @@ static bool is_class(const struct json *config, const char *name)
 {
     const char *class = js_string(js_get(config, "tokenizer_class"), NULL);
     size_t length = strlen(name);
-    return class && strncmp(class, name, length) == 0 && (!class[length] || strcmp(class + length, "Fast") == 0);
+    return class && strncmp(class, name, length) == 0 &&
+           (!class[length] || strcmp(class + length, "Fast") == 0);
 }
 
-/* vocab.json and merges.txt, the older way: what surrounds the model is what transformers' converter makes for the class of
- * the tokenizer. */
+/* vocab.json and merges.txt, the older way: what surrounds the model is what transformers' converter makes
+ * for the class of the tokenizer. */
 static enum status read_vocab_and_merges(struct tokenizer *out, const struct json *config,
                                          const char *vocab_path, const char *merges_path)
 {
@@ -326,9 +332,10 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
     char *vocab;
     size_t length, bad;
     TRY(file_read(&vocab, &length, vocab_path, FILE_MAX));
-    enum status status = utf8_valid(vocab, length, &bad)
-                             ? flat_json_vocab(&out->bpe.vocab, (struct json_span){vocab, vocab + length}, vocab_path)
-                             : FAIL(LORAD_DATA, "%s: invalid UTF-8 at byte %zu", vocab_path, bad);
+    enum status status =
+        utf8_valid(vocab, length, &bad)
+            ? flat_json_vocab(&out->bpe.vocab, (struct json_span){vocab, vocab + length}, vocab_path)
+            : FAIL(LORAD_DATA, "%s: invalid UTF-8 at byte %zu", vocab_path, bad);
     free(vocab);
     return status == LORAD_OK ? read_merges_file(&out->bpe, merges_path, gpt2) : status;
 }
@@ -366,10 +373,9 @@ static enum status add_special(struct tokenizer *out, const char *text)
     if (!length || added_tokens_find(&out->added, text, length)) return LORAD_OK;
     int64_t number = vocab_find(&out->bpe.vocab, text, length);
     if (number < 0) number = next_number(out);
-    return added_tokens_add(&out->added, (struct added_token){.text = (char *)text,
-                                                              .length = length,
-                                                              .number = (int32_t)number,
-                                                              .special = true});
+    return added_tokens_add(
+        &out->added, (struct added_token){
+                         .text = (char *)text, .length = length, .number = (int32_t)number, .special = true});
 }
 
 /* Special tokens that only the configuration names. */
@@ -377,11 +383,13 @@ static enum status add_specials(struct tokenizer *out, const struct json *config
 {
     static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                        "pad_token", "cls_token", "mask_token"};
-    for (size_t i = 0; config && i < sizeof keys / sizeof *keys; i++) TRY(add_special(out, special_text(config, keys[i])));
+    for (size_t i = 0; config && i < sizeof keys / sizeof *keys; i++)
+        TRY(add_special(out, special_text(config, keys[i])));
     const struct json *more = js_get(config, "additional_special_tokens");
     for (size_t i = 0; i < js_length(more); i++) {
         const struct json *value = js_at(more, i);
-        TRY(add_special(out, js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL)));
+        TRY(add_special(out,
+                        js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL)));
     }
     return LORAD_OK;
 }
@@ -390,7 +398,7 @@ static enum status add_specials(struct tokenizer *out, const struct json *config
 static enum status apply_class(struct tokenizer *out, const struct json *config, const char *where)
 {
     bool llama = is_llama(config), gpt2_bos = is_class(config, "GPT2Tokenizer") && !out->from_json &&
-                                             js_bool(js_get(config, "add_bos_token"), false);
+                                              js_bool(js_get(config, "add_bos_token"), false);
     if (config && out->from_json)
         pretokenizer_set_prefix_space(&out->pretokenizer, js_bool(js_get(config, "add_prefix_space"), false));
     if (!llama && !gpt2_bos) return LORAD_OK;

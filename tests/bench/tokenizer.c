@@ -1,9 +1,10 @@
 /*
- * bench_tokenizer MODEL_DIR <STRINGS: how fast text becomes token numbers on one thread, and how soon a tokenizer is ready.
+ * bench_tokenizer MODEL_DIR <STRINGS: how fast text becomes token numbers on one thread, and how soon a
+ * tokenizer is ready.
  *
- * STRINGS: one JSON string a line. Prints one JSON object: bytes, tokens, seconds (processor time of encoding all of them, the
- * best of several rounds), open_ms (processor time of opening the model's tokenizer, the best of several), mib (memory it
- * holds). run_tokenizer.py compares with Hugging Face tokenizers.
+ * STRINGS: one JSON string a line. Prints one JSON object: bytes, tokens, seconds (processor time of encoding
+ * all of them, the best of several rounds), open_ms (processor time of opening the model's tokenizer, the
+ * best of several), mib (memory it holds). run_tokenizer.py compares with Hugging Face tokenizers.
  */
 #include <malloc.h>
 #include <stdio.h>
@@ -36,8 +37,10 @@ static enum status read_texts(struct texts *texts)
     enum status status = LORAD_OK;
     while (status == LORAD_OK && (length = getline(&line, &capacity, stdin)) > 0) {
         status = memory_grow((void **)&texts->value, &texts->capacity, texts->n + 1, sizeof *texts->value);
-        if (status == LORAD_OK) status = js_parse(&texts->value[texts->n], line, (size_t)length, "standard input");
-        if (status == LORAD_OK && !js_string(texts->value[texts->n++], NULL)) status = FAIL(LORAD_DATA, "not a string");
+        if (status == LORAD_OK)
+            status = js_parse(&texts->value[texts->n], line, (size_t)length, "standard input");
+        if (status == LORAD_OK && !js_string(texts->value[texts->n++], NULL))
+            status = FAIL(LORAD_DATA, "not a string");
     }
     free(line);
     return status;
@@ -65,8 +68,8 @@ static enum status open_timed(struct tokenizer **out, const char *model, double 
     return LORAD_OK;
 }
 
-static enum status encode_all(const struct tokenizer *tokenizer, const struct texts *texts, struct token_list *list,
-                              size_t *bytes, size_t *tokens)
+static enum status encode_all(const struct tokenizer *tokenizer, const struct texts *texts,
+                              struct token_list *list, size_t *bytes, size_t *tokens)
 {
     *bytes = *tokens = 0;
     for (size_t i = 0; i < texts->n; i++) {
@@ -94,8 +97,8 @@ static enum status measure(const char *model, const struct texts *texts)
         if (seconds < best) best = seconds;
     }
     if (status == LORAD_OK)
-        printf("{\"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.6f, \"open_ms\": %.1f, \"mib\": %.1f}\n", bytes, tokens, best,
-               open * 1e3, (double)held / (1 << 20));
+        printf("{\"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.6f, \"open_ms\": %.1f, \"mib\": %.1f}\n",
+               bytes, tokens, best, open * 1e3, (double)held / (1 << 20));
     token_list_free(&list);
     tokenizer_close(tokenizer);
     return status;

@@ -1,6 +1,7 @@
 /*
- * Any bytes as text to encode, and as numbers to decode. The first byte chooses the tokenizer. Invalid UTF-8 is refused; spans lie
- * in the text; what a stream gives token by token is whole UTF-8 and in sum what decoding at once gives.
+ * Any bytes as text to encode, and as numbers to decode. The first byte chooses the tokenizer. Invalid UTF-8
+ * is refused; spans lie in the text; what a stream gives token by token is whole UTF-8 and in sum what
+ * decoding at once gives.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -11,9 +12,10 @@
 #include "base/utf8.h"
 #include "dataloader/tokenizer.h"
 
-static const char *const models[] = {
-    "models/fin-zh-tiny", "models/tinystories-656k", "tokenizer/qwen2",   "tokenizer/llama3", "tokenizer/mistral", "tokenizer/metaspace",
-    "tokenizer/digits",   "tokenizer/prefix",        "tokenizer/regexes", "tokenizer/o200k",  "tokenizer/normal",  "tokenizer/spaces"};
+static const char *const models[] = {"models/fin-zh-tiny", "models/tinystories-656k", "tokenizer/qwen2",
+                                     "tokenizer/llama3",   "tokenizer/mistral",       "tokenizer/metaspace",
+                                     "tokenizer/digits",   "tokenizer/prefix",        "tokenizer/regexes",
+                                     "tokenizer/o200k",    "tokenizer/normal",        "tokenizer/spaces"};
 enum { N = sizeof models / sizeof models[0] };
 static struct tokenizer *tokenizer[N];
 
@@ -36,10 +38,12 @@ static void check_encode(const struct tokenizer *t, const char *text, size_t len
         enum status status = tokenizer_encode(t, text, length, options, &list);
         if (status != tokenizer_encode(t, text, length, options, &plain)) abort();
         if ((status == LORAD_OK) != utf8_valid(text, length, &bad)) abort();
-        if (list.length != plain.length || (list.length && memcmp(list.ids, plain.ids, list.length * sizeof *list.ids)))
+        if (list.length != plain.length ||
+            (list.length && memcmp(list.ids, plain.ids, list.length * sizeof *list.ids)))
             abort();
         for (size_t i = 0; i < list.length; i++)
-            if (list.ids[i] < 0 || list.ids[i] >= tokenizer_size(t) || list.start[i] > list.end[i] || list.end[i] > length)
+            if (list.ids[i] < 0 || list.ids[i] >= tokenizer_size(t) || list.start[i] > list.end[i] ||
+                list.end[i] > length)
                 abort();
     }
 }
@@ -49,7 +53,8 @@ static void check_decode(const struct tokenizer *t, const uint8_t *bytes, size_t
     struct strbuf whole = STRBUF_EMPTY, part = STRBUF_EMPTY;
     int32_t ids[64];
     size_t n = 0;
-    for (; n < 64 && 2 * n + 1 < length; n++) ids[n] = (int32_t)((bytes[2 * n] << 8 | bytes[2 * n + 1]) % (tokenizer_size(t) + 1));
+    for (; n < 64 && 2 * n + 1 < length; n++)
+        ids[n] = (int32_t)((bytes[2 * n] << 8 | bytes[2 * n + 1]) % (tokenizer_size(t) + 1));
     struct token_stream *stream;
     if (tokenizer_decode(t, ids, n, length & 1, &whole) != LORAD_OK) abort();
     if (token_stream_create(&stream, t, length & 1) != LORAD_OK) abort();
@@ -58,7 +63,8 @@ static void check_decode(const struct tokenizer *t, const uint8_t *bytes, size_t
         if (!utf8_valid(strbuf_text(&part), part.length, NULL)) abort();
     }
     if (token_stream_finish(stream, &part) != LORAD_OK) abort();
-    if (part.length != whole.length || memcmp(strbuf_text(&part), strbuf_text(&whole), part.length) != 0) abort();
+    if (part.length != whole.length || memcmp(strbuf_text(&part), strbuf_text(&whole), part.length) != 0)
+        abort();
     token_stream_destroy(stream);
     strbuf_free(&whole);
     strbuf_free(&part);

@@ -1,4 +1,5 @@
-/* Any bytes as vocab.json and merges.txt, parted by the first NUL: refused or opened; what opens encodes and decodes. */
+/* Any bytes as vocab.json and merges.txt, parted by the first NUL: refused or opened; what opens encodes and
+ * decodes. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,11 +28,13 @@ static void use(const struct tokenizer *tokenizer)
     static const char text[] = "the the's a\u4f60\u597d 12 ab\n\n abc";
     struct token_list list = {.want_spans = true};
     struct strbuf out = STRBUF_EMPTY;
-    if (tokenizer_encode(tokenizer, text, sizeof text - 1, (struct encode_options){true, true}, &list) != LORAD_OK ||
+    if (tokenizer_encode(tokenizer, text, sizeof text - 1, (struct encode_options){true, true}, &list) !=
+            LORAD_OK ||
         tokenizer_decode(tokenizer, list.ids, list.length, false, &out) != LORAD_OK)
         abort();
     for (size_t i = 0; i < list.length; i++)
-        if (list.ids[i] < 0 || list.ids[i] >= tokenizer_size(tokenizer) || list.end[i] > sizeof text - 1) abort();
+        if (list.ids[i] < 0 || list.ids[i] >= tokenizer_size(tokenizer) || list.end[i] > sizeof text - 1)
+            abort();
     token_list_free(&list);
     strbuf_free(&out);
 }
