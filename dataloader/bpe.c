@@ -2,11 +2,13 @@
  * bpe.c: merging.
  *
  * Invariants
- *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority queue.
- *  2. A word is first cut into stretches where no token can reach across (the joints of bpe_build.c), which changes nothing
- *     but the length of what has to be merged. An unknown character is a stretch of its own; where it is not (a collision of
- *     joints, some bytes without a token), the word is merged whole.
- *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no recursion.
+ *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority
+ * queue.
+ *  2. A word is first cut into stretches where no token can reach across (the joints of bpe_build.c), which
+ * changes nothing but the length of what has to be merged. An unknown character is a stretch of its own;
+ * where it is not (a collision of joints, some bytes without a token), the word is merged whole.
+ *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no
+ * recursion.
  *  4. The cache is exact: it holds results by their text, and never text that has an unknown character.
  */
 #include "dataloader/bpe.h"
@@ -19,11 +21,13 @@
 #include "dataloader/bpe_tables.h"
 
 enum {
-    SCAN_MAX = 96,      /* longest stretch merged by scanning */
-    CACHE_SLOTS = 8192, /* a power of two */
-    CACHE_TEXT = 24,    /* longest cached text in bytes */
-    CACHE_TOKENS = 7,   /* most tokens of it */
-    WHOLE_WORD = 0x80,  /* in a length: of a word that is looked up in the vocabulary before merging (ignore_merges) */
+    SCAN_BITS = 7,
+    SCAN_MAX = 1 << SCAN_BITS, /* longest stretch merged by scanning */
+    CACHE_SLOTS = 8192,        /* a power of two */
+    CACHE_TEXT = 24,           /* longest cached text in bytes */
+    CACHE_TOKENS = 7,          /* most tokens of it */
+    WHOLE_WORD =
+        0x80, /* in a length: of a word that is looked up in the vocabulary before merging (ignore_merges) */
 };
 
 /* 64 bytes, a line of the processor's cache. */
@@ -105,25 +109,50 @@ static void first_ranks(const struct bpe *bpe, const int32_t *id, const char *by
     rank[n - 1] = BPE_NO_RANK;
 }
 
-/* Merges symbols [0, n) of `id` and `end` in place by scanning; returns how many are left. n <= SCAN_MAX. */
-static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, uint32_t *rank, size_t n)
+/* Rank and place in one number, so that the smallest of them is the leftmost of the lowest. */
+static inline int32_t scan_key(uint32_t rank, size_t at)
 {
-    while (n > 1) {
-        int32_t minimum = (int32_t)BPE_NO_RANK;
-        for (size_t i = 0; i + 1 < n; i++) minimum = (int32_t)rank[i] < minimum ? (int32_t)rank[i] : minimum;
-        uint32_t lowest = (uint32_t)minimum;
-        if (lowest == BPE_NO_RANK) break;
-        size_t at = 0;
-        while (rank[at] != lowest) at++;
-        id[at] = merge_result(bpe, lowest);
-        n--;
-        memmove(id + at + 1, id + at + 2, (n - at - 1) * sizeof *id);
-        memmove(end + at, end + at + 1, (n - at) * sizeof *end);
-        memmove(rank + at, rank + at + 1, (n - at) * sizeof *rank);
-        if (at + 1 < n) rank[at] = pair_rank(bpe, id[at], id[at + 1]);
-        if (at > 0) rank[at - 1] = pair_rank(bpe, id[at - 1], id[at]);
+    return rank == BPE_NO_RANK ? INT32_MAX : (int32_t)(rank << SCAN_BITS | (uint32_t)at);
+}
+
+/* Merges the first n symbols of the scratch in place by scanning; returns how many are left. n <= SCAN_MAX.
+ */
+static size_t merge_scanning(const struct bpe *bpe, struct bpe_scratch *scratch, size_t n)
+{
+    int32_t *id = scratch->id, key[SCAN_MAX + 8];
+    uint32_t *end = scratch->end;
+    uint8_t next[SCAN_MAX], previous[SCAN_MAX];
+    size_t padded = (n + 7) & ~(size_t)7;
+    for (size_t i = 0; i < padded; i++) key[i] = i < n ? scan_key(scratch->rank[i], i) : INT32_MAX;
+    for (size_t i = 0; i < n; i++) {
+        next[i] = (uint8_t)(i + 1);
+        previous[i] = (uint8_t)(i - 1);
     }
-    return n;
+    for (;;) {
+        int32_t lowest = INT32_MAX;
+        for (size_t i = 0; i < padded; i++) lowest = key[i] < lowest ? key[i] : lowest;
+        if (lowest == INT32_MAX) break;
+        size_t at = (size_t)lowest & ((1u << SCAN_BITS) - 1), gone = next[at], after = next[gone];
+        id[at] = merge_result(bpe, (uint32_t)lowest >> SCAN_BITS);
+        end[at] = end[gone];
+        key[gone] = INT32_MAX;
+        next[at] = (uint8_t)after;
+        key[at] = INT32_MAX;
+        if (after < n) {
+            previous[after] = (uint8_t)at;
+            key[at] = scan_key(pair_rank(bpe, id[at], id[after]), at);
+        }
+        if (at > 0) {
+            size_t before = previous[at];
+            key[before] = scan_key(pair_rank(bpe, id[before], id[at]), before);
+        }
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i = next[i], kept++) {
+        id[kept] = id[i];
+        end[kept] = end[i];
+    }
+    return kept;
 }
 
 static enum status heap_push(struct bpe_scratch *scratch, uint32_t rank, size_t symbol)
@@ -223,7 +252,8 @@ static size_t find_word_symbols(const struct bpe *bpe, struct bpe_scratch *scrat
     *unknown = false;
     for (size_t i = 0; i < length;) {
         size_t step = bpe->byte_mode ? 1 : utf8_length(word[i]), end = i + step;
-        int32_t id = bpe->byte_mode ? bpe->byte_token[(unsigned char)word[i]] : character_symbol(bpe, word + i, step);
+        int32_t id =
+            bpe->byte_mode ? bpe->byte_token[(unsigned char)word[i]] : character_symbol(bpe, word + i, step);
         if (id >= 0) {
             if (pending) add_symbol(scratch, &n, bpe->unk, pending_end);
             pending = false;
@@ -264,7 +294,8 @@ static inline uint64_t read_tail(const char *text, size_t n)
         return low | (uint64_t)high << (8 * (n - 4));
     }
     if (n == 0) return 0;
-    uint64_t first = (unsigned char)text[0], middle = (unsigned char)text[n / 2], last = (unsigned char)text[n - 1];
+    uint64_t first = (unsigned char)text[0], middle = (unsigned char)text[n / 2],
+             last = (unsigned char)text[n - 1];
     return first | middle << (8 * (n / 2)) | last << (8 * (n - 1));
 }
 
@@ -277,7 +308,8 @@ static inline struct text_key text_key(const char *text, size_t length)
     return key;
 }
 
-static inline struct cached_text *cache_slot(struct bpe_scratch *scratch, const struct text_key *key, size_t length)
+static inline struct cached_text *cache_slot(struct bpe_scratch *scratch, const struct text_key *key,
+                                             size_t length)
 {
     uint64_t h = (key->part[0] ^ length) * 0x9E3779B97F4A7C15u;
     h ^= h >> 32;
@@ -324,7 +356,8 @@ static void emit(const struct bpe_scratch *scratch, size_t n, uint32_t base, str
 {
     memcpy(out->ids + out->length, scratch->id, n * sizeof *out->ids);
     for (size_t i = 0; out->want_spans && i < n; i++) {
-        /* An unknown token that byte tokens overtook ends before the one written ahead of it: its span is empty. */
+        /* An unknown token that byte tokens overtook ends before the one written ahead of it: its span is
+         * empty. */
         uint32_t end = scratch->end[i], start = i ? scratch->end[i - 1] : 0;
         out->start[out->length + i] = base + (start < end ? start : end);
         out->end[out->length + i] = base + end;
@@ -351,15 +384,17 @@ static inline size_t read_character(const char *text, uint32_t *character)
     return 4;
 }
 
-/* Whether a token may hold a part of one of two characters and something of the other. left_length: bytes of the left. */
-static bool is_part_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right, const char *boundary)
+/* Whether a token may hold a part of one of two characters and something of the other. left_length: bytes of
+ * the left. */
+static bool is_part_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right,
+                          const char *boundary)
 {
     size_t right_length = utf8_length(*boundary);
     if (bit_get(bpe->parts_joint, part_bit(boundary[-1], boundary[0]))) return true;
     for (size_t n = 1; n < 3 && n < left_length; n++)
-        if (bit_get(bpe->joint, joint_bit(part_code(boundary - n, n), right))) return true;
+        if (bit_get(bpe->joint, joint_bit(bpe, part_code(boundary - n, n), right))) return true;
     for (size_t n = 1; n < 3 && n < right_length; n++)
-        if (bit_get(bpe->joint, joint_bit(left, part_code(boundary, n)))) return true;
+        if (bit_get(bpe->joint, joint_bit(bpe, left, part_code(boundary, n)))) return true;
     return false;
 }
 
@@ -367,15 +402,17 @@ static inline bool is_joint(const struct bpe *bpe, uint32_t left, size_t left_le
                             const char *boundary)
 {
     if (left < 128 && right < 128) return bit_get(bpe->ascii_joint, left << 7 | right);
-    if (bit_get(bpe->joint, joint_bit(left, right))) return true;
+    if (bit_get(bpe->joint, joint_bit(bpe, left, right))) return true;
     return bit_get(bpe->part_joint, part_bit(boundary[-1], boundary[0])) &&
            is_part_joint(bpe, left, left_length, right, boundary);
 }
 
-/* Byte mode: fills the symbols with characters where that gives the same result as starting from bytes. Two characters are
- * merged at the rank `lowest` at the earliest, since no token holds a part of one and something of its neighbour; a
- * character whose bytes are merged before that may be taken whole. Returns the number of symbols; 0: start from bytes. */
-static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length)
+/* Byte mode: fills the symbols with characters where that gives the same result as starting from bytes. Two
+ * characters are merged at the rank `lowest` at the earliest, since no token holds a part of one and
+ * something of its neighbour; a character whose bytes are merged before that may be taken whole. Returns the
+ * number of symbols; 0: start from bytes. */
+static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text,
+                              size_t length)
 {
     size_t n = 0, at = 0, left_length = 0;
     uint32_t left = 0;
@@ -397,7 +434,8 @@ static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch
     for (at = 0; at < length;) {
         uint32_t character;
         size_t end = at + read_character(text + at, &character);
-        if (character < 0x10000 && bpe->character_token[character] >= 0 && bpe->character_rank[character] < lowest) {
+        if (character < 0x10000 && bpe->character_token[character] >= 0 &&
+            bpe->character_rank[character] < lowest) {
             add_symbol(scratch, &n, bpe->character_token[character], end);
             at = end;
         }
@@ -411,8 +449,8 @@ static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch
 }
 
 /* Merges `text` into the scratch; *n tokens. */
-static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length, size_t *n,
-                         bool *unknown)
+static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length,
+                         size_t *n, bool *unknown)
 {
     TRY(reserve(scratch, length + 1));
     size_t count = bpe->byte_mode && bpe->cuts ? find_characters(bpe, scratch, text, length) : 0;
@@ -420,7 +458,7 @@ static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, con
     if (count > 1)
         first_ranks(bpe, scratch->id, bpe->byte_mode && count == length ? text : NULL, scratch->rank, count);
     if (count > SCAN_MAX) return merge_with_heap(bpe, scratch, count, n);
-    *n = count > 1 ? merge_scanning(bpe, scratch->id, scratch->end, scratch->rank, count) : count;
+    *n = count > 1 ? merge_scanning(bpe, scratch, count) : count;
     return LORAD_OK;
 }
 
@@ -438,8 +476,8 @@ static int32_t find_whole(const struct bpe *bpe, const char *word, size_t length
 
 /* Text that is not in the cache. Sets *unknown and appends nothing when it has an unknown character. */
 static enum status encode_new(const struct bpe *bpe, struct bpe_scratch *scratch, struct cached_text *slot,
-                              const struct text_key *key, size_t tagged_length, const char *text, size_t length,
-                              uint32_t base, struct token_list *out, bool *unknown)
+                              const struct text_key *key, size_t tagged_length, const char *text,
+                              size_t length, uint32_t base, struct token_list *out, bool *unknown)
 {
     size_t n = 1;
     int32_t whole = tagged_length & WHOLE_WORD ? find_whole(bpe, text, length) : -1;
@@ -472,7 +510,8 @@ static inline enum status encode_stretch(const struct bpe *bpe, struct bpe_scrat
 }
 
 /* A character without a token, by itself. `fused`: directly behind another one. */
-static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint32_t end, struct token_list *out)
+static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint32_t end,
+                        struct token_list *out)
 {
     if (bpe->unk < 0) return;
     if (fused && bpe->fuse_unk) {
@@ -484,6 +523,49 @@ static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint3
         out->end[out->length] = end;
     }
     out->ids[out->length++] = bpe->unk;
+}
+
+/* Whether a token may hold both sides of the boundary at `at` of a stretch, given the characters beside them
+ * too. */
+static bool is_joint_in_context(const struct bpe *bpe, const char *text, size_t length, size_t at,
+                                uint32_t before, uint32_t left, size_t left_length, uint32_t right,
+                                size_t right_length)
+{
+    uint32_t behind;
+    if (bit_get(bpe->part_joint, part_bit(text[at - 1], text[at])) &&
+        is_part_joint(bpe, left, left_length, right, text + at))
+        return true;
+    if (bit_get(bpe->context_joint, context_before(bpe, BPE_ANY, left, right))) return true;
+    if (before != BPE_ANY && bit_get(bpe->context_joint, context_before(bpe, before, left, right)))
+        return true;
+    if (at + right_length >= length) return false;
+    (void)read_character(text + at + right_length, &behind);
+    return bit_get(bpe->context_joint, context_behind(bpe, left, right, behind));
+}
+
+/* A stretch that is too long for the cache, cut further. */
+static enum status encode_long_stretch(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text,
+                                       size_t length, uint32_t base, struct token_list *out, bool is_word,
+                                       bool *unknown)
+{
+    uint32_t before = BPE_ANY, left, right;
+    size_t begin = 0, step = read_character(text, &left);
+    for (size_t at = step, left_length; at < length && !*unknown; at += step) {
+        left_length = step;
+        step = read_character(text + at, &right);
+        if (is_joint_in_context(bpe, text, length, at, before, left, left_length, right, step)) {
+            before = left;
+        } else {
+            TRY(encode_stretch(bpe, scratch, text + begin, at - begin, base + (uint32_t)begin, out, false,
+                               unknown));
+            begin = at;
+            before = BPE_ANY;
+        }
+        left = right;
+    }
+    if (*unknown) return LORAD_OK;
+    return encode_stretch(bpe, scratch, text + begin, length - begin, base + (uint32_t)begin, out,
+                          is_word && !begin, unknown);
 }
 
 static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
@@ -505,20 +587,25 @@ static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch
             fused = true;
             continue;
         }
-        TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, end - begin == length, unknown));
+        bool is_word = end - begin == length;
+        if (end - begin > CACHE_TEXT)
+            TRY(encode_long_stretch(bpe, scratch, word + begin, end - begin, start, out, is_word, unknown));
+        else
+            TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, is_word, unknown));
         fused = false;
     }
     return LORAD_OK;
 }
 
-/* Whether the word is worth looking up as a whole: those of alphabets come again, clauses of Chinese do not. */
+/* Whether the word is worth looking up as a whole: those of alphabets come again, clauses of Chinese do not.
+ */
 static inline bool is_common(const char *word, size_t length)
 {
     return length <= CACHE_TEXT && (unsigned char)word[0] < 0xE3 && (unsigned char)word[length > 1] < 0xE0;
 }
 
-enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, size_t length, uint32_t base,
-                       struct token_list *out)
+enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, size_t length,
+                       uint32_t base, struct token_list *out)
 {
     if (scratch->cache_serial != bpe->serial) {
         memset(scratch->cache, 0, CACHE_SLOTS * sizeof *scratch->cache);

@@ -30,24 +30,30 @@ struct bpe {
     /* Open addressing: left << 42 | right << 20 | rank of a merge; UINT64_MAX: empty. */
     uint64_t *pair;
     size_t n_pairs; /* slots, a power of two */
-    int32_t result_offset; /* result of a merge - its rank, when that is the same for all; otherwise INT32_MIN */
+    int32_t
+        result_offset; /* result of a merge - its rank, when that is the same for all; otherwise INT32_MIN */
     int pair_shift, filter_shift;
     uint64_t *filter; /* bitmap: no bit, no pair */
 
-    int32_t byte_token[256];      /* byte mode: the symbol of a byte; otherwise its <0xHH> token; -1: none */
-    /* [65536] The token of a character of the BMP, -1: none. Byte mode: only where merging its bytes by themselves gives
-     * one, and the highest rank of those merges; -1: ASCII. */
+    int32_t byte_token[256]; /* byte mode: the symbol of a byte; otherwise its <0xHH> token; -1: none */
+    /* [65536] The token of a character of the BMP, -1: none. Byte mode: only where merging its bytes by
+     * themselves gives one, and the highest rank of those merges; -1: ASCII. */
     int32_t *character_token, *character_rank;
     uint16_t byte_character[256]; /* the GPT-2 alphabet and its inverse (-1: none) */
     int16_t character_byte[256 + 68];
     uint32_t *byte_rank; /* byte mode: [256 * 256] rank of a pair of bytes */
-    /* May two characters stand side by side inside a token? Bitmaps: by hash; by code in ASCII; by the last byte of the one
-     * and the first of the other, where a token holds only a part of one of them, of both of them. */
+    /* May two characters stand side by side inside a token? Bitmaps: by hash; by code in ASCII; by the last
+     * byte of the one and the first of the other, where a token holds only a part of one of them, of both of
+     * them. */
     uint64_t *joint, ascii_joint[128 * 128 / 64], part_joint[256 * 256 / 64], parts_joint[256 * 256 / 64];
-    bool lone_unknown;   /* characters without a token are unknown: no bytes stand for them */
-    bool cuts;           /* false: nothing is known about that, words stay whole */
-    size_t longest;      /* token, in bytes as the vocabulary writes it */
-    uint64_t serial;     /* tells caches of different tokenizers apart */
+    /* The same with the character before or behind the two (bpe_tables.h), for stretches that are long
+     * otherwise. */
+    uint64_t *context_joint;
+    int joint_shift;   /* of the hashes of these bitmaps */
+    bool lone_unknown; /* characters without a token are unknown: no bytes stand for them */
+    bool cuts;         /* false: nothing is known about that, words stay whole */
+    size_t longest;    /* token, in bytes as the vocabulary writes it */
+    uint64_t serial;   /* tells caches of different tokenizers apart */
 };
 
 void bpe_free(struct bpe *bpe);
@@ -55,7 +61,12 @@ void bpe_free(struct bpe *bpe);
 enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length, const char *right,
                           size_t right_length, const char *where) LORAD_WARN_UNUSED;
 /* The same, with a space between the parts. LORAD_DATA when they are not two. */
-enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where) LORAD_WARN_UNUSED;
+enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length,
+                               const char *where) LORAD_WARN_UNUSED;
+/* The text of merges.txt. GPT-2's class drops the first line whatever it says, and what stands behind the
+ * last line end. */
+enum status bpe_add_merge_lines(struct bpe *bpe, const char *text, size_t length, bool gpt2,
+                                const char *where) LORAD_WARN_UNUSED;
 /* After the vocabulary, the flags and the merges are in. */
 enum status bpe_seal(struct bpe *bpe, const char *where) LORAD_WARN_UNUSED;
 

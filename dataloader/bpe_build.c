@@ -3,8 +3,8 @@
  *
  * Invariants
  *  1. Of equal merges the last one counts, as in Hugging Face's map.
- *  2. Two characters are joint when some merge makes a token in which they stand side by side, or a part of the one beside
- *     the other or a part of it. A collision in the bitmap only loses a cut.
+ *  2. Two characters are joint when some merge makes a token in which they stand side by side, or a part of
+ * the one beside the other or a part of it. A collision in the bitmap only loses a cut.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -47,6 +47,7 @@ void bpe_free(struct bpe *bpe)
     free(bpe->filter);
     free(bpe->byte_rank);
     free(bpe->joint);
+    free(bpe->context_joint);
     free(bpe->character_token);
     free(bpe->character_rank);
     *bpe = (struct bpe){0};
@@ -89,6 +90,24 @@ enum status bpe_add_merge_line(struct bpe *bpe, const char *line, size_t length,
     return bpe_add_merge(bpe, line, left, space + 1, length - left - 1, where);
 }
 
+enum status bpe_add_merge_lines(struct bpe *bpe, const char *text, size_t length, bool gpt2,
+                                const char *where)
+{
+    static const char header[] = "#version:";
+    for (const char *line = text, *end = text + length; line < end;) {
+        const char *stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop && gpt2) break;
+        if (!stop) stop = end;
+        size_t n = (size_t)(stop - line);
+        if (n && line[n - 1] == '\r') n--;
+        bool head = line == text &&
+                    (gpt2 || (n >= sizeof header - 1 && memcmp(line, header, sizeof header - 1) == 0));
+        if (n && !head) TRY(bpe_add_merge_line(bpe, line, n, where));
+        line = stop + 1;
+    }
+    return LORAD_OK;
+}
+
 static enum status build_pairs(struct bpe *bpe)
 {
     int bits = 4;
@@ -103,10 +122,12 @@ static enum status build_pairs(struct bpe *bpe)
     bpe->result_offset = bpe->n_merges ? bpe->merge[0].result : 0;
     for (size_t i = 0; i < bpe->n_merges; i++) {
         const struct bpe_merge *merge = &bpe->merge[i];
-        uint64_t hash = pair_hash((uint32_t)merge->left, (uint32_t)merge->right), bit = hash >> bpe->filter_shift;
+        uint64_t hash = pair_hash((uint32_t)merge->left, (uint32_t)merge->right),
+                 bit = hash >> bpe->filter_shift;
         uint64_t key = pair_key(merge->left, merge->right);
         size_t at = (size_t)(hash >> bpe->pair_shift);
-        while (bpe->pair[at] != UINT64_MAX && bpe->pair[at] >> BPE_RANK_BITS != key) at = (at + 1) & (bpe->n_pairs - 1);
+        while (bpe->pair[at] != UINT64_MAX && bpe->pair[at] >> BPE_RANK_BITS != key)
+            at = (at + 1) & (bpe->n_pairs - 1);
         bit_set(bpe->filter, bit);
         bpe->pair[at] = key << BPE_RANK_BITS | i;
         if (bpe->result_offset != INT32_MIN && merge->result != (int32_t)i + bpe->result_offset)
@@ -161,8 +182,8 @@ static enum status find_symbols(struct bpe *bpe)
 
 /* ---- joints ---- */
 
-/* The text that a token stands for. Byte mode: its bytes, in `bytes` (at least as long as the token); *length 0 when it is
- * not written in the alphabet. */
+/* The text that a token stands for. Byte mode: its bytes, in `bytes` (at least as long as the token); *length
+ * 0 when it is not written in the alphabet. */
 static const char *token_bytes(const struct bpe *bpe, int32_t number, char *bytes, size_t *length)
 {
     size_t n;
@@ -185,23 +206,45 @@ static bool is_continuation(char byte)
     return ((unsigned char)byte & 0xC0) == 0x80;
 }
 
-/* Marks the boundary at `at` between two characters of a token's text, of which the first and the last may be parts. */
+/* Marks what else the token that ends at `at`, where the character `left` begins at `begin`, or the one that
+ * begins there holds. */
+static void mark_context(struct bpe *bpe, const char *text, size_t length, size_t begin, size_t at,
+                         uint32_t left, uint32_t right)
+{
+    uint32_t other = 0;
+    size_t before = begin, behind = at + utf8_length(text[at]);
+    uint64_t bit = context_before(bpe, BPE_ANY, left, right);
+    if (begin > 0) {
+        do before--;
+        while (before > 0 && is_continuation(text[before]));
+        if (utf8_read(&other, text + before, begin - before) == begin - before)
+            bit = context_before(bpe, other, left, right);
+    } else if (behind < length) {
+        if (utf8_read(&other, text + behind, length - behind)) bit = context_behind(bpe, left, right, other);
+    }
+    bit_set(bpe->context_joint, bit);
+}
+
+/* Marks the boundary at `at` between two characters of a token's text, of which the first and the last may be
+ * parts. */
 static void mark_joint(struct bpe *bpe, const char *text, size_t length, size_t at)
 {
     size_t begin = at - 1;
     while (begin > 0 && is_continuation(text[begin])) begin--;
     uint32_t left = 0, right = 0;
     size_t left_part = utf8_read(&left, text + begin, at - begin) == at - begin ? 0 : at - begin;
-    size_t right_part = utf8_read(&right, text + at, length - at) ? 0 : length - at; /* less than a character */
+    size_t right_part =
+        utf8_read(&right, text + at, length - at) ? 0 : length - at; /* less than a character */
     uint32_t bit = part_bit(text[at - 1], text[at]);
     if (left_part || right_part) bit_set(bpe->part_joint, bit);
     if ((left_part && right_part) || left_part > 2 || right_part > 2) {
         bit_set(bpe->parts_joint, bit);
         return;
     }
+    if (!left_part && !right_part) mark_context(bpe, text, length, begin, at, left, right);
     if (left_part) left = part_code(text + begin, left_part);
     if (right_part) right = part_code(text + at, right_part);
-    bit_set(bpe->joint, joint_bit(left, right));
+    bit_set(bpe->joint, joint_bit(bpe, left, right));
     if (left < 128 && right < 128) bit_set(bpe->ascii_joint, left << 7 | right);
 }
 
@@ -212,7 +255,8 @@ static void merge_character(struct bpe *bpe, uint32_t character, const char *byt
     for (size_t i = 0; i < n; i++)
         if ((id[i] = bpe->byte_token[(unsigned char)bytes[i]]) < 0) return;
     while (n > 1) {
-        uint32_t first = pair_rank(bpe, id[0], id[1]), second = n > 2 ? pair_rank(bpe, id[1], id[2]) : BPE_NO_RANK;
+        uint32_t first = pair_rank(bpe, id[0], id[1]),
+                 second = n > 2 ? pair_rank(bpe, id[1], id[2]) : BPE_NO_RANK;
         uint32_t rank = second < first ? second : first;
         if (rank == BPE_NO_RANK) return;
         if ((int32_t)rank > highest) highest = (int32_t)rank;
@@ -237,19 +281,24 @@ static enum status build_characters(struct bpe *bpe)
         uint32_t character = 0;
         if (!bpe->vocab.entry[i].present || length > 6) continue;
         (void)token_bytes(bpe, i, bytes, &n);
-        if (n && utf8_read(&character, bytes, n) == n && character < BMP) merge_character(bpe, character, bytes, n);
+        if (n && utf8_read(&character, bytes, n) == n && character < BMP)
+            merge_character(bpe, character, bytes, n);
     }
     return LORAD_OK;
 }
 
-/* Finds the pairs of characters that stand side by side inside a token that merging can make. Nothing is known, and words
- * stay whole, when a merge takes a byte or the unknown token for what its name says. */
+/* Finds the pairs of characters that stand side by side inside a token that merging can make. Nothing is
+ * known, and words stay whole, when a merge takes a byte or the unknown token for what its name says. */
 static enum status build_joint(struct bpe *bpe)
 {
-    bpe->joint = memory_new(((size_t)1 << BPE_JOINT_BITS) / 64, sizeof *bpe->joint);
+    int bits = 12; /* few bits set: few collisions; few bits: the bitmaps stay in the processor's cache */
+    while (bits < 21 && (size_t)1 << bits < 32 * bpe->n_merges) bits++;
+    bpe->joint_shift = 64 - bits;
+    bpe->joint = memory_new(((size_t)1 << bits) / 64, sizeof *bpe->joint);
+    bpe->context_joint = memory_new(((size_t)1 << bits) / 64, sizeof *bpe->context_joint);
     char *bytes = memory_new(bpe->longest + 1, 1);
     uint8_t *is_named = memory_new((size_t)bpe->vocab.size + 1, 1);
-    bpe->cuts = bpe->joint && bytes && is_named;
+    bpe->cuts = bpe->joint && bpe->context_joint && bytes && is_named;
     enum status status = bpe->cuts ? LORAD_OK : LORAD_NOMEM;
     for (unsigned b = 0; bpe->cuts && b < 256 && !bpe->byte_mode && bpe->byte_fallback; b++)
         if (bpe->byte_token[b] >= 0) is_named[bpe->byte_token[b]] = 1;

@@ -8,7 +8,6 @@
 
 enum {
     BPE_WHOLE_MAX = 1024, /* ignore_merges: longest word that can be a token */
-    BPE_JOINT_BITS = 21,  /* the joint bitmap has 2^21 bits */
 };
 
 static inline uint64_t pair_hash(uint32_t left, uint32_t right)
@@ -51,9 +50,29 @@ static inline void bit_set(uint64_t *bits, uint64_t at)
     bits[at >> 6] |= 1ull << (at & 63);
 }
 
-static inline uint64_t joint_bit(uint32_t left, uint32_t right)
+static inline uint64_t joint_bit(const struct bpe *bpe, uint32_t left, uint32_t right)
 {
-    return pair_hash(left, right) >> (64 - BPE_JOINT_BITS);
+    return pair_hash(left, right) >> bpe->joint_shift;
+}
+
+/* Bits of the context bitmap for the boundary between `left` and `right`: a token ends in `before` and `left`
+ * there; one begins with `right` and `behind`; or either may be any. */
+enum { BPE_ANY = 0x1FFFFF };
+
+static inline uint64_t context_hash(const struct bpe *bpe, uint64_t kind, uint32_t a, uint32_t b, uint32_t c)
+{
+    return ((kind << 63 | (uint64_t)a << 42 | (uint64_t)b << 21 | c) * 0x9E3779B97F4A7C15u) >>
+           bpe->joint_shift;
+}
+
+static inline uint64_t context_before(const struct bpe *bpe, uint32_t before, uint32_t left, uint32_t right)
+{
+    return context_hash(bpe, 0, before, left, right);
+}
+
+static inline uint64_t context_behind(const struct bpe *bpe, uint32_t left, uint32_t right, uint32_t behind)
+{
+    return context_hash(bpe, 1, left, right, behind);
 }
 
 static inline uint32_t part_bit(char last, char first)

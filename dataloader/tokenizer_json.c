@@ -301,18 +301,8 @@ static enum status read_merges_file(struct bpe *bpe, const char *path, bool gpt2
 {
     char *merges;
     size_t length;
-    enum status status = LORAD_OK;
     TRY(file_read(&merges, &length, path, FILE_MAX));
-    for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
-        char *stop = memchr(line, '\n', (size_t)(end - line));
-        if (!stop && gpt2) break;
-        if (!stop) stop = end;
-        size_t n = (size_t)(stop - line);
-        if (n && line[n - 1] == '\r') n--;
-        bool head = line == merges && (gpt2 || strncmp(line, "#version:", 9) == 0);
-        if (n && !head) status = bpe_add_merge_line(bpe, line, n, path);
-        line = stop + 1;
-    }
+    enum status status = bpe_add_merge_lines(bpe, merges, length, gpt2, path);
     free(merges);
     return status;
 }

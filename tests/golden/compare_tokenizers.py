@@ -1,7 +1,6 @@
-"""Compares the tokenizer with Hugging Face's on many mutated strings, and their speed on one thread (in processor time, so that a
-busy machine matters little).
+"""Compares the tokenizer with Hugging Face's on many mutated strings. Speed: ../bench/run_tokenizer.py.
 
-    python3 compare_tokenizers.py BUILD/tests/tokenize_lines MODEL_DIR [-n STRINGS] [--seed S] [--speed]
+    python3 compare_tokenizers.py BUILD/tests/tokenize_lines MODEL_DIR [-n STRINGS] [--seed S]
 
 Exits 1 when any token number, plain token number or decoded text differs. (tokenizers 0.22.2, transformers 4.56.2)
 """
@@ -12,7 +11,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 os.environ["RAYON_NUM_THREADS"] = "1"
@@ -20,7 +18,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tokenizers import Tokenizer  # noqa: E402
 
-from tokenizer_strings import DATA, ENGLISH, corpus, strings  # noqa: E402
+from tokenizer_strings import strings  # noqa: E402
 
 
 def open_reference(model):
@@ -84,49 +82,14 @@ def compare(program, model, reference, n, seed, batch=20000):
     return different
 
 
-def speed(program, model, reference):
-    chinese = [t for t in corpus() if t and ord(t[0]) >= 0x4E00]
-    sources = ("trainer/trainer.h", "dataloader/bpe.c", "base/json.c")
-    notes = "".join(open(DATA.parent.parent / n, encoding="utf-8").read() for n in ("README.md", "docs/testing.md", "LICENSE"))
-    english = [notes[i : i + 800] for i in range(0, len(notes), 800)]
-    text = "".join(open(DATA.parent.parent / name, encoding="utf-8").read() for name in sources)
-    sets = {
-        "Chinese rows": chinese,
-        "English": [ENGLISH] + english,
-        "source code": [text[i : i + 2000] for i in range(0, len(text), 2000)] * 4,
-        "one long text": ["\n".join(chinese)],
-    }
-    for name, texts in sets.items():
-        size = sum(len(t.encode()) for t in texts)
-        best = 1e9
-        reference.encode_special_tokens = False
-        for _ in range(3):
-            begin = time.process_time()
-            for t in texts:
-                reference.encode(t)
-            best = min(best, time.process_time() - begin)
-        batch = 1e9
-        for _ in range(3):
-            begin = time.process_time()
-            reference.encode_batch_fast(texts)
-            batch = min(batch, time.process_time() - begin)
-        ours = json.loads(run(program, model, "bench", texts)[0])["seconds"]
-        print(f"{name:14} {size / 1e6:6.2f} MB: lorad {size / ours / 1e6:7.1f} MB/s, tokenizers {size / best / 1e6:5.1f} MB/s (batch "
-              f"{size / batch / 1e6:5.1f}): {best / ours:5.1f}x ({batch / ours:5.1f}x)")
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("-n", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     reference = open_reference(options.model)
-    if options.speed:
-        speed(options.program, options.model, reference)
-        return
     sys.exit(compare(options.program, options.model, reference, options.n, options.seed) != 0)
 
 

@@ -1,18 +1,15 @@
 /*
- * tokenize_lines MODEL_DIR [encode | plain | decode | bench]: for comparing with another tokenizer.
+ * tokenize_lines MODEL_DIR [encode | plain | spans | decode]: for comparing with another tokenizer.
  *
  * Reads one JSON value a line from standard input and answers each with a line:
  *   encode  a string -> its token numbers, special tokens matched and added
  *   plain   a string -> its token numbers, nothing special
  *   spans   a string -> start:end of its tokens
  *   decode  an array of token numbers -> their text as a JSON string, special tokens left out
- *   bench   strings -> nothing a line; at the end bytes, tokens and processor seconds of encoding them all
- * once
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/json.h"
 #include "dataloader/tokenizer.h"
@@ -55,41 +52,6 @@ static enum status decode(const struct tokenizer *tokenizer, const struct json *
     return LORAD_OK;
 }
 
-static double processor_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-struct texts {
-    struct json **value;
-    size_t n, capacity;
-};
-
-static enum status bench(const struct tokenizer *tokenizer, const struct texts *texts,
-                         struct token_list *list)
-{
-    double best = 1e9;
-    size_t bytes = 0, tokens = 0;
-    for (int round = 0; round < 5; round++) {
-        double begin = processor_seconds();
-        bytes = tokens = 0;
-        for (size_t i = 0; i < texts->n; i++) {
-            size_t length;
-            const char *text = js_string(texts->value[i], &length);
-            list->length = 0;
-            TRY(tokenizer_encode(tokenizer, text, length, (struct encode_options){true, true}, list));
-            bytes += length;
-            tokens += list->length;
-        }
-        double seconds = processor_seconds() - begin;
-        if (seconds < best) best = seconds;
-    }
-    printf("{\"bytes\": %zu, \"tokens\": %zu, \"seconds\": %.6f}\n", bytes, tokens, best);
-    return LORAD_OK;
-}
-
 int main(int argc, char **argv)
 {
     const char *mode = argc > 2 ? argv[2] : "encode";
@@ -100,7 +62,6 @@ int main(int argc, char **argv)
     }
     struct token_list list = {0};
     struct strbuf text = STRBUF_EMPTY;
-    struct texts texts = {0};
     char *line = NULL;
     size_t capacity = 0;
     ssize_t length;
@@ -109,21 +70,13 @@ int main(int argc, char **argv)
         struct json *value;
         status = js_parse(&value, line, (size_t)length, "standard input");
         if (status != LORAD_OK) break;
-        if (strcmp(mode, "bench") == 0) {
-            texts.value = realloc(texts.value, (texts.n + 1) * sizeof(void *));
-            texts.value[texts.n++] = value;
-            continue;
-        }
         if (strcmp(mode, "decode") == 0)
             status = decode(tokenizer, value, &list, &text);
         else
             status = encode(tokenizer, value, strcmp(mode, "plain") != 0, strcmp(mode, "spans") == 0, &list);
         js_destroy(value);
     }
-    if (status == LORAD_OK && strcmp(mode, "bench") == 0) status = bench(tokenizer, &texts, &list);
     if (status != LORAD_OK) fprintf(stderr, "tokenize_lines: %s\n", status_message());
-    for (size_t i = 0; i < texts.n; i++) js_destroy(texts.value[i]);
-    free(texts.value);
     free(line);
     strbuf_free(&text);
     token_list_free(&list);
