@@ -44,7 +44,8 @@ static void no_row_is_lost_and_no_pack_overflows(void **state)
     }
 }
 
-/* Best fit by looking at every pack. Ties may go to different packs, so only the number of packs is compared. */
+/* Best fit by looking at every pack. Ties may go to different packs, so only the number of packs is compared.
+ */
 static int32_t packs_by_search(const int32_t *lengths, int32_t n, int32_t capacity)
 {
     int32_t *room = calloc((size_t)n + 1, sizeof *room), n_packs = 0;
@@ -61,19 +62,60 @@ static int32_t packs_by_search(const int32_t *lengths, int32_t n, int32_t capaci
     return n_packs;
 }
 
-static void it_is_best_fit_decreasing(void **state)
+static void never_more_packs_than_best_fit(void **state)
 {
     (void)state;
     struct packer *packer;
+    int32_t better = 0;
     assert_ok(packer_create(&packer, 300, 100));
-    for (uint64_t seed = 0; seed < 100; seed++) {
-        int32_t *lengths = synthetic_lengths(300, 1, 100, seed);
-        struct packing packing = packer_run(packer, lengths, 300);
-        check_packing(packing, lengths, 300, 100);
-        assert_int_equal(packing.n_packs, packs_by_search(lengths, 300, 100));
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        int32_t n = 1 + (int32_t)(random_philox(seed, 6, 0).word[0] % 300), tokens = 0;
+        int32_t *lengths = synthetic_lengths(n, 1 + (int32_t)(seed % 40), 100, seed);
+        struct packing packing = packer_run(packer, lengths, n);
+        check_packing(packing, lengths, n, 100);
+        for (int32_t i = 0; i < n; i++) tokens += lengths[i];
+        int32_t best_fit = packs_by_search(lengths, n, 100), least = (tokens + 99) / 100;
+        assert_in_range(packing.n_packs, least, best_fit);
+        if (best_fit == least) assert_int_equal(packing.n_packs, best_fit);
+        better += packing.n_packs < best_fit;
         free(lengths);
     }
+    assert_true(better > 10);
     packer_destroy(packer);
+}
+
+/* No row is shorter than an eighth of a pack, so what best fit leaves over in one is lost. */
+static void windows_of_middling_rows_are_filled(void **state)
+{
+    (void)state;
+    enum { N = 4096, CAPACITY = 512 };
+    struct packer *packer;
+    int64_t tokens = 0, packs = 0, best_fit = 0;
+    assert_ok(packer_create(&packer, N, CAPACITY));
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        int32_t *lengths = synthetic_lengths(N, CAPACITY / 8, CAPACITY * 7 / 8, seed);
+        for (int32_t i = 0; i < N; i++) tokens += lengths[i];
+        packs += packer_run(packer, lengths, N).n_packs;
+        best_fit += packs_by_search(lengths, N, CAPACITY);
+        free(lengths);
+    }
+    double filled = (double)tokens / (double)packs / CAPACITY,
+           before = (double)tokens / (double)best_fit / CAPACITY;
+    printf("packing: %.2f %% real tokens, best fit alone %.2f %%\n", 100 * filled, 100 * before);
+    assert_true(filled > 0.995 && before < filled);
+    packer_destroy(packer);
+}
+
+static void more_rows_than_at_first(void **state)
+{
+    (void)state;
+    struct packer *packer;
+    int32_t *lengths = synthetic_lengths(5000, 1, 64, 3);
+    assert_ok(packer_create(&packer, 10, 64));
+    assert_ok(packer_reserve(packer, 5000));
+    check_packing(packer_run(packer, lengths, 5000), lengths, 5000, 64);
+    packer_destroy(packer);
+    free(lengths);
 }
 
 static void known_cases(void **state)
@@ -87,6 +129,11 @@ static void known_cases(void **state)
     const int32_t items[] = {0, 1, 2, 3, 4, 5, 6}, starts[] = {0, 2, 3, 5, 7};
     assert_memory_equal(packing.item, items, sizeof items);
     assert_memory_equal(packing.start, starts, sizeof starts);
+    /* Best fit makes 6 4 | 4 4 3 | 3 of these; 6 3 3 | 4 4 4 fits into two. */
+    struct packer *twelve;
+    assert_ok(packer_create(&twelve, 8, 12));
+    assert_int_equal(packer_run(twelve, (const int32_t[]){6, 4, 4, 4, 3, 3}, 6).n_packs, 2);
+    packer_destroy(twelve);
     assert_int_equal(packer_run(packer, lengths, 0).n_packs, 0);
     assert_int_equal(packer_run(packer, lengths, 1).n_packs, 1);
     packer_destroy(packer);
@@ -111,8 +158,11 @@ static void a_run_does_not_depend_on_the_one_before(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_row_is_lost_and_no_pack_overflows), cmocka_unit_test(it_is_best_fit_decreasing),
-        cmocka_unit_test(known_cases), cmocka_unit_test(a_run_does_not_depend_on_the_one_before)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(no_row_is_lost_and_no_pack_overflows),
+                                       cmocka_unit_test(never_more_packs_than_best_fit),
+                                       cmocka_unit_test(windows_of_middling_rows_are_filled),
+                                       cmocka_unit_test(more_rows_than_at_first),
+                                       cmocka_unit_test(known_cases),
+                                       cmocka_unit_test(a_run_does_not_depend_on_the_one_before)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,6 +187,12 @@ static void a_second_call_reads_the_cache(void **state)
     assert_string_not_equal(folder, again);
     assert_true(second.supervised_tokens > first.supervised_tokens && second.tokens == first.tokens);
     free(again);
+    options.chat_options.train_on_prompt = false;
+    options.chat_options.split_special_tokens = !options.chat_options.split_special_tokens;
+    assert_ok(dataset_prepare(&again, &options, &second));
+    assert_string_not_equal(folder, again);
+    assert_false(second.from_cache);
+    free(again);
     free(folder);
 }
 
