@@ -336,7 +336,7 @@ int64_t dataset_raw_rows(const struct dataset *dataset)
 
 int64_t dataset_kept_rows(const struct dataset *dataset)
 {
-    ASSERT(atomic_load(&dataset->complete));
+    ASSERT(dataset_complete(dataset));
     return dataset->about.kept_rows;
 }
 
@@ -356,7 +356,7 @@ struct hash128 dataset_key(const struct dataset *dataset)
 
 struct hash128 dataset_fingerprint(const struct dataset *dataset)
 {
-    return atomic_load(&dataset->complete) ? dataset->about.fingerprint : dataset_key(dataset);
+    return dataset_complete(dataset) ? dataset->about.fingerprint : dataset_key(dataset);
 }
 
 int32_t dataset_groups(const struct dataset *dataset)

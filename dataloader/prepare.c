@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -123,7 +124,8 @@ static enum status fill_locked(struct preparation *p, bool discard)
     if (status == LORAD_OK) status = fill(p);
     if (status == LORAD_OK) return status;
     prepare_lock_note(&p->held, status);
-    if (status == LORAD_DATA || status == LORAD_CONFIG) {
+    rmdir(p->folder); /* when there is nothing in it */
+    if (status == LORAD_DATA) {
         char message[sizeof p->message];
         snprintf(message, sizeof message, "%s", status_message());
         if (prepare_folder_discard(p->folder) != LORAD_OK) log_debug("%s", status_message());

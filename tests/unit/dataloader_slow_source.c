@@ -1,6 +1,6 @@
 /*
- * Preparing from slow storage: a decorator around source_reader_parse (see CMakeLists.txt: --wrap) sleeps as a disk of so
- * many megabytes a second would, and longer at times. What is written does not change.
+ * Preparing from slow storage: a decorator around source_reader_parse (see CMakeLists.txt: --wrap) sleeps as
+ * a disk of so many megabytes a second would, and longer at times. What is written does not change.
  */
 #include "support/test.h"
 
