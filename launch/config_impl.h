@@ -81,6 +81,7 @@ struct config_values {
     struct run_options run; /* first: offsets in the table count from here */
     bool bf16, fp16, fp32;
     double min_lr, min_lr_rate; /* < 0: not given */
+    const char *metadata_path;  /* of the one training source */
 };
 
 struct config_key;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 
 static void contradiction(struct config *config, const char *name, const char *what)
 {
@@ -43,6 +44,26 @@ static void rule_lora(struct config *config)
     lora->targets_given = given(config, "lora_target");
 }
 
+/* metadata_path beside a single dataset is that one's. */
+static void rule_metadata(struct config *config)
+{
+    struct run_options *run = &config->values.run;
+    const char *path = config->values.metadata_path;
+    if (!path || run->n_train_sources == 0) return;
+    if (run->n_train_sources > 1 || run->train_sources->metadata_path) {
+        contradiction(config, "metadata_path",
+                      run->n_train_sources > 1 ? "there are several datasets: give it to one of them, "
+                                                 "{path: ..., metadata_path: ...}"
+                                               : "the dataset has one of its own: remove one of them");
+        return;
+    }
+    struct dataset_source *source = config_own(config, memory_new(1, sizeof *source));
+    if (!source) return;
+    *source = *run->train_sources;
+    source->metadata_path = path;
+    run->train_sources = source;
+}
+
 static void rule_data(struct config *config)
 {
     struct run_options *run = &config->values.run;
@@ -55,6 +76,7 @@ static void rule_data(struct config *config)
     }
     if (given(config, "dataset") && run->n_train_sources == 0 && config->problems.n == 0)
         contradiction(config, "dataset", "names no files");
+    rule_metadata(config);
     if (run->val_size > 0 && run->n_eval_sources > 0)
         contradiction(config, "val_size", "cannot be used together with eval_file: remove one of them");
     if (run->val_size >= 1 && run->val_size != (double)(int64_t)run->val_size)
@@ -184,15 +206,22 @@ static void need_path(struct config *config, const char *name, const char *path,
                      config_where(where, config, name), path);
 }
 
+static void need_sources(struct config *config, const char *key, const struct dataset_source *sources, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if (!strpbrk(sources[i].path, "*?[{")) need_path(config, key, sources[i].path, false);
+        need_path(config, key, sources[i].metadata_path, false);
+    }
+}
+
 void config_check_paths(struct config *config)
 {
     const struct run_options *run = &config->values.run;
     need_path(config, "model_name_or_path", run->model_dir, true);
     need_path(config, "adapter_name_or_path", run->adapter_dir, true);
-    for (int32_t i = 0; i < run->n_train_sources; i++)
-        need_path(config, "dataset", run->train_sources[i].path, false);
-    for (int32_t i = 0; i < run->n_eval_sources; i++)
-        need_path(config, "eval_file", run->eval_sources[i].path, false);
+    need_sources(config, "dataset", run->train_sources, run->n_train_sources);
+    need_sources(config, "eval_file", run->eval_sources, run->n_eval_sources);
+    need_path(config, "sensitive_words", run->inspect.sensitive_words, false);
     if (run->resume_from_checkpoint && strcmp(run->resume_from_checkpoint, "auto") != 0)
         need_path(config, "resume_from_checkpoint", run->resume_from_checkpoint, true);
 }

@@ -6,9 +6,8 @@
 
 #include "base/status.h"
 #include "dataloader/dataloader.h"
+#include "trainer/preparing.h"
 #include "trainer/session.h"
-
-enum data_part { DATA_TRAIN, DATA_EVAL };
 
 /* Whether the options ask for evaluation rows at all. */
 bool data_has_eval(const struct run_options *options);
@@ -16,8 +15,10 @@ bool data_has_eval(const struct run_options *options);
 /* What dataset_prepare is asked for that part. */
 struct prepare_options data_prepare_options(const struct session *session, enum data_part part);
 
-/* Prepares (or finds) the shards and opens them. Reports problems once. Collective. Owns: *out. */
-enum status data_open(struct dataset **out, struct session *session, enum data_part part) LORAD_WARN_UNUSED;
+/* Prepares (or finds) the rows and opens them. Reports problems once. preparing: NULL when all of them must be there
+ * first; else it may be set to what goes on meanwhile (preparing.h). Collective. Owns: *out, *preparing. */
+enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
+                      enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */
 void data_print_report(enum data_part part, const struct prepare_report *report);

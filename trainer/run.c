@@ -38,8 +38,9 @@ void run_request(bool checkpoint, bool stop)
 struct run {
     const struct run_options *options;
     struct session session;
-    struct coord *coord;          /* rank 0 */
-    struct dataset *train, *eval; /* eval NULL: none asked for */
+    struct coord *coord;           /* rank 0 */
+    struct dataset *train, *eval;  /* eval NULL: none asked for */
+    struct preparation *preparing; /* of the training rows, while it goes on */
     struct loader_options loader_options;
     struct loader *loader;
     struct micro_batch batch;
@@ -93,8 +94,9 @@ static enum status coordinate(struct run *run)
 
 static enum status open_rows(struct run *run)
 {
-    TRY(data_open(&run->train, &run->session, DATA_TRAIN));
-    return data_has_eval(run->options) ? data_open(&run->eval, &run->session, DATA_EVAL) : LORAD_OK;
+    bool known = run->options->max_steps > 0;
+    TRY(data_open(&run->train, known ? &run->preparing : NULL, &run->session, DATA_TRAIN));
+    return data_has_eval(run->options) ? data_open(&run->eval, NULL, &run->session, DATA_EVAL) : LORAD_OK;
 }
 
 static enum status load_model(struct run *run)
@@ -125,6 +127,9 @@ static enum status begin_or_resume(struct run *run)
     bool found = false, is_restart = restarts && atoi(restarts) > 0;
     if (!resume && is_restart) resume = "auto";
     TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, is_restart) : LORAD_OK));
+    /* A checkpoint may know the rows by their contents, so these have to be known. */
+    if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
+        TRY(preparing_finish(&run->preparing, &run->session, DATA_TRAIN));
     run_identity_make(&run->identity, &run->session, run->train);
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
@@ -340,6 +345,7 @@ static enum status train(struct run *run)
         TRY(train_step(run, &info, &result));
         TRY(advance(run, &info, &result));
         report(run, &info, &result, clock_seconds_since(start));
+        TRY(preparing_poll(&run->preparing, &run->session, DATA_TRAIN));
         TRY(at_boundary(run, &info, &result));
     }
     return LORAD_OK;
@@ -392,6 +398,7 @@ static void close_all(struct run *run)
     progress_close(run->progress);
     metrics_close(run->metrics);
     loader_close(run->loader);
+    preparing_stop(&run->preparing);
     optimizer_destroy(run->optimizer);
     step_release(&run->step);
     data_free_batch(&run->batch);

@@ -14,6 +14,7 @@ void run_identity_make(struct run_identity *out, const struct session *session, 
         .model = session->model_hash,
         .tokenizer = tokenizer_hash(session->tokenizer),
         .dataset = dataset_fingerprint(train),
+        .dataset_key = dataset_key(train),
         .lora_rank = session->lora->rank,
         .lora_alpha = session->lora->alpha,
         .use_rslora = session->lora->use_rslora,
@@ -147,6 +148,13 @@ static void text_of(struct strbuf *out, const struct json *value)
         strbuf_puts(out, "nothing");
 }
 
+static bool is_hash(const char *text, struct hash128 hash)
+{
+    char hex[33];
+    hash128_hex(hash, hex);
+    return strcmp(text, hex) == 0;
+}
+
 enum status run_identity_check(const struct json *json, const struct run_identity *now, const char *where)
 {
     const struct json *old;
@@ -162,6 +170,7 @@ enum status run_identity_check(const struct json *json, const struct run_identit
         text_of(&is, js_member(it));
         text_of(&was, js_get(old, js_key(it)));
         if (strcmp(strbuf_text(&is), strbuf_text(&was)) == 0) continue;
+        if (strcmp(js_key(it), "dataset") == 0 && is_hash(strbuf_text(&was), now->dataset_key)) continue;
         bool hash = strlen(strbuf_text(&is)) == 32;
         strbuf_printf(&differences, "%s%s", differences.length ? ", " : "", js_key(it));
         if (hash)

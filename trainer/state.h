@@ -34,6 +34,7 @@ struct run_state {
 /* What may not change between the parts of one run. */
 struct run_identity {
     struct hash128 model, tokenizer, dataset;
+    struct hash128 dataset_key; /* of the same rows: what they are known by while they are being prepared */
     char template_name[32];
     int32_t lora_rank;
     double lora_alpha;
