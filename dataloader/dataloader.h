@@ -162,6 +162,10 @@ int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number
 /* Of the contents, whatever the order of preparing; {0, 0} before the folder is complete. */
 struct hash128 dataset_fingerprint(const struct dataset *dataset);
 
+/* Of the contents of raw rows [first, first + n), numbered from 0: equal where the same rows stand, wherever they
+ * begin. Reads the tables of rows, no token. Complete only. */
+struct hash128 dataset_rows_fingerprint(const struct dataset *dataset, int64_t first, int64_t n);
+
 struct dataset_row {
     const int32_t *tokens;  /* borrowed from the map */
     const uint8_t *codes;   /* 0: this token is no target; else its weight in the loss is weight_of[code] */

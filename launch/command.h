@@ -40,7 +40,8 @@ struct command {
     bool no_adapter, per_row, json, markdown;
     const char *prompt, *system;
     int max_new_tokens;
-    int plan_ranks; /* 0: not given */
+    int plan_ranks;       /* 0: not given */
+    const char *value_of; /* a key of the configuration */
 };
 
 /* Reads argv against `verbs` (n of them; the one named "" is the default). LORAD_USAGE names the argument,

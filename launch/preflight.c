@@ -148,20 +148,20 @@ static enum status print_rows(const struct preflight *p, const char *shard_dir)
     return status;
 }
 
-static void check_data(struct preflight *p, bool held_out)
+static void check_data(struct preflight *p, const struct stage_options *stage, bool held_out)
 {
     const struct run_options *run = p->run;
-    bool own_files = held_out && run->n_eval_sources > 0;
+    bool own_files = held_out && stage->n_eval_sources > 0;
     struct prepare_options options = {
-        .sources = own_files ? run->eval_sources : run->train_sources,
-        .n_sources = own_files ? run->n_eval_sources : run->n_train_sources,
+        .sources = own_files ? stage->eval_sources : stage->train_sources,
+        .n_sources = own_files ? stage->n_eval_sources : stage->n_train_sources,
         .tokenizer = p->tokenizer,
         .chat = p->chat,
         .chat_options = run->chat,
         .cutoff_len = run->cutoff_len,
         .excess = run->excess,
         .overwrite_cache = run->overwrite_cache,
-        .val_size = own_files ? 0 : run->val_size,
+        .val_size = own_files ? 0 : stage->val_size,
         .split_seed = run->data_seed,
         .want_eval_part = held_out && !own_files,
     };
@@ -188,6 +188,23 @@ static void check_data(struct preflight *p, bool held_out)
     free(cache);
 }
 
+/* The rows of every stage; files that several stages share are looked at once. */
+static void check_stages(struct preflight *p)
+{
+    const struct run_options *run = p->run;
+    const struct dataset_source *train = NULL, *eval = NULL;
+    for (int32_t i = 0; i < run_stages(run); i++) {
+        const struct stage_options stage = run_stage(run, i);
+        bool held_out = stage.n_eval_sources > 0 ? stage.eval_sources != eval
+                                                 : stage.val_size > 0 && stage.train_sources != train;
+        if (*stage.name) printf("== stage %d of %d, %s\n", i + 1, run_stages(run), stage.name);
+        if (stage.n_train_sources > 0 && stage.train_sources != train) check_data(p, &stage, false);
+        if (stage.n_train_sources + stage.n_eval_sources > 0 && held_out) check_data(p, &stage, true);
+        train = stage.train_sources;
+        eval = stage.eval_sources;
+    }
+}
+
 static void print_problems(const struct preflight *p)
 {
     fflush(stdout);
@@ -199,10 +216,24 @@ static void print_problems(const struct preflight *p)
     }
 }
 
+static enum status print_value(const struct config *config, const char *key)
+{
+    const char *value;
+    TRY(config_status(config));
+    TRY(config_value_of(&value, config, key));
+    printf("%s\n", value);
+    return LORAD_OK;
+}
+
 enum status verb_check(const struct command *command)
 {
     struct config *config = NULL;
     TRY(config_load(&config, command->config_path, command->sets, command->n_sets));
+    if (command->value_of) {
+        enum status status = print_value(config, command->value_of);
+        config_destroy(config);
+        return status;
+    }
     struct preflight p = {
         .run = config_run(config), .colour = isatty(STDOUT_FILENO), .problems = STRBUF_EMPTY};
     const struct run_options *run = p.run;
@@ -211,11 +242,8 @@ enum status verb_check(const struct command *command)
     bool has_model = run->model_dir && file_is_dir(run->model_dir);
     if (has_model) check_tokenizer(&p);
     bool writable = run->output_dir && check_output(&p);
-    if (writable && p.chat) {
-        if (run->n_train_sources > 0) check_data(&p, false);
-        if (run->n_eval_sources > 0 || run->val_size > 0) check_data(&p, true);
-    }
-    if (has_model && run->n_train_sources > 0) check_plan(&p, ranks);
+    if (writable && p.chat) check_stages(&p);
+    if (has_model && run_stage(run, 0).n_train_sources > 0) check_plan(&p, ranks);
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);
     print_problems(&p);

@@ -10,14 +10,17 @@
 
 enum data_part { DATA_TRAIN, DATA_EVAL };
 
-/* Whether the options ask for evaluation rows at all. */
-bool data_has_eval(const struct run_options *options);
+/* Whether a stage asks for evaluation rows at all. */
+bool data_has_eval(const struct stage_options *stage);
 
-/* What dataset_prepare is asked for that part. */
-struct prepare_options data_prepare_options(const struct session *session, enum data_part part);
+/* What dataset_prepare is asked for that part of a stage's rows. */
+struct prepare_options data_prepare_options(const struct session *session, const struct stage_options *stage,
+                                            enum data_part part);
 
-/* Prepares (or finds) the shards and opens them. Reports problems once. Collective. Owns: *out. */
-enum status data_open(struct dataset **out, struct session *session, enum data_part part) LORAD_WARN_UNUSED;
+/* Prepares (or finds) the shards and opens them. Reports problems once. Collective; a session that has not
+ * joined its ranks does it alone, without a report. Owns: *out. */
+enum status data_open(struct dataset **out, struct session *session, const struct stage_options *stage,
+                      enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */
 void data_print_report(enum data_part part, const struct prepare_report *report);
