@@ -59,8 +59,4 @@ struct added_match added_tokens_next(const struct added_tokens *added, const str
                                      const char *text, size_t length, size_t at, size_t taken,
                                      bool match_special);
 
-/* Start of the white space that ends at `at`; end of the white space that starts there. */
-size_t skip_spaces_back(const char *text, size_t at);
-size_t skip_spaces(const char *text, size_t at, size_t length);
-
 #endif

@@ -2,277 +2,50 @@
  * bpe.c: merging.
  *
  * Invariants
- *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority
- * queue.
- *  2. A boundary that no token can cover is cut before merging (the `joint` bitmap), which changes nothing
- * but the length of what has to be merged: every token is built from merges, so the symbols beside each other
- * inside tokens are known when the merges are. A collision in the bitmap only loses a cut.
- *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no
- * recursion.
- *  4. The cache is exact: it holds results by their text, and never a word that has an unknown symbol.
+ *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority queue.
+ *  2. A word is first cut into stretches where no token can reach across (the joints of bpe_build.c), which changes nothing
+ *     but the length of what has to be merged. An unknown character is a stretch of its own; where it is not (a collision of
+ *     joints, some bytes without a token), the word is merged whole.
+ *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no recursion.
+ *  4. The cache is exact: it holds results by their text, and never text that has an unknown character.
  */
 #include "dataloader/bpe.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/memory.h"
 #include "base/utf8.h"
-
-#define NO_RANK ((uint32_t)INT32_MAX) /* not UINT32_MAX: signed numbers compare faster in vectors */
+#include "dataloader/bpe_tables.h"
 
 enum {
     SCAN_MAX = 96,      /* longest stretch merged by scanning */
-    JOINT_BITS = 20,    /* the joint bitmap has 2^20 bits */
-    FILTER_BITS = 2,    /* the filter has 2^2 bits a slot of the pair table, which is at most half full */
-    CACHE_SLOTS = 4096, /* a power of two */
-    CACHE_TEXT = 44,    /* longest cached word in bytes */
-    CACHE_TOKENS = 12,  /* most tokens of a cached word */
-    WHOLE_MAX = 1024,   /* ignore_merges: longest word that can be a token */
+    CACHE_SLOTS = 8192, /* a power of two */
+    CACHE_TEXT = 24,    /* longest cached text in bytes */
+    CACHE_TOKENS = 7,   /* most tokens of it */
+    WHOLE_WORD = 0x80,  /* in a length: of a word that is looked up in the vocabulary before merging (ignore_merges) */
 };
 
-struct cached_word {
-    uint64_t hash; /* 0: empty */
+/* 64 bytes, a line of the processor's cache. */
+struct cached_text {
+    uint64_t key[3]; /* the text, zeros behind it */
     int32_t id[CACHE_TOKENS];
-    uint8_t end[16]; /* offset behind each token */
-    uint8_t length, n;
-    char text[CACHE_TEXT];
+    uint8_t end[CACHE_TOKENS - 1]; /* offset behind each token but the last */
+    uint8_t length, n;             /* length 0: empty */
 };
 
 struct bpe_scratch {
     /* One entry a symbol. */
     int32_t *id;
-    uint32_t *end;  /* offset behind the symbol in the word */
+    uint32_t *end;  /* offset behind the symbol in the stretch */
     uint32_t *rank; /* of the pair (symbol, next) */
     uint32_t *next, *previous;
     size_t capacity[5];
     uint64_t *heap; /* rank << 32 | symbol */
     size_t heap_length, heap_capacity;
-    struct cached_word *cache;
-    uint64_t cache_serial; /* of the tokenizer whose words are cached */
+    struct cached_text *cache;
+    uint64_t cache_serial; /* of the tokenizer whose texts are cached */
 };
-
-/* ---- the GPT-2 alphabet ---- */
-
-static bool is_printable_byte(unsigned byte)
-{
-    return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-}
-
-/* The bytes that are not printable are written as the characters from U+0100 on, in their order. */
-static void fill_alphabet(struct bpe *bpe)
-{
-    uint16_t next = 256;
-    memset(bpe->character_byte, 0xFF, sizeof bpe->character_byte);
-    for (unsigned b = 0; b < 256; b++) {
-        bpe->byte_character[b] = is_printable_byte(b) ? (uint16_t)b : next++;
-        bpe->character_byte[bpe->byte_character[b]] = (int16_t)b;
-    }
-}
-
-static size_t put_character(char *out, uint32_t character) /* below U+0800 */
-{
-    if (character < 0x80) {
-        out[0] = (char)character;
-        return 1;
-    }
-    out[0] = (char)(0xC0 | character >> 6);
-    out[1] = (char)(0x80 | (character & 0x3F));
-    return 2;
-}
-
-/* ---- building ---- */
-
-void bpe_free(struct bpe *bpe)
-{
-    vocab_free(&bpe->vocab);
-    free(bpe->merge);
-    free(bpe->pair);
-    free(bpe->filter);
-    free(bpe->byte_rank);
-    free(bpe->joint);
-    *bpe = (struct bpe){0};
-}
-
-enum status bpe_add_merge(struct bpe *bpe, const char *left, size_t left_length, const char *right,
-                          size_t right_length, const char *where)
-{
-    char small[256];
-    size_t length = left_length + right_length;
-    char *joined = length <= sizeof small ? small : memory_new(length, 1);
-    if (!joined) return LORAD_NOMEM;
-    memcpy(joined, left, left_length);
-    memcpy(joined + left_length, right, right_length);
-    int32_t l = vocab_find(&bpe->vocab, left, left_length), r = vocab_find(&bpe->vocab, right, right_length);
-    int32_t result = vocab_find(&bpe->vocab, joined, length);
-    if (joined != small) free(joined);
-    if (l < 0 || r < 0 || result < 0)
-        return FAIL(LORAD_DATA,
-                    "%s: merge %zu (\"%.*s\" \"%.*s\") names a token that is not in the vocabulary", where,
-                    bpe->n_merges, (int)(left_length < 40 ? left_length : 40), left,
-                    (int)(right_length < 40 ? right_length : 40), right);
-    TRY(memory_grow((void **)&bpe->merge, &bpe->merge_capacity, bpe->n_merges + 1, sizeof *bpe->merge));
-    bpe->merge[bpe->n_merges++] = (struct bpe_merge){l, r, result};
-    return LORAD_OK;
-}
-
-static inline uint64_t pair_hash(int32_t left, int32_t right)
-{
-    return ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9E3779B97F4A7C15u;
-}
-
-static inline const struct bpe_pair *find_pair(const struct bpe *bpe, int32_t left, int32_t right)
-{
-    size_t at = (size_t)(pair_hash(left, right) >> bpe->pair_shift);
-    for (;; at = (at + 1) & (bpe->n_pairs - 1)) {
-        const struct bpe_pair *pair = &bpe->pair[at];
-        if (pair->left == left && pair->right == right) return pair;
-        if (pair->left < 0) return NULL;
-    }
-}
-
-/* Most pairs asked for are no merge: the filter, small enough for a cache, answers those. */
-static inline uint32_t pair_rank(const struct bpe *bpe, int32_t left, int32_t right)
-{
-    uint64_t bit = pair_hash(left, right) >> bpe->filter_shift;
-    if (!(bpe->filter[bit >> 6] >> (bit & 63) & 1)) return NO_RANK;
-    const struct bpe_pair *pair = find_pair(bpe, left, right);
-    return pair ? pair->rank : NO_RANK;
-}
-
-static enum status build_pairs(struct bpe *bpe)
-{
-    int bits = 4;
-    while ((size_t)1 << bits < 2 * bpe->n_merges) bits++;
-    bpe->n_pairs = (size_t)1 << bits;
-    bpe->pair_shift = 64 - bits;
-    bpe->filter_shift = 64 - bits - FILTER_BITS;
-    bpe->pair = memory_new(bpe->n_pairs, sizeof *bpe->pair);
-    bpe->filter = memory_new(bpe->n_pairs << FILTER_BITS >> 6, sizeof *bpe->filter);
-    if (!bpe->pair || !bpe->filter) return LORAD_NOMEM;
-    for (size_t i = 0; i < bpe->n_pairs; i++) bpe->pair[i].left = -1;
-    for (size_t i = 0; i < bpe->n_merges; i++) {
-        const struct bpe_merge *merge = &bpe->merge[i];
-        size_t at = (size_t)(pair_hash(merge->left, merge->right) >> bpe->pair_shift);
-        while (bpe->pair[at].left >= 0 &&
-               (bpe->pair[at].left != merge->left || bpe->pair[at].right != merge->right))
-            at = (at + 1) & (bpe->n_pairs - 1);
-        uint64_t bit = pair_hash(merge->left, merge->right) >> bpe->filter_shift;
-        bpe->filter[bit >> 6] |= 1ull << (bit & 63);
-        /* Of equal merges the last one counts, as in HF's map. */
-        bpe->pair[at] = (struct bpe_pair){merge->left, merge->right, (uint32_t)i, merge->result};
-    }
-    return LORAD_OK;
-}
-
-/* Byte mode: ranks of the pairs of bytes, which every word starts with, by their bytes. */
-static enum status build_byte_ranks(struct bpe *bpe)
-{
-    bpe->byte_rank = memory_new(256 * 256, sizeof *bpe->byte_rank);
-    if (!bpe->byte_rank) return LORAD_NOMEM;
-    for (unsigned pair = 0; pair < 256 * 256; pair++) {
-        int32_t left = bpe->byte_token[pair >> 8], right = bpe->byte_token[pair & 255];
-        bpe->byte_rank[pair] = left < 0 || right < 0 ? NO_RANK : pair_rank(bpe, left, right);
-    }
-    return LORAD_OK;
-}
-
-static void find_symbols(struct bpe *bpe)
-{
-    char text[8];
-    for (unsigned b = 0; b < 256; b++) {
-        size_t length;
-        if (bpe->byte_mode) {
-            length = put_character(text, bpe->byte_character[b]);
-        } else {
-            static const char digits[] = "0123456789ABCDEF";
-            memcpy(text, (char[]){'<', '0', 'x', digits[b >> 4], digits[b & 15], '>'}, 6);
-            length = 6;
-        }
-        bpe->byte_token[b] = vocab_find(&bpe->vocab, text, length);
-        if (b < 128) bpe->ascii_token[b] = vocab_find(&bpe->vocab, (char[]){(char)b}, 1);
-    }
-}
-
-/* Marks which tokens words may start from: single characters, byte tokens, the unknown token. */
-static void mark_symbols(const struct bpe *bpe, uint8_t *is_symbol)
-{
-    for (unsigned b = 0; b < 256; b++)
-        if (bpe->byte_token[b] >= 0 && (bpe->byte_mode || bpe->byte_fallback))
-            is_symbol[bpe->byte_token[b]] = 1;
-    if (bpe->unk >= 0) is_symbol[bpe->unk] = 1;
-    for (int32_t i = 0; i < bpe->vocab.size && !bpe->byte_mode; i++) {
-        size_t length;
-        const char *text = vocab_text(&bpe->vocab, i, &length);
-        if (text && length && utf8_length(*text) == length) is_symbol[i] = 1;
-    }
-}
-
-static inline uint64_t joint_bit(int32_t left, int32_t right)
-{
-    return pair_hash(left, right) >> (64 - JOINT_BITS);
-}
-
-static inline bool is_joint(const struct bpe *bpe, int32_t left, int32_t right)
-{
-    uint64_t bit = joint_bit(left, right);
-    return bpe->joint[bit >> 6] >> (bit & 63) & 1;
-}
-
-/* Finds each token's first and last symbol, going through the merges by rank, and with them the pairs of
- * symbols that stand side by side inside a token. Where the merges do not tell (a token whose parts come
- * later, or that two merges build from different symbols), every pair counts as joint and nothing is ever
- * cut. */
-static enum status build_joint(struct bpe *bpe)
-{
-    size_t n = (size_t)bpe->vocab.size, n_words = ((size_t)1 << JOINT_BITS) / 64;
-    bpe->joint = memory_new(n_words, sizeof *bpe->joint);
-    uint8_t *is_symbol = memory_new(n + 1, 1);
-    int32_t *first = memory_new(n + 1, sizeof *first), *last = memory_new(n + 1, sizeof *last);
-    enum status status = LORAD_NOMEM;
-    if (!bpe->joint || !is_symbol || !first || !last) goto free_all;
-    mark_symbols(bpe, is_symbol);
-    for (size_t i = 0; i < n; i++) first[i] = last[i] = is_symbol[i] ? (int32_t)i : -1;
-    bool known = true;
-    for (size_t i = 0; i < bpe->n_merges && known; i++) {
-        const struct bpe_merge *merge = &bpe->merge[i];
-        int32_t f = first[merge->left], l = last[merge->right];
-        known = f >= 0 && l >= 0 && last[merge->left] >= 0 && first[merge->right] >= 0 &&
-                (first[merge->result] < 0 || (first[merge->result] == f && last[merge->result] == l));
-        if (!known) break;
-        first[merge->result] = f;
-        last[merge->result] = l;
-        uint64_t bit = joint_bit(last[merge->left], first[merge->right]);
-        bpe->joint[bit >> 6] |= 1ull << (bit & 63);
-    }
-    if (!known) memset(bpe->joint, 0xFF, n_words * sizeof *bpe->joint);
-    status = LORAD_OK;
-free_all:
-    free(is_symbol);
-    free(first);
-    free(last);
-    return status;
-}
-
-enum status bpe_seal(struct bpe *bpe, const char *where)
-{
-    static atomic_uint_fast64_t serials;
-    if (bpe->byte_mode && bpe->byte_fallback)
-        return FAIL(LORAD_DATA, "%s: byte_fallback together with ByteLevel is not supported", where);
-    if (bpe->ignore_merges)
-        for (int32_t i = 0; i < bpe->vocab.size; i++)
-            if (bpe->vocab.entry[i].length > 2 * WHOLE_MAX)
-                return FAIL(LORAD_DATA, "%s: token %d is longer than %d bytes", where, i, 2 * WHOLE_MAX);
-    fill_alphabet(bpe);
-    find_symbols(bpe);
-    TRY(build_pairs(bpe));
-    if (bpe->byte_mode) TRY(build_byte_ranks(bpe));
-    TRY(build_joint(bpe));
-    bpe->serial = atomic_fetch_add(&serials, 1) + 1;
-    return LORAD_OK;
-}
 
 /* ---- working memory ---- */
 
@@ -329,20 +102,20 @@ static void first_ranks(const struct bpe *bpe, const int32_t *id, const char *by
     for (size_t i = 0; i + 1 < n; i++)
         rank[i] = bytes ? bpe->byte_rank[(unsigned char)bytes[i] << 8 | (unsigned char)bytes[i + 1]]
                         : pair_rank(bpe, id[i], id[i + 1]);
-    rank[n - 1] = NO_RANK;
+    rank[n - 1] = BPE_NO_RANK;
 }
 
 /* Merges symbols [0, n) of `id` and `end` in place by scanning; returns how many are left. n <= SCAN_MAX. */
 static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, uint32_t *rank, size_t n)
 {
     while (n > 1) {
-        int32_t minimum = (int32_t)NO_RANK;
+        int32_t minimum = (int32_t)BPE_NO_RANK;
         for (size_t i = 0; i + 1 < n; i++) minimum = (int32_t)rank[i] < minimum ? (int32_t)rank[i] : minimum;
         uint32_t lowest = (uint32_t)minimum;
-        if (lowest == NO_RANK) break;
+        if (lowest == BPE_NO_RANK) break;
         size_t at = 0;
         while (rank[at] != lowest) at++;
-        id[at] = bpe->merge[lowest].result;
+        id[at] = merge_result(bpe, lowest);
         n--;
         memmove(id + at + 1, id + at + 2, (n - at - 1) * sizeof *id);
         memmove(end + at, end + at + 1, (n - at) * sizeof *end);
@@ -355,7 +128,7 @@ static size_t merge_scanning(const struct bpe *bpe, int32_t *id, uint32_t *end, 
 
 static enum status heap_push(struct bpe_scratch *scratch, uint32_t rank, size_t symbol)
 {
-    if (rank == NO_RANK) return LORAD_OK;
+    if (rank == BPE_NO_RANK) return LORAD_OK;
     TRY(memory_grow((void **)&scratch->heap, &scratch->heap_capacity, scratch->heap_length + 1,
                     sizeof *scratch->heap));
     uint64_t *heap = scratch->heap, key = (uint64_t)rank << 32 | symbol;
@@ -384,12 +157,10 @@ static uint64_t heap_pop(struct bpe_scratch *scratch)
 }
 
 /* The same for any n, with a heap of candidates; entries whose pair has changed since are passed over. */
-static enum status merge_with_heap(const struct bpe *bpe, struct bpe_scratch *scratch, size_t first, size_t n,
-                                   size_t *left)
+static enum status merge_with_heap(const struct bpe *bpe, struct bpe_scratch *scratch, size_t n, size_t *left)
 {
-    int32_t *id = scratch->id + first;
-    uint32_t *end = scratch->end + first, *rank = scratch->rank + first;
-    uint32_t *next = scratch->next + first, *previous = scratch->previous + first;
+    int32_t *id = scratch->id;
+    uint32_t *end = scratch->end, *rank = scratch->rank, *next = scratch->next, *previous = scratch->previous;
     scratch->heap_length = 0;
     for (size_t i = 0; i < n; i++) {
         next[i] = (uint32_t)i + 1;
@@ -401,12 +172,12 @@ static enum status merge_with_heap(const struct bpe *bpe, struct bpe_scratch *sc
         size_t at = (size_t)(top & UINT32_MAX);
         if (rank[at] != top >> 32) continue;
         size_t gone = next[at], after = next[gone];
-        id[at] = bpe->merge[top >> 32].result;
+        id[at] = merge_result(bpe, (uint32_t)(top >> 32));
         end[at] = end[gone];
-        rank[gone] = NO_RANK;
+        rank[gone] = BPE_NO_RANK;
         next[at] = (uint32_t)after;
         if (after < n) previous[after] = (uint32_t)at;
-        rank[at] = after < n ? pair_rank(bpe, id[at], id[after]) : NO_RANK;
+        rank[at] = after < n ? pair_rank(bpe, id[at], id[after]) : BPE_NO_RANK;
         TRY(heap_push(scratch, rank[at], at));
         if (at > 0) {
             size_t before = previous[at];
@@ -432,6 +203,14 @@ static inline void add_symbol(struct bpe_scratch *scratch, size_t *n, int32_t id
     ++*n;
 }
 
+static inline int32_t character_symbol(const struct bpe *bpe, const char *text, size_t length)
+{
+    uint32_t character = 0;
+    if (length == 4) return vocab_find(&bpe->vocab, text, length);
+    (void)utf8_read(&character, text, length);
+    return bpe->character_token[character];
+}
+
 /* Fills the symbol arrays; *unknown when the word has a character that is no symbol. Follows HF's merge_word,
  * in which a pending unknown token is written only before the next known character: byte tokens overtake it.
  */
@@ -444,9 +223,7 @@ static size_t find_word_symbols(const struct bpe *bpe, struct bpe_scratch *scrat
     *unknown = false;
     for (size_t i = 0; i < length;) {
         size_t step = bpe->byte_mode ? 1 : utf8_length(word[i]), end = i + step;
-        int32_t id = bpe->byte_mode ? bpe->byte_token[(unsigned char)word[i]]
-                     : step == 1    ? bpe->ascii_token[(unsigned char)word[i]]
-                                    : vocab_find(&bpe->vocab, word + i, step);
+        int32_t id = bpe->byte_mode ? bpe->byte_token[(unsigned char)word[i]] : character_symbol(bpe, word + i, step);
         if (id >= 0) {
             if (pending) add_symbol(scratch, &n, bpe->unk, pending_end);
             pending = false;
@@ -473,164 +250,292 @@ static size_t find_word_symbols(const struct bpe *bpe, struct bpe_scratch *scrat
 
 /* ---- the cache ---- */
 
-static inline uint64_t word_hash(const char *text, size_t length)
+struct text_key {
+    uint64_t part[3];
+};
+
+/* The n < 8 bytes at `text` as a number. */
+static inline uint64_t read_tail(const char *text, size_t n)
 {
-    uint64_t h = length * 0x9E3779B97F4A7C15u;
-    for (; length >= 8; text += 8, length -= 8) {
-        uint64_t part;
-        memcpy(&part, text, 8);
-        h = (h ^ part) * 0xD6E8FEB86659FD93u;
-        h ^= h >> 32;
+    if (n >= 4) {
+        uint32_t low, high;
+        memcpy(&low, text, 4);
+        memcpy(&high, text + n - 4, 4);
+        return low | (uint64_t)high << (8 * (n - 4));
     }
-    uint64_t part = 0;
-    memcpy(&part, text, length);
-    h = (h ^ part) * 0xD6E8FEB86659FD93u;
+    if (n == 0) return 0;
+    uint64_t first = (unsigned char)text[0], middle = (unsigned char)text[n / 2], last = (unsigned char)text[n - 1];
+    return first | middle << (8 * (n / 2)) | last << (8 * (n - 1));
+}
+
+static inline struct text_key text_key(const char *text, size_t length)
+{
+    struct text_key key = {{0, 0, 0}};
+    size_t i = 0;
+    for (; length >= 8; i++, text += 8, length -= 8) memcpy(&key.part[i], text, 8);
+    if (length) key.part[i] = read_tail(text, length);
+    return key;
+}
+
+static inline struct cached_text *cache_slot(struct bpe_scratch *scratch, const struct text_key *key, size_t length)
+{
+    uint64_t h = (key->part[0] ^ length) * 0x9E3779B97F4A7C15u;
     h ^= h >> 32;
-    return h | 1;
-}
-
-static enum status emit_cached(const struct cached_word *cached, uint32_t base, struct token_list *out)
-{
-    if (cached->n == 0) return LORAD_OK;
-    TRY(reserve_tokens(out, cached->n));
-    memcpy(out->ids + out->length, cached->id, cached->n * sizeof *cached->id);
-    for (size_t i = 0; out->want_spans && i < cached->n; i++) {
-        out->start[out->length + i] = base + (i ? cached->end[i - 1] : 0);
-        out->end[out->length + i] = base + cached->end[i];
+    if (length & (WHOLE_WORD - 1) & ~7u) {
+        h = (h ^ key->part[1]) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+        h = (h ^ key->part[2]) * 0xD6E8FEB86659FD93u;
     }
-    out->length += cached->n;
-    return LORAD_OK;
+    return &scratch->cache[h >> 40 & (CACHE_SLOTS - 1)];
 }
 
-static struct cached_word *cache_slot(struct bpe_scratch *scratch, uint64_t hash)
+static inline bool is_cached(const struct cached_text *slot, const struct text_key *key, size_t length)
 {
-    return &scratch->cache[hash >> 32 & (CACHE_SLOTS - 1)];
+    return slot->length == length && slot->key[0] == key->part[0] && slot->key[1] == key->part[1] &&
+           slot->key[2] == key->part[2];
 }
 
-static inline bool is_cached(const struct cached_word *slot, uint64_t hash, const char *text, size_t length)
+/* There is room for CACHE_TOKENS more tokens. */
+static inline void emit_cached(const struct cached_text *slot, uint32_t base, struct token_list *out)
 {
-    return slot->hash == hash && slot->length == length && memcmp(slot->text, text, length) == 0;
+    memcpy(out->ids + out->length, slot->id, sizeof slot->id);
+    for (size_t i = 0; out->want_spans && i < slot->n; i++) {
+        out->start[out->length + i] = base + (i ? slot->end[i - 1] : 0);
+        out->end[out->length + i] = base + (i + 1 < slot->n ? slot->end[i] : slot->length & (WHOLE_WORD - 1));
+    }
+    out->length += slot->n;
 }
 
-static void remember(struct cached_word *slot, uint64_t hash, const char *text, size_t length,
-                     const int32_t *id, const uint32_t *end, uint32_t base, size_t n)
+static void remember(struct cached_text *slot, const struct text_key *key, size_t length, const int32_t *id,
+                     const uint32_t *end, size_t n)
 {
     if (n > CACHE_TOKENS) return;
-    slot->hash = hash;
+    memcpy(slot->key, key->part, sizeof slot->key);
     slot->length = (uint8_t)length;
     slot->n = (uint8_t)n;
-    memcpy(slot->text, text, length);
-    for (size_t i = 0; i < n; i++) {
-        slot->id[i] = id[i];
-        slot->end[i] = (uint8_t)(end[i] - base);
-    }
+    for (size_t i = 0; i < n; i++) slot->id[i] = id[i];
+    for (size_t i = 0; i + 1 < n; i++) slot->end[i] = (uint8_t)end[i];
 }
 
-/* Merges symbols [first, last), which start at byte `from` of the word, and moves the tokens to [*kept, ...).
- */
-static enum status encode_stretch(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
-                                  size_t first, size_t last, uint32_t from, bool cacheable, size_t *kept)
-{
-    size_t n = last - first;
-    int32_t *id = scratch->id + first, *kept_id = scratch->id + *kept;
-    uint32_t *end = scratch->end + first, *kept_end = scratch->end + *kept;
-    size_t length = end[n - 1] - from;
-    struct cached_word *slot = NULL;
-    uint64_t hash = 0;
-    if (cacheable && n > 1 && length <= CACHE_TEXT) {
-        hash = word_hash(word + from, length);
-        slot = cache_slot(scratch, hash);
-        if (is_cached(slot, hash, word + from, length)) {
-            for (size_t i = 0; i < slot->n; i++) {
-                kept_id[i] = slot->id[i];
-                kept_end[i] = from + slot->end[i];
-            }
-            *kept += slot->n;
-            return LORAD_OK;
-        }
-    }
-    if (n > 1)
-        first_ranks(bpe, id, bpe->byte_mode && n == length ? word + from : NULL, scratch->rank + first, n);
-    if (n > SCAN_MAX)
-        TRY(merge_with_heap(bpe, scratch, first, n, &n));
-    else if (n > 1)
-        n = merge_scanning(bpe, id, end, scratch->rank + first, n);
-    if (slot) remember(slot, hash, word + from, length, id, end, from, n);
-    if (kept_id != id) {
-        memmove(kept_id, id, n * sizeof *id);
-        memmove(kept_end, end, n * sizeof *end);
-    }
-    *kept += n;
-    return LORAD_OK;
-}
+/* ---- stretches and words ---- */
 
-static int32_t find_whole(const struct bpe *bpe, const char *word, size_t length)
+/* Appends the first n symbols of the scratch. There is room. */
+static void emit(const struct bpe_scratch *scratch, size_t n, uint32_t base, struct token_list *out)
 {
-    if (!bpe->byte_mode) return vocab_find(&bpe->vocab, word, length);
-    char text[2 * WHOLE_MAX];
-    if (length > WHOLE_MAX) return -1;
-    size_t n = 0;
-    for (size_t i = 0; i < length; i++)
-        n += put_character(text + n, bpe->byte_character[(unsigned char)word[i]]);
-    return vocab_find(&bpe->vocab, text, n);
-}
-
-/* Fills scratch id and end with the tokens of the word; *n of them. */
-static enum status encode_word(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
-                               size_t length, size_t *n, bool *unknown)
-{
-    TRY(reserve(scratch, length + 1));
-    int32_t whole = bpe->ignore_merges ? find_whole(bpe, word, length) : -1;
-    if (whole >= 0) {
-        scratch->id[0] = whole;
-        scratch->end[0] = (uint32_t)length;
-        *n = 1;
-        return LORAD_OK;
-    }
-    size_t n_symbols = find_word_symbols(bpe, scratch, word, length, unknown), first = 0, kept = 0;
-    uint32_t from = 0;
-    for (size_t i = 1; i <= n_symbols; i++) {
-        if (i < n_symbols && is_joint(bpe, scratch->id[i - 1], scratch->id[i])) continue;
-        uint32_t to = scratch->end[i - 1];
-        /* The whole word has its own place in the cache; a part may not use it when whole words have own
-         * rules. */
-        bool cacheable = !*unknown && !bpe->ignore_merges && to - from < length;
-        TRY(encode_stretch(bpe, scratch, word, first, i, from, cacheable, &kept));
-        first = i;
-        from = to;
-    }
-    *n = kept;
-    return LORAD_OK;
-}
-
-enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, size_t length,
-                       uint32_t base, struct token_list *out)
-{
-    if (scratch->cache_serial != bpe->serial) {
-        memset(scratch->cache, 0, CACHE_SLOTS * sizeof *scratch->cache);
-        scratch->cache_serial = bpe->serial;
-    }
-    struct cached_word *slot = NULL;
-    uint64_t hash = 0;
-    if (length <= CACHE_TEXT) {
-        hash = word_hash(word, length);
-        slot = cache_slot(scratch, hash);
-        if (is_cached(slot, hash, word, length)) return emit_cached(slot, base, out);
-    }
-    size_t n;
-    bool unknown = false;
-    TRY(encode_word(bpe, scratch, word, length, &n, &unknown));
-    if (slot && !unknown) remember(slot, hash, word, length, scratch->id, scratch->end, 0, n);
-    if (n == 0) return LORAD_OK;
-    TRY(reserve_tokens(out, n));
     memcpy(out->ids + out->length, scratch->id, n * sizeof *out->ids);
     for (size_t i = 0; out->want_spans && i < n; i++) {
-        /* An unknown token that byte tokens overtook ends before the one written ahead of it: its span is
-         * empty. */
+        /* An unknown token that byte tokens overtook ends before the one written ahead of it: its span is empty. */
         uint32_t end = scratch->end[i], start = i ? scratch->end[i - 1] : 0;
         out->start[out->length + i] = base + (start < end ? start : end);
         out->end[out->length + i] = base + end;
     }
     out->length += n;
+}
+
+static inline size_t read_character(const char *text, uint32_t *character)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    if (at[0] < 0x80) {
+        *character = at[0];
+        return 1;
+    }
+    if (at[0] < 0xE0) {
+        *character = (at[0] & 0x1Fu) << 6 | (at[1] & 0x3Fu);
+        return 2;
+    }
+    if (at[0] < 0xF0) {
+        *character = (at[0] & 0x0Fu) << 12 | (at[1] & 0x3Fu) << 6 | (at[2] & 0x3Fu);
+        return 3;
+    }
+    *character = (at[0] & 0x07u) << 18 | (at[1] & 0x3Fu) << 12 | (at[2] & 0x3Fu) << 6 | (at[3] & 0x3Fu);
+    return 4;
+}
+
+/* Whether a token may hold a part of one of two characters and something of the other. left_length: bytes of the left. */
+static bool is_part_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right, const char *boundary)
+{
+    size_t right_length = utf8_length(*boundary);
+    if (bit_get(bpe->parts_joint, part_bit(boundary[-1], boundary[0]))) return true;
+    for (size_t n = 1; n < 3 && n < left_length; n++)
+        if (bit_get(bpe->joint, joint_bit(part_code(boundary - n, n), right))) return true;
+    for (size_t n = 1; n < 3 && n < right_length; n++)
+        if (bit_get(bpe->joint, joint_bit(left, part_code(boundary, n)))) return true;
+    return false;
+}
+
+static inline bool is_joint(const struct bpe *bpe, uint32_t left, size_t left_length, uint32_t right,
+                            const char *boundary)
+{
+    if (left < 128 && right < 128) return bit_get(bpe->ascii_joint, left << 7 | right);
+    if (bit_get(bpe->joint, joint_bit(left, right))) return true;
+    return bit_get(bpe->part_joint, part_bit(boundary[-1], boundary[0])) &&
+           is_part_joint(bpe, left, left_length, right, boundary);
+}
+
+/* Byte mode: fills the symbols with characters where that gives the same result as starting from bytes. Two characters are
+ * merged at the rank `lowest` at the earliest, since no token holds a part of one and something of its neighbour; a
+ * character whose bytes are merged before that may be taken whole. Returns the number of symbols; 0: start from bytes. */
+static size_t find_characters(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length)
+{
+    size_t n = 0, at = 0, left_length = 0;
+    uint32_t left = 0;
+    int32_t lowest = INT32_MAX, before = -1;
+    while (at < length) {
+        uint32_t character;
+        size_t step = read_character(text + at, &character);
+        if (at && bit_get(bpe->part_joint, part_bit(text[at - 1], text[at])) &&
+            is_part_joint(bpe, left, left_length, character, text + at))
+            return 0;
+        at += step;
+        left = character;
+        left_length = step;
+        int32_t token = character < 0x10000 ? bpe->character_token[character] : -1;
+        int32_t rank = before < 0 || token < 0 ? INT32_MAX : (int32_t)pair_rank(bpe, before, token);
+        if (rank < lowest) lowest = rank;
+        before = token;
+    }
+    for (at = 0; at < length;) {
+        uint32_t character;
+        size_t end = at + read_character(text + at, &character);
+        if (character < 0x10000 && bpe->character_token[character] >= 0 && bpe->character_rank[character] < lowest) {
+            add_symbol(scratch, &n, bpe->character_token[character], end);
+            at = end;
+        }
+        for (; at < end; at++) {
+            int32_t symbol = bpe->byte_token[(unsigned char)text[at]];
+            if (symbol < 0) return 0;
+            add_symbol(scratch, &n, symbol, at + 1);
+        }
+    }
+    return n;
+}
+
+/* Merges `text` into the scratch; *n tokens. */
+static enum status merge(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t length, size_t *n,
+                         bool *unknown)
+{
+    TRY(reserve(scratch, length + 1));
+    size_t count = bpe->byte_mode && bpe->cuts ? find_characters(bpe, scratch, text, length) : 0;
+    if (!count) count = find_word_symbols(bpe, scratch, text, length, unknown);
+    if (count > 1)
+        first_ranks(bpe, scratch->id, bpe->byte_mode && count == length ? text : NULL, scratch->rank, count);
+    if (count > SCAN_MAX) return merge_with_heap(bpe, scratch, count, n);
+    *n = count > 1 ? merge_scanning(bpe, scratch->id, scratch->end, scratch->rank, count) : count;
+    return LORAD_OK;
+}
+
+static int32_t find_whole(const struct bpe *bpe, const char *word, size_t length)
+{
+    if (length > bpe->longest) return -1;
+    if (!bpe->byte_mode) return vocab_find(&bpe->vocab, word, length);
+    char text[2 * BPE_WHOLE_MAX];
+    if (length > BPE_WHOLE_MAX) return -1;
+    size_t n = 0;
+    for (size_t i = 0; i < length; i++)
+        n += put_small_character(text + n, bpe->byte_character[(unsigned char)word[i]]);
+    return vocab_find(&bpe->vocab, text, n);
+}
+
+/* Text that is not in the cache. Sets *unknown and appends nothing when it has an unknown character. */
+static enum status encode_new(const struct bpe *bpe, struct bpe_scratch *scratch, struct cached_text *slot,
+                              const struct text_key *key, size_t tagged_length, const char *text, size_t length,
+                              uint32_t base, struct token_list *out, bool *unknown)
+{
+    size_t n = 1;
+    int32_t whole = tagged_length & WHOLE_WORD ? find_whole(bpe, text, length) : -1;
+    if (whole >= 0) {
+        TRY(reserve(scratch, 1));
+        scratch->id[0] = whole;
+        scratch->end[0] = (uint32_t)length;
+    } else {
+        TRY(merge(bpe, scratch, text, length, &n, unknown));
+        if (*unknown) return LORAD_OK;
+    }
+    if (slot) remember(slot, key, tagged_length, scratch->id, scratch->end, n);
+    emit(scratch, n, base, out);
+    return LORAD_OK;
+}
+
+static inline enum status encode_stretch(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text,
+                                         size_t length, uint32_t base, struct token_list *out, bool is_word,
+                                         bool *unknown)
+{
+    size_t tagged = length | (is_word && bpe->ignore_merges ? WHOLE_WORD : 0);
+    if (length > CACHE_TEXT)
+        return encode_new(bpe, scratch, NULL, NULL, tagged & WHOLE_WORD, text, length, base, out, unknown);
+    struct text_key key = text_key(text, length);
+    struct cached_text *slot = cache_slot(scratch, &key, tagged);
+    if (!is_cached(slot, &key, tagged))
+        return encode_new(bpe, scratch, slot, &key, tagged, text, length, base, out, unknown);
+    emit_cached(slot, base, out);
+    return LORAD_OK;
+}
+
+/* A character without a token, by itself. `fused`: directly behind another one. */
+static void add_unknown(const struct bpe *bpe, bool fused, uint32_t begin, uint32_t end, struct token_list *out)
+{
+    if (bpe->unk < 0) return;
+    if (fused && bpe->fuse_unk) {
+        if (out->want_spans) out->end[out->length - 1] = end;
+        return;
+    }
+    if (out->want_spans) {
+        out->start[out->length] = begin;
+        out->end[out->length] = end;
+    }
+    out->ids[out->length++] = bpe->unk;
+}
+
+static enum status encode_by_stretches(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word,
+                                       size_t length, uint32_t base, struct token_list *out, bool *unknown)
+{
+    uint32_t left, right = 0;
+    bool fused = false;
+    for (size_t begin = 0, end; begin < length && !*unknown; begin = end) {
+        size_t first = read_character(word + begin, &left), step = first;
+        for (end = begin + first; end < length; end += step) {
+            size_t left_length = step;
+            step = read_character(word + end, &right);
+            if (!is_joint(bpe, left, left_length, right, word + end)) break;
+            left = right;
+        }
+        uint32_t start = base + (uint32_t)begin;
+        if (bpe->lone_unknown && end - begin == first && left < 0x10000 && bpe->character_token[left] < 0) {
+            add_unknown(bpe, fused, start, base + (uint32_t)end, out);
+            fused = true;
+            continue;
+        }
+        TRY(encode_stretch(bpe, scratch, word + begin, end - begin, start, out, end - begin == length, unknown));
+        fused = false;
+    }
+    return LORAD_OK;
+}
+
+/* Whether the word is worth looking up as a whole: those of alphabets come again, clauses of Chinese do not. */
+static inline bool is_common(const char *word, size_t length)
+{
+    return length <= CACHE_TEXT && (unsigned char)word[0] < 0xE3 && (unsigned char)word[length > 1] < 0xE0;
+}
+
+enum status bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *word, size_t length, uint32_t base,
+                       struct token_list *out)
+{
+    if (scratch->cache_serial != bpe->serial) {
+        memset(scratch->cache, 0, CACHE_SLOTS * sizeof *scratch->cache);
+        scratch->cache_serial = bpe->serial;
+    }
+    size_t old = out->length;
+    bool unknown = false;
+    TRY(reserve_tokens(out, length + CACHE_TOKENS)); /* a token takes a byte at least */
+    if (!bpe->cuts || is_common(word, length)) {
+        TRY(encode_stretch(bpe, scratch, word, length, base, out, true, &unknown));
+    } else {
+        TRY(encode_by_stretches(bpe, scratch, word, length, base, out, &unknown));
+    }
+    if (!unknown) return LORAD_OK;
+    size_t n;
+    out->length = old;
+    TRY(merge(bpe, scratch, word, length, &n, &unknown));
+    emit(scratch, n, base, out);
     return LORAD_OK;
 }

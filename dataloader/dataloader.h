@@ -28,17 +28,35 @@
 #include "base/strbuf.h"
 #include "dataloader/chat_template.h"
 #include "dataloader/mixture.h"
+#include "dataloader/row_inspect.h"
 #include "dataloader/tokenizer.h"
 
 /* ---- sources and preparing ---- */
 
+/* Names of the members (JSON) or columns (CSV) that hold the parts of a row; NULL: as the format has them. With one of
+ * prompt to history given, only the given ones are read. */
+struct source_columns {
+    const char *prompt, *query, *response, *system, *history;
+    const char *messages; /* the list of messages */
+    const char *text;     /* the document, for continued pretraining */
+};
+
+/* Names inside a list of messages; NULL: the usual ones (role, from, content, value, user, human, ...). */
+struct source_tags {
+    const char *role_tag, *content_tag, *user_tag, *assistant_tag, *system_tag;
+};
+
 struct dataset_source {
-    const char *path;   /* a file, or a folder (all its .jsonl, .json and .txt files in name order) */
-    const char *format; /* NULL or "auto", "messages" (JSONL), "qa_text" (blank-line separated role: text) */
+    const char *path;   /* a file, a folder (its data files in name order) or a shell pattern */
+    const char *format; /* NULL or "auto", or a name of the table in sources.c */
     const char *name;   /* for reports; NULL: the path */
     double weight;      /* in the mixture (mixture.h); 0: 1 */
     double max_epochs;  /* the run takes no more of it; 0: no limit */
     int64_t max_samples; /* only the first so many raw rows; 0: all */
+    struct source_columns columns;
+    struct source_tags tags;
+    const char *system;        /* system message of the rows that have none; NULL: they stay without */
+    const char *metadata_path; /* a CSV with one row for each row of the one file that `path` names; NULL: none */
 };
 
 enum excess_length { EXCESS_DROP, EXCESS_TRUNCATE, EXCESS_RAISE };
@@ -59,6 +77,8 @@ struct prepare_options {
     int32_t threads;                     /* 0: as many as the process may use; the shards do not depend on it */
     int64_t shard_bytes;                 /* size at which a shard file is closed; 0: 64 MiB */
     struct mixture_options order;        /* rows are prepared in the order of its first epoch; decides no contents */
+    const struct inspect_options *inspect; /* what is looked for in the rows; NULL: nothing. Borrowed. */
+    bool signatures;                     /* keep what near duplicates are found by (near_duplicates.h) */
     bool follow;                         /* another process of this host prepares; wait for it and never do it here */
 };
 
@@ -67,7 +87,7 @@ enum row_problem {
     ROW_BAD_JSON,
     ROW_BAD_UTF8,
     ROW_NO_MESSAGES,  /* no list of messages, or one of them is not {"role", "content"} */
-    ROW_BAD_ROLE,     /* neither system, user nor assistant */
+    ROW_BAD_ROLE,     /* neither system, user nor assistant; tool and function calls too */
     ROW_ROLE_ORDER,   /* not [system] user assistant ... user assistant */
     ROW_NO_ASSISTANT,
     ROW_EMPTY_ANSWER, /* nothing but white space */
@@ -75,7 +95,12 @@ enum row_problem {
     ROW_TRUNCATED,    /* more than cutoff_len tokens, cut: the one problem after which a row is kept */
     ROW_NO_LABEL,     /* no token to learn is left */
     ROW_HUGE_LINE,    /* more than 64 MiB of text */
+    ROW_BAD_FIELD,    /* a member or column is missing, or holds what cannot be trained on */
+    ROW_BAD_CSV,      /* a quote without an end, or not as many cells as the header line has */
+    ROW_OUTSIDE,      /* text outside rows: a JSON list broken at this line; what follows is not read */
+    ROW_SKIPPED,      /* the metadata file says skip */
     ROW_MANY_WEIGHTS, /* more than 254 different loss weights */
+    ROW_PRIVATE,      /* personal data, and pii is drop */
     ROW_PROBLEMS
 };
 const char *row_problem_name(enum row_problem problem); /* "empty answer" */
@@ -112,9 +137,14 @@ void prepare_report_text(const struct prepare_report *report, struct strbuf *out
 /* Preparing in the background. Signals are for other threads. */
 struct preparation;
 
-/* Starts, and returns once the raw rows are known and the folder can be opened (dataset_open), at once when it is
- * complete. Options, tokenizer and strings are borrowed until preparation_finish. Owns: *out, and *dir (free). Blocks.
- * LORAD_DATA, LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE, LORAD_IO. */
+/* Starts, and reads nothing yet but names. Options, tokenizer and strings are borrowed until preparation_finish. Owns:
+ * *out. LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE. */
+enum status preparation_begin(struct preparation **out, const struct prepare_options *options) LORAD_WARN_UNUSED;
+/* Whether the raw rows are known: the folder can be opened (dataset_open) from then on. */
+bool preparation_rows_known(struct preparation *preparation);
+/* The folder once they are; waits for that. Owns: *dir (free). Blocks. Whatever preparing failed with. */
+enum status preparation_folder(struct preparation *preparation, char **dir) LORAD_WARN_UNUSED;
+/* preparation_begin and preparation_folder. Owns: *out, *dir. Blocks. LORAD_DATA, LORAD_IO too. */
 enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
     LORAD_WARN_UNUSED;
 /* Whether it has ended, and its failure if it ended with one. Never blocks. */
@@ -159,8 +189,11 @@ enum status dataset_wait(struct dataset *dataset, const int64_t *rows, int32_t n
 void dataset_stop_waiting(struct dataset *dataset, bool stop);
 int64_t dataset_kept_rows(const struct dataset *dataset);  /* complete only */
 int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
-/* Of the contents, whatever the order of preparing; {0, 0} before the folder is complete. */
+/* Of the contents, whatever the order of preparing; while they are not all known, dataset_key. */
 struct hash128 dataset_fingerprint(const struct dataset *dataset);
+/* Of what decides the contents, as the folder is named: sources with their times, tokenizer, template, options. Known
+ * from the start, and another one when a file was only touched. */
+struct hash128 dataset_key(const struct dataset *dataset);
 
 /* Of the contents of raw rows [first, first + n), numbered from 0: equal where the same rows stand, wherever they
  * begin. Reads the tables of rows, no token. Complete only. */
@@ -210,7 +243,7 @@ struct loader_options {
     int32_t micro_batch_size;    /* packs in a micro-batch */
     int64_t global_batch_size;   /* packs in an optimizer step */
     int dp_rank, dp_size;
-    int32_t prefetch;            /* micro-batches prepared ahead; 0: 4 */
+    int32_t prefetch;            /* micro-batches made ahead; 0: 16 */
     int32_t threads;             /* that fill micro-batches; 0: 1. Changes nothing but speed */
     const struct host_allocator *host; /* for the arrays of micro-batches; NULL: ordinary memory. Lives as long */
 };

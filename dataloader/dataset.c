@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/memory.h"
@@ -344,9 +345,18 @@ int32_t dataset_vocab_size(const struct dataset *dataset)
     return dataset->about.vocab_size;
 }
 
+struct hash128 dataset_key(const struct dataset *dataset)
+{
+    struct hash128 key;
+    const char *slash = strrchr(dataset->folder, '/'), *name = slash ? slash + 1 : dataset->folder;
+    if (hash128_parse(&key, name) == LORAD_OK) return key;
+    status_clear(); /* no folder of a cache */
+    return hash128(name, strlen(name));
+}
+
 struct hash128 dataset_fingerprint(const struct dataset *dataset)
 {
-    return atomic_load(&dataset->complete) ? dataset->about.fingerprint : (struct hash128){0, 0};
+    return atomic_load(&dataset->complete) ? dataset->about.fingerprint : dataset_key(dataset);
 }
 
 struct hash128 dataset_rows_fingerprint(const struct dataset *dataset, int64_t first, int64_t n)

@@ -6,14 +6,8 @@
  */
 #include "dataloader/dataset_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -162,52 +156,24 @@ enum status dataset_about_read(struct dataset_about *out, const char *folder, co
 
 /* ---- where every row is ---- */
 
-struct places_header {
-    char magic[8]; /* "LORADPLC" */
-    uint32_t version, entry_bytes;
-    uint64_t n_rows;
-    uint64_t entries_high, entries_low; /* XXH3-128 of the entries */
-    uint64_t zero;
-    uint64_t hash_high, hash_low; /* of the 48 bytes before */
-};
-_Static_assert(sizeof(struct places_header) == 64, "the header has no holes");
 _Static_assert(sizeof(struct row_place_entry) == 16, "an entry has no holes");
-static const char places_magic[8] = {'L', 'O', 'R', 'A', 'D', 'P', 'L', 'C'};
+static const struct table_kind places_kind = {.name = DATASET_PLACES,
+                                              .magic = "LORADPLC",
+                                              .version = SHARD_VERSION,
+                                              .entry_bytes = sizeof(struct row_place_entry)};
 static const int64_t small_table = 1 << 16; /* rows; smaller tables are ordinary memory */
-
-static size_t places_bytes(int64_t n)
-{
-    return sizeof(struct places_header) + (size_t)n * sizeof(struct row_place_entry);
-}
-
-/* The whole file at once, so that a full disk is an error here and no signal later. */
-static enum status map_new(struct place_table *out, int fd, int64_t n, const char *path)
-{
-    size_t length = places_bytes(n);
-    int error = posix_fallocate(fd, 0, (off_t)length);
-    if (error) return FAIL(LORAD_IO, "cannot write %s: %s", path, strerror(error));
-    void *map = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) return FAIL(LORAD_IO, "cannot map %s: %s", path, strerror(errno));
-    *out = (struct place_table){
-        .entry = (struct row_place_entry *)(void *)((char *)map + sizeof(struct places_header)),
-        .n = n,
-        .map = map,
-        .length = length};
-    return LORAD_OK;
-}
 
 enum status place_table_create(struct place_table *out, int64_t n, const char *folder)
 {
-    if (n > small_table) {
-        int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-        enum status status = fd < 0 ? LORAD_IO : map_new(out, fd, n, folder);
-        if (fd >= 0) close(fd);
-        if (status == LORAD_OK) return LORAD_OK;
-        status_clear(); /* no files without a name here, or none that large: in memory then */
+    struct place_table table = {.n = n};
+    if (n > small_table && table_file_create_hidden(&table.file, &places_kind, folder, n) == LORAD_OK) {
+        table.entry = table.file.entry;
+        *out = table;
+        return LORAD_OK;
     }
-    struct row_place_entry *entry = memory_new((size_t)n, sizeof *entry);
-    if (!entry) return LORAD_NOMEM;
-    *out = (struct place_table){.entry = entry, .n = n};
+    status_clear(); /* no files without a name here, or none that large: in memory then */
+    if (!(table.entry = memory_new((size_t)n, sizeof *table.entry))) return LORAD_NOMEM;
+    *out = table;
     return LORAD_OK;
 }
 
@@ -217,73 +183,27 @@ static bool entry_makes_sense(const struct row_place_entry *entry, const struct 
     return entry->n_tokens == 0 ? entry->n_supervised == 0 : entry->n_tokens > entry->n_supervised;
 }
 
-static enum status check_places(const struct place_table *table, const struct dataset_about *about,
-                                const char *path)
-{
-    const struct places_header *header = table->map;
-    struct hash128 hash = hash128(header, sizeof *header - 16);
-    if (memcmp(header->magic, places_magic, sizeof places_magic) != 0 || header->version != SHARD_VERSION ||
-        header->entry_bytes != sizeof(struct row_place_entry) || hash.high != header->hash_high ||
-        hash.low != header->hash_low)
-        return FAIL(LORAD_DATA, "%s is not a table of rows of version %d, or is damaged", path,
-                    SHARD_VERSION);
-    if (header->n_rows != (uint64_t)table->n)
-        return FAIL(LORAD_DATA, "%s knows %llu rows of %lld", path, (unsigned long long)header->n_rows,
-                    (long long)table->n);
-    hash = hash128(table->entry, (size_t)table->n * sizeof *table->entry);
-    if (hash.high != header->entries_high || hash.low != header->entries_low)
-        return FAIL(LORAD_DATA, "%s is damaged (wrong hash)", path);
-    for (int64_t i = 0; i < table->n; i++)
-        if (!entry_makes_sense(&table->entry[i], about))
-            return FAIL(LORAD_DATA, "%s: the entry of row %lld makes no sense", path, (long long)i);
-    return LORAD_OK;
-}
-
-static enum status map_places(struct place_table *out, const char *path, int64_t n)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return FAIL(LORAD_DATA, "cannot open %s: %s", path, strerror(errno));
-    enum status status = LORAD_OK;
-    struct stat info;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || (uint64_t)info.st_size != places_bytes(n)) {
-        status = FAIL(LORAD_DATA, "%s does not have the %zu bytes that %lld rows need", path, places_bytes(n),
-                      (long long)n);
-        goto close_file;
-    }
-    void *map = mmap(NULL, places_bytes(n), PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        status = FAIL(LORAD_IO, "cannot map %s: %s", path, strerror(errno));
-        goto close_file;
-    }
-    *out = (struct place_table){
-        .entry = (struct row_place_entry *)(void *)((char *)map + sizeof(struct places_header)),
-        .n = n,
-        .map = map,
-        .length = places_bytes(n)};
-close_file:
-    close(fd);
-    return status;
-}
-
 enum status place_table_open(struct place_table *out, const struct dataset_about *about, const char *folder)
 {
-    struct place_table table = {0};
-    char *path = file_join(folder, DATASET_PLACES);
-    if (!path) return LORAD_NOMEM;
-    enum status status = map_places(&table, path, about->raw_rows);
-    if (status == LORAD_OK) status = check_places(&table, about, path);
-    free(path);
+    struct place_table table = {.n = about->raw_rows};
+    enum status status = table_file_open(&table.file, &places_kind, folder, about->raw_rows);
+    if (status == LORAD_NOT_FOUND) status = FAIL(LORAD_DATA, "%s", status_message());
+    table.entry = table.file.entry;
+    for (int64_t i = 0; status == LORAD_OK && i < table.n; i++)
+        if (!entry_makes_sense(&table.entry[i], about))
+            status = FAIL(LORAD_DATA, "%s/" DATASET_PLACES ": the entry of row %lld makes no sense", folder,
+                          (long long)i);
     if (status == LORAD_OK)
         *out = table;
     else
-        place_table_close(&table);
+        table_file_close(&table.file);
     return status;
 }
 
 void place_table_close(struct place_table *table)
 {
-    if (table->map)
-        munmap(table->map, table->length);
+    if (table->file.map)
+        table_file_close(&table->file);
     else
         free(table->entry);
     *table = (struct place_table){0};
@@ -379,44 +299,14 @@ static enum status survey_shards(struct place_table *places, struct dataset_abou
     return status;
 }
 
-static enum status write_places(struct dataset_about *about, const char *folder, int fd, const char *path)
-{
-    struct place_table table = {0};
-    TRY(map_new(&table, fd, about->raw_rows, path));
-    enum status status = survey_shards(&table, about, folder, false);
-    if (status == LORAD_OK) {
-        struct hash128 entries = hash128(table.entry, (size_t)table.n * sizeof *table.entry);
-        struct places_header header = {.version = SHARD_VERSION,
-                                       .entry_bytes = sizeof(struct row_place_entry),
-                                       .n_rows = (uint64_t)table.n,
-                                       .entries_high = entries.high,
-                                       .entries_low = entries.low};
-        memcpy(header.magic, places_magic, sizeof places_magic);
-        struct hash128 hash = hash128(&header, sizeof header - 16);
-        header.hash_high = hash.high;
-        header.hash_low = hash.low;
-        memcpy(table.map, &header, sizeof header);
-        if (msync(table.map, table.length, MS_SYNC) != 0 || fsync(fd) != 0)
-            status = FAIL(LORAD_IO, "cannot write %s: %s", path, strerror(errno));
-    }
-    place_table_close(&table);
-    return status;
-}
-
 enum status dataset_seal(struct dataset_about *about, const char *folder)
 {
-    char *path = file_join(folder, DATASET_PLACES), *part = file_join(folder, DATASET_PLACES ".part-sealing");
-    enum status status = path && part ? LORAD_OK : LORAD_NOMEM;
-    int fd = -1;
-    if (status == LORAD_OK && (fd = open(part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
-        status = FAIL(LORAD_CANNOT_CREATE, "cannot create %s: %s", part, strerror(errno));
-    if (status == LORAD_OK) status = write_places(about, folder, fd, part);
-    if (fd >= 0) close(fd);
-    if (status == LORAD_OK && rename(part, path) != 0)
-        status = FAIL(LORAD_IO, "cannot rename %s to %s: %s", part, path, strerror(errno));
-    if (status != LORAD_OK && part) unlink(part);
-    free(path);
-    free(part);
+    struct place_table places = {.n = about->raw_rows};
+    TRY(table_file_create(&places.file, &places_kind, folder, about->raw_rows));
+    places.entry = places.file.entry;
+    enum status status = survey_shards(&places, about, folder, false);
+    if (status == LORAD_OK) status = table_file_seal(&places.file, &places_kind);
+    place_table_close(&places);
     TRY(status);
     TRY(shard_sync_folder(folder));
     TRY(dataset_about_write(about, folder, DATASET_COMPLETE));

@@ -12,6 +12,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "dataloader/dataloader.h"
+#include "dataloader/table_file.h"
 
 #define DATASET_GROWING  "rows.json"
 #define DATASET_COMPLETE "dataset.json"
@@ -50,8 +51,7 @@ struct row_place_entry {
 struct place_table {
     struct row_place_entry *entry; /* read-only in one that was opened */
     int64_t n;
-    void *map; /* NULL: entry is ordinary memory */
-    size_t length;
+    struct table_file file; /* without a map: entry is ordinary memory */
 };
 /* An empty table for `n` rows, in a file without a name in `folder` when it is large, so that the machine can
  * take its memory back. Owns: *out. */

@@ -1,5 +1,10 @@
 /*
- * decode.c: each step takes the list of pieces to another one, as Hugging Face's decode_chain does.
+ * decode.c: each step takes a list of pieces to another one, as Hugging Face's decode_chain does, but as they come.
+ *
+ * Invariants
+ *  1. A step passes on what no later token can change and holds back the rest: bytes that are no whole character yet, a run
+ *     of <0xHH> tokens (one invalid byte makes all of it U+FFFD), the beginning of a text to be replaced.
+ *  2. ByteLevel and Fuse make one piece of all; it is passed on in parts, each of whole characters.
  */
 #include "dataloader/decode.h"
 
@@ -87,37 +92,63 @@ void decoder_free(struct decoder *decoder)
     decoder->n_steps = 0;
 }
 
-/* ---- pieces ---- */
+/* ---- decoding ---- */
 
-void piece_list_free(struct piece_list *list)
+struct decoding {
+    const struct decoder *decoder;
+    const int16_t *character_byte;
+    struct step_state {
+        struct strbuf piece; /* what came of the current piece and is not passed on yet */
+        struct strbuf bytes; /* bytes that are no text yet */
+        struct strbuf text;  /* what is passed on */
+        int64_t stripped;    /* STRIP: taken off the start of the piece */
+        bool inside;         /* STRIP: the start of the piece is behind */
+        size_t n_pieces;     /* ended so far */
+    } state[DECODE_STEPS];
+    struct strbuf *out;
+    bool any, inside; /* of the output: a piece was written; one is being written */
+};
+
+enum status decoding_create(struct decoding **out, const struct decoder *decoder, const int16_t *character_byte)
 {
-    strbuf_free(&list->text);
-    free(list->end);
-    *list = (struct piece_list){0};
+    struct decoding *decoding = memory_new(1, sizeof *decoding);
+    if (!decoding) return LORAD_NOMEM;
+    decoding->decoder = decoder;
+    decoding->character_byte = character_byte;
+    *out = decoding;
+    return LORAD_OK;
 }
 
-static enum status close_piece(struct piece_list *list)
+void decoding_destroy(struct decoding *decoding)
 {
-    TRY(memory_grow((void **)&list->end, &list->capacity, list->length + 1, sizeof *list->end));
-    list->end[list->length++] = list->text.length;
-    return strbuf_status(&list->text);
+    if (!decoding) return;
+    for (int i = 0; i < DECODE_STEPS; i++) {
+        strbuf_free(&decoding->state[i].piece);
+        strbuf_free(&decoding->state[i].bytes);
+        strbuf_free(&decoding->state[i].text);
+    }
+    free(decoding);
 }
 
-enum status piece_list_add(struct piece_list *list, const char *text, size_t length)
+/* Number of bytes at the end that are the beginning of a character. */
+static size_t unfinished_length(const char *bytes, size_t n)
 {
-    strbuf_add(&list->text, text, length);
-    return close_piece(list);
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
+        unsigned char first = (unsigned char)bytes[n - k];
+        if ((first & 0xC0) == 0x80) continue;
+        if (first < 0xC2 || first > 0xF4 || utf8_length((char)first) <= k) return 0;
+        /* Any character that begins like this: complete the bytes with the ones that fit. */
+        char text[4] = {(char)first, '\x80', '\x80', '\x80'};
+        if (first == 0xE0) text[1] = '\xA0';
+        if (first == 0xF0) text[1] = '\x90';
+        memcpy(text + 1, bytes + n - k + 1, k - 1);
+        uint32_t character;
+        return utf8_read(&character, text, sizeof text) ? k : 0;
+    }
+    return 0;
 }
 
-static void clear_pieces(struct piece_list *list)
-{
-    strbuf_clear(&list->text);
-    list->length = 0;
-}
-
-/* ---- steps ---- */
-
-static void add_alphabet_bytes(struct strbuf *out, const int16_t *character_byte, const char *text, size_t n)
+static void put_alphabet_bytes(struct strbuf *out, const int16_t *character_byte, const char *text, size_t n)
 {
     size_t old = out->length;
     for (size_t i = 0; i < n;) {
@@ -131,22 +162,6 @@ static void add_alphabet_bytes(struct strbuf *out, const int16_t *character_byte
         strbuf_putc(out, (char)character_byte[character]);
         i += length;
     }
-}
-
-static enum status decode_byte_level(const int16_t *character_byte, const struct piece_list *in,
-                                     struct piece_list *out)
-{
-    struct strbuf bytes = STRBUF_EMPTY;
-    size_t begin = 0;
-    for (size_t i = 0; i < in->length; begin = in->end[i++])
-        add_alphabet_bytes(&bytes, character_byte, in->text.data + begin, in->end[i] - begin);
-    enum status status = strbuf_status(&bytes);
-    if (status == LORAD_OK) {
-        utf8_add_lossy(&out->text, bytes.length ? bytes.data : "", bytes.length);
-        status = close_piece(out);
-    }
-    strbuf_free(&bytes);
-    return status;
 }
 
 static int hex_digit(char c)
@@ -165,112 +180,175 @@ static int fallback_byte(const char *text, size_t length)
     return high < 0 || low < 0 ? -1 : high << 4 | low;
 }
 
-static enum status flush_bytes(struct strbuf *bytes, struct piece_list *out)
+static void push(struct decoding *d, int step, const char *text, size_t n, bool ends);
+
+/* The bytes that are certain become text; the others wait, unless the text ends. */
+static void pass_bytes(struct decoding *d, int step, bool ends)
 {
-    if (bytes->length == 0) return LORAD_OK;
-    TRY(strbuf_status(bytes));
-    if (utf8_valid(bytes->data, bytes->length, NULL)) {
-        TRY(piece_list_add(out, bytes->data, bytes->length));
+    struct step_state *state = &d->state[step];
+    const char *bytes = strbuf_text(&state->bytes);
+    size_t n = state->bytes.length, kept = ends ? 0 : unfinished_length(bytes, n);
+    strbuf_clear(&state->text);
+    utf8_add_lossy(&state->text, bytes, n - kept);
+    if (kept) memmove(state->bytes.data, bytes + n - kept, kept);
+    state->bytes.length = kept;
+    if (ends || state->text.length) push(d, step + 1, strbuf_text(&state->text), state->text.length, ends);
+}
+
+static void flush_run(struct decoding *d, int step)
+{
+    struct step_state *state = &d->state[step];
+    size_t n = state->bytes.length;
+    if (n == 0) return;
+    if (utf8_valid(state->bytes.data, n, NULL)) {
+        push(d, step + 1, state->bytes.data, n, true);
     } else {
-        for (size_t i = 0; i < bytes->length; i++)
-            TRY(piece_list_add(out, replacement, sizeof replacement - 1));
+        for (size_t i = 0; i < n; i++) push(d, step + 1, replacement, sizeof replacement - 1, true);
     }
-    strbuf_clear(bytes);
-    return LORAD_OK;
+    strbuf_clear(&state->bytes);
 }
 
-static enum status decode_byte_fallback(const struct piece_list *in, struct piece_list *out)
+/* A piece that came whole, for the steps that need it so. */
+static void push_whole(struct decoding *d, int step, const char *text, size_t n)
 {
-    struct strbuf bytes = STRBUF_EMPTY;
-    enum status status = LORAD_OK;
-    size_t begin = 0;
-    for (size_t i = 0; i < in->length && status == LORAD_OK; begin = in->end[i++]) {
-        const char *text = in->text.data + begin;
-        size_t length = in->end[i] - begin;
-        int byte = fallback_byte(text, length);
-        if (byte >= 0) {
-            strbuf_putc(&bytes, (char)byte);
-            continue;
+    struct step_state *state = &d->state[step];
+    if (d->decoder->step[step].kind == DECODE_BYTE_LEVEL) {
+        put_alphabet_bytes(&state->bytes, d->character_byte, text, n);
+        pass_bytes(d, step, false);
+        return;
+    }
+    int byte = fallback_byte(text, n);
+    if (byte >= 0) {
+        strbuf_putc(&state->bytes, (char)byte);
+        return;
+    }
+    flush_run(d, step);
+    push(d, step + 1, text, n, true);
+}
+
+static void push_stripped(struct decoding *d, int step, const char *text, size_t n, bool ends)
+{
+    const struct decode_step *how = &d->decoder->step[step];
+    struct step_state *state = &d->state[step];
+    size_t unit = strlen(how->pattern);
+    while (!state->inside && n) {
+        if (state->stripped == how->start || n < unit || memcmp(text, how->pattern, unit) != 0) {
+            state->inside = true;
+            break;
         }
-        status = flush_bytes(&bytes, out);
-        if (status == LORAD_OK) status = piece_list_add(out, text, length);
+        state->stripped++;
+        text += unit;
+        n -= unit;
     }
-    if (status == LORAD_OK) status = flush_bytes(&bytes, out);
-    strbuf_free(&bytes);
-    return status;
+    strbuf_add(&state->piece, text, n);
+    const char *piece = strbuf_text(&state->piece);
+    size_t length = state->piece.length, end = length;
+    for (int64_t k = 0; k < how->stop && end >= unit && memcmp(piece + end - unit, how->pattern, unit) == 0; k++)
+        end -= unit;
+    strbuf_clear(&state->text);
+    strbuf_add(&state->text, piece, end);
+    if (end) memmove(state->piece.data, piece + end, length - end);
+    state->piece.length = length - end;
+    if (ends) {
+        strbuf_clear(&state->piece);
+        state->stripped = 0;
+        state->inside = false;
+    }
+    if (ends || state->text.length) push(d, step + 1, strbuf_text(&state->text), state->text.length, ends);
 }
 
-static enum status decode_strip(const struct decode_step *step, const struct piece_list *in,
-                                struct piece_list *out)
+/* Length of the longest end of the text that a pattern may begin with. */
+static size_t begun_length(const char *text, size_t n, const char *pattern, size_t unit)
 {
-    size_t unit = strlen(step->pattern), begin = 0;
-    for (size_t i = 0; i < in->length; begin = in->end[i++]) {
-        size_t from = begin, to = in->end[i];
-        const char *text = in->text.data;
-        for (int64_t k = 0;
-             k < step->start && to - from >= unit && memcmp(text + from, step->pattern, unit) == 0; k++)
-            from += unit;
-        for (int64_t k = 0;
-             k < step->stop && to - from >= unit && memcmp(text + to - unit, step->pattern, unit) == 0; k++)
-            to -= unit;
-        TRY(piece_list_add(out, text + from, to - from));
-    }
-    return LORAD_OK;
+    for (size_t k = unit - 1 < n ? unit - 1 : n; k > 0; k--)
+        if (memcmp(text + n - k, pattern, k) == 0) return k;
+    return 0;
 }
 
-static enum status decode_replace(const struct decode_step *step, const struct piece_list *in,
-                                  struct piece_list *out)
+static void push_replaced(struct decoding *d, int step, const char *text, size_t n, bool ends)
 {
-    size_t unit = strlen(step->pattern), begin = 0;
-    for (size_t i = 0; i < in->length; begin = in->end[i++]) {
-        const char *text = in->text.data + begin, *end = in->text.data + in->end[i];
-        bool drop = step->kind == DECODE_METASPACE && step->start && i == 0;
-        for (const char *found; (found = memmem(text, (size_t)(end - text), step->pattern, unit));
-             text = found + unit) {
-            strbuf_add(&out->text, text, (size_t)(found - text));
-            if (!drop) strbuf_puts(&out->text, step->content);
-        }
-        TRY(piece_list_add(out, text, (size_t)(end - text)));
+    const struct decode_step *how = &d->decoder->step[step];
+    struct step_state *state = &d->state[step];
+    size_t unit = strlen(how->pattern);
+    bool drop = how->kind == DECODE_METASPACE && how->start && state->n_pieces == 0;
+    strbuf_add(&state->piece, text, n);
+    strbuf_clear(&state->text);
+    const char *at = strbuf_text(&state->piece), *end = at + state->piece.length;
+    for (const char *found; (found = memmem(at, (size_t)(end - at), how->pattern, unit)); at = found + unit) {
+        strbuf_add(&state->text, at, (size_t)(found - at));
+        if (!drop) strbuf_puts(&state->text, how->content);
     }
-    return LORAD_OK;
+    size_t kept = ends ? 0 : begun_length(at, (size_t)(end - at), how->pattern, unit);
+    strbuf_add(&state->text, at, (size_t)(end - at) - kept);
+    if (kept) memmove(state->piece.data, end - kept, kept);
+    state->piece.length = kept;
+    if (ends) state->n_pieces++;
+    if (ends || state->text.length) push(d, step + 1, strbuf_text(&state->text), state->text.length, ends);
 }
 
-static enum status run_step(const struct decode_step *step, const int16_t *character_byte,
-                            const struct piece_list *in, struct piece_list *out)
+/* Gives a part of a piece to a step; `ends`: the last part. */
+static void push(struct decoding *d, int step, const char *text, size_t n, bool ends)
 {
-    switch (step->kind) {
+    if (step == d->decoder->n_steps) {
+        if (d->decoder->none && d->any && !d->inside) strbuf_putc(d->out, ' ');
+        strbuf_add(d->out, text, n);
+        d->inside = !ends;
+        d->any = true;
+        return;
+    }
+    struct step_state *state = &d->state[step];
+    switch (d->decoder->step[step].kind) {
     case DECODE_BYTE_LEVEL:
-        return decode_byte_level(character_byte, in, out);
     case DECODE_BYTE_FALLBACK:
-        return decode_byte_fallback(in, out);
+        if (ends && state->piece.length == 0) {
+            push_whole(d, step, text, n);
+            return;
+        }
+        strbuf_add(&state->piece, text, n);
+        if (!ends) return;
+        push_whole(d, step, strbuf_text(&state->piece), state->piece.length);
+        strbuf_clear(&state->piece);
+        return;
     case DECODE_FUSE:
-        return piece_list_add(out, in->text.length ? in->text.data : "", in->text.length);
+        push(d, step + 1, text, n, false);
+        return;
     case DECODE_STRIP:
-        return decode_strip(step, in, out);
+        push_stripped(d, step, text, n, ends);
+        return;
     case DECODE_REPLACE:
     case DECODE_METASPACE:
-        return decode_replace(step, in, out);
+        push_replaced(d, step, text, n, ends);
+        return;
     }
-    return FAIL(LORAD_BUG, "decoder step %d", (int)step->kind);
 }
 
-enum status decoder_run(const struct decoder *decoder, const int16_t *character_byte,
-                        struct piece_list *pieces, struct strbuf *out)
+static enum status state_status(const struct decoding *d)
 {
-    struct piece_list other = {0};
-    enum status status = strbuf_status(&pieces->text);
-    for (int i = 0; i < decoder->n_steps && status == LORAD_OK; i++) {
-        clear_pieces(&other);
-        status = run_step(&decoder->step[i], character_byte, pieces, &other);
-        struct piece_list result = other;
-        other = *pieces;
-        *pieces = result;
+    for (int i = 0; i < d->decoder->n_steps; i++) {
+        TRY(strbuf_status(&d->state[i].piece));
+        TRY(strbuf_status(&d->state[i].bytes));
+        TRY(strbuf_status(&d->state[i].text));
     }
-    size_t begin = 0;
-    for (size_t i = 0; i < pieces->length && status == LORAD_OK; begin = pieces->end[i++]) {
-        if (decoder->none && i) strbuf_putc(out, ' ');
-        strbuf_add(out, pieces->text.data + begin, pieces->end[i] - begin);
+    return strbuf_status(d->out);
+}
+
+enum status decoding_add(struct decoding *decoding, const char *text, size_t length, struct strbuf *out)
+{
+    decoding->out = out;
+    push(decoding, 0, text, length, true);
+    return state_status(decoding);
+}
+
+enum status decoding_finish(struct decoding *decoding, struct strbuf *out)
+{
+    decoding->out = out;
+    for (int i = 0; i < decoding->decoder->n_steps; i++) {
+        enum decode_kind kind = decoding->decoder->step[i].kind;
+        if (kind == DECODE_BYTE_LEVEL) pass_bytes(decoding, i, true);
+        if (kind == DECODE_BYTE_FALLBACK) flush_run(decoding, i);
+        if (kind == DECODE_FUSE) push(decoding, i + 1, "", 0, true);
+        decoding->state[i].n_pieces = 0;
     }
-    piece_list_free(&other);
-    return status == LORAD_OK ? strbuf_status(out) : status;
+    decoding->any = decoding->inside = false;
+    return state_status(decoding);
 }

@@ -35,17 +35,15 @@ enum status decoder_add(struct decoder *decoder, enum decode_kind kind, const ch
                         const char *content, int64_t start, int64_t stop) LORAD_WARN_UNUSED;
 void decoder_free(struct decoder *decoder);
 
-/* Texts one after another; text i ends at end[i]. */
-struct piece_list {
-    struct strbuf text;
-    size_t *end;
-    size_t length, capacity;
-};
-void piece_list_free(struct piece_list *list);
-enum status piece_list_add(struct piece_list *list, const char *text, size_t length) LORAD_WARN_UNUSED;
-
-/* Appends the text of the pieces. character_byte: GPT-2's alphabet (bpe.h). `pieces` is used up. */
-enum status decoder_run(const struct decoder *decoder, const int16_t *character_byte,
-                        struct piece_list *pieces, struct strbuf *out) LORAD_WARN_UNUSED;
+/* Decoding of one text, token by token. character_byte: GPT-2's alphabet (bpe.h). Borrows both arguments. */
+struct decoding;
+enum status decoding_create(struct decoding **out, const struct decoder *decoder,
+                            const int16_t *character_byte) LORAD_WARN_UNUSED;
+void decoding_destroy(struct decoding *decoding); /* NULL ok */
+/* Appends what the text of one more token makes certain: whole characters. */
+enum status decoding_add(struct decoding *decoding, const char *text, size_t length,
+                         struct strbuf *out) LORAD_WARN_UNUSED;
+/* Appends the rest and starts anew. */
+enum status decoding_finish(struct decoding *decoding, struct strbuf *out) LORAD_WARN_UNUSED;
 
 #endif

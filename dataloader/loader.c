@@ -27,7 +27,7 @@
 #include "dataloader/order.h"
 #include "dataloader/read_ahead.h"
 
-enum { STEPS_AHEAD = 4, DEFAULT_PREFETCH = 4, MOST_THREADS = 64 };
+enum { STEPS_AHEAD = 4, DEFAULT_PREFETCH = 16, MOST_THREADS = 64 };
 
 /* A row or piece and the number of its first token in the global batch. */
 struct placed_item {

@@ -240,8 +240,8 @@ static void lay_out_rows(struct order *order, struct data_cursor at)
     int32_t n = order->n_items;
     order->n_packs = n;
     for (int32_t i = 0; i <= n; i++) order->first[i] = i;
-    if (!order->shuffle || order->micro_batch_size == 1) {
-        memcpy(order->slot, order->item, (size_t)n * sizeof *order->slot);
+    if (!order->shuffle || order->micro_batch_size == 1 || n == 0) {
+        if (n > 0) memcpy(order->slot, order->item, (size_t)n * sizeof *order->slot);
         return;
     }
     qsort(order->item, (size_t)n, sizeof *order->item, by_length);
@@ -457,10 +457,10 @@ double order_epoch(const struct order *order)
     return (double)at.epoch + ((double)(order->at.window * ORDER_WINDOW) + before) / (double)order->positions;
 }
 
-int32_t order_following_rows(const struct order *order, int64_t rows[ORDER_WINDOW])
+int32_t order_rows_of(const struct order *order, int64_t ahead, int64_t rows[ORDER_WINDOW])
 {
     if (!order->loaded || !dataset_complete(order->dataset)) return 0;
-    int64_t begin = (order->at.window + 1) * ORDER_WINDOW, left = order->positions - begin;
+    int64_t begin = (order->at.window + ahead) * ORDER_WINDOW, left = order->positions - begin;
     if (left <= 0) return 0;
     int32_t n = left < ORDER_WINDOW ? (int32_t)left : ORDER_WINDOW;
     mixture_rows(order->mixture, order->at.epoch, begin, n, rows);

@@ -56,9 +56,9 @@ enum status order_next(struct order *order, struct pack *out) LORAD_WARN_UNUSED;
 struct data_cursor order_cursor(const struct order *order);
 /* Share of the current epoch's positions that lie before the cursor, plus the epoch's number. */
 double order_epoch(const struct order *order);
-/* Raw rows of the window behind the current one, for reading ahead; 0: the epoch ends, or they may not be
- * prepared. */
-int32_t order_following_rows(const struct order *order, int64_t rows[ORDER_WINDOW]);
+/* Raw rows of the window `ahead` windows behind the current one, for reading ahead; 0: the epoch has none, or
+ * they may not be prepared yet. */
+int32_t order_rows_of(const struct order *order, int64_t ahead, int64_t rows[ORDER_WINDOW]);
 
 /* On paper, of one window alone. Afterwards the order stands nowhere. */
 struct window_size {

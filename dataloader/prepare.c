@@ -58,14 +58,23 @@ static void key_text(struct strbuf *text, const struct prepare_options *o, const
         text, "prompt %d history %d cutoff %d excess %d shard_bytes %lld val %a seed %llu eval %d\n",
         o->chat_options.train_on_prompt, o->chat_options.mask_history, o->cutoff_len, (int)o->excess,
         (long long)o->shard_bytes, o->val_size, (unsigned long long)o->split_seed, o->want_eval_part);
+    if (o->inspect) {
+        *hex = '\0';
+        if (o->inspect->words) hash128_hex(word_list_hash(o->inspect->words), hex);
+        strbuf_printf(text, "pii %d answer %d words %s\n", (int)o->inspect->pii, o->inspect->min_answer_chars,
+                      hex);
+    }
+    if (o->signatures) strbuf_printf(text, "signatures %d\n", SIGNATURE_VERSION);
     for (int32_t i = 0; i < o->n_sources; i++)
         strbuf_printf(text, "samples %lld\n", (long long)o->sources[i].max_samples);
+    strbuf_printf(text, "split_special_tokens %d\n", o->chat_options.split_special_tokens);
     for (int32_t i = 0; i < list->n; i++) {
         const struct source_file *file = &list->file[i];
         char *real = realpath(file->path, NULL);
-        strbuf_printf(text, "%d %lld %lld %s %s\n%s\n", file->source, (long long)file->size_bytes,
-                      (long long)file->mtime_ns, file->format ? file->format->name : "auto", file->name,
-                      real ? real : file->path);
+        strbuf_printf(text, "%d %lld %lld %s\n%s\n", file->source, (long long)file->size_bytes,
+                      (long long)file->mtime_ns, file->name, real ? real : file->path);
+        source_file_key(text, file);
+        strbuf_putc(text, '\n');
         free(real);
     }
 }
@@ -212,6 +221,7 @@ static enum status make(struct preparation *p, const struct prepare_options *opt
     if (n > 0) memcpy(p->sources, options->sources, n * sizeof *p->sources);
     p->options.sources = p->sources;
     TRY(source_list_open(&p->list, p->sources, options->n_sources));
+    source_list_scratch(&p->list, options->cache_dir);
     TRY(file_make_dirs(options->cache_dir));
     return find_folder(p);
 }
@@ -229,22 +239,7 @@ static enum status start_thread(struct preparation *p)
     return LORAD_OK;
 }
 
-static enum status wait_for_rows(struct preparation *p)
-{
-    pthread_mutex_lock(&p->lock);
-    while (!p->rows_known) pthread_cond_wait(&p->changed, &p->lock);
-    enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
-    pthread_mutex_unlock(&p->lock);
-    return status;
-}
-
-static void join(struct preparation *p)
-{
-    if (p->started) pthread_join(p->thread, NULL);
-    p->started = false;
-}
-
-enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
+enum status preparation_begin(struct preparation **out, const struct prepare_options *options)
 {
     struct preparation *p = memory_new(1, sizeof *p);
     if (!p) return LORAD_NOMEM;
@@ -252,25 +247,54 @@ enum status preparation_start(struct preparation **out, char **dir, const struct
     p->held.fd = -1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->changed, NULL);
-    char *folder = NULL;
     enum status status = make(p, options);
-    if (status == LORAD_OK && !(folder = memory_string(p->folder))) status = LORAD_NOMEM;
     bool fresh = options->overwrite_cache && !options->follow;
-    if (status == LORAD_OK && !fresh && prepare_folder_look(p->folder, &p->report) == FOLDER_COMPLETE) {
+    if (status == LORAD_OK && !fresh && prepare_folder_look(p->folder, &p->report) == FOLDER_COMPLETE)
         p->rows_known = p->done = true;
-    } else if (status == LORAD_OK) {
+    else if (status == LORAD_OK)
         status = start_thread(p);
-        if (status == LORAD_OK) status = wait_for_rows(p);
-    }
+    if (status == LORAD_OK)
+        *out = p;
+    else
+        destroy(p);
+    return status;
+}
+
+bool preparation_rows_known(struct preparation *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool known = p->rows_known;
+    pthread_mutex_unlock(&p->lock);
+    return known;
+}
+
+enum status preparation_folder(struct preparation *p, char **dir)
+{
+    pthread_mutex_lock(&p->lock);
+    while (!p->rows_known) pthread_cond_wait(&p->changed, &p->lock);
+    enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
+    pthread_mutex_unlock(&p->lock);
+    TRY(status);
+    char *folder = memory_string(p->folder);
+    if (!folder) return LORAD_NOMEM;
+    *dir = folder;
+    return LORAD_OK;
+}
+
+enum status preparation_start(struct preparation **out, char **dir, const struct prepare_options *options)
+{
+    struct preparation *p;
+    TRY(preparation_begin(&p, options));
+    enum status status = preparation_folder(p, dir);
     if (status == LORAD_OK) {
         *out = p;
-        *dir = folder;
         return LORAD_OK;
     }
-    join(p);
-    destroy(p);
-    free(folder);
-    return status;
+    preparation_cancel(p);
+    char message[sizeof p->message];
+    snprintf(message, sizeof message, "%s", status_message());
+    if (preparation_finish(p, NULL) == LORAD_OK) log_debug("%s", message);
+    return FAIL(status, "%s", message);
 }
 
 enum status preparation_poll(struct preparation *p, bool *done)
@@ -300,7 +324,7 @@ void preparation_cancel(struct preparation *p)
 enum status preparation_finish(struct preparation *p, struct prepare_report *report)
 {
     if (!p) return LORAD_OK;
-    join(p);
+    if (p->started) pthread_join(p->thread, NULL);
     enum status status = p->status == LORAD_OK ? LORAD_OK : FAIL(p->status, "%s", p->message);
     if (status == LORAD_OK && report) *report = p->report;
     destroy(p);

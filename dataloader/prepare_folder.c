@@ -81,7 +81,7 @@ static void remove_files(const char *folder, bool (*unwanted)(const char *name))
 static bool is_scaffold(const char *name)
 {
     return shard_is_leftover(name) || strcmp(name, ROW_INDEX_NAME) == 0 ||
-           strcmp(name, DATASET_GROWING) == 0 || strncmp(name, "details-", 8) == 0;
+           strcmp(name, DATASET_GROWING) == 0 || prepare_is_of_shard(name);
 }
 
 enum folder_state prepare_folder_look(const char *folder, struct prepare_report *report)
@@ -185,6 +185,7 @@ static enum status continue_shards(struct prepare_job *job)
         writer.first_shard++;
     if (status != LORAD_NOT_FOUND) return status;
     status_clear();
+    TRY(prepare_read_so_far(job, writer.first_shard));
     atomic_store(&job->counters->rows_done, writer.rows_before);
     atomic_store(&job->counters->raw_rows, job->about.raw_rows);
     if (writer.rows_before > 0)
@@ -230,10 +231,12 @@ static enum status finish(struct prepare_job *job, struct prepare_report *report
 {
     TRY(check_unchanged(job->list));
     job->about.n_shards = job->writer ? shard_writer_number(job->writer) : 0;
-    if (job->about.n_shards > 0) TRY(prepare_report_make(report, job));
+    if (job->report) prepare_report_from(report, job->report);
     TRY(check_some_kept(job, report));
-    report->seconds = clock_seconds_since(start_ns);
-    TRY(prepare_report_write(report, job->folder));
+    TRY(prepare_merge_details(job));
+    if (job->options->signatures) TRY(prepare_merge_signatures(job));
+    report->seconds = job->report->seconds = clock_seconds_since(start_ns);
+    TRY(prepare_report_write(job->report, job->folder));
     TRY(dataset_seal(&job->about, job->folder));
     remove_files(job->folder, is_scaffold);
     prepare_report_find_problems(report, job->folder);
@@ -269,7 +272,9 @@ static enum status start_over(struct prepare_job *job)
     row_index_close(&job->index);
     dataset_about_free(&job->about);
     prepare_order_destroy(job->order);
+    data_report_destroy(job->report);
     job->order = NULL;
+    job->report = NULL;
     TRY(prepare_folder_discard(job->folder));
     TRY(begin_folder(job->folder));
     return scan_rows(job);
@@ -307,7 +312,9 @@ enum status prepare_folder_fill(struct prepare_job *job, struct prepare_report *
     prepare_order_destroy(job->order);
     row_index_close(&job->index);
     dataset_about_free(&job->about);
+    data_report_destroy(job->report);
     strbuf_free(&job->details);
+    strbuf_free(&job->signatures);
     for (int32_t i = 0; i < job->list->n; i++) source_reader_close(job->reader[i]);
     free(job->reader);
     return status;

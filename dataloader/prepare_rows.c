@@ -30,6 +30,8 @@ struct row_result {
     size_t detail;            /* into chunk.details */
     size_t first_token;
     int32_t n_tokens; /* 0: dropped */
+    size_t first_finding, n_findings;
+    bool masked;
 };
 
 struct chunk {
@@ -41,7 +43,9 @@ struct chunk {
     int32_t *tokens;
     float *weights;
     size_t n_tokens, token_capacity, weight_capacity;
-    struct strbuf details; /* strings with their NULs */
+    struct finding_list findings;
+    struct row_signature *signature; /* [CHUNK_ROWS]; zero: dropped. NULL: not wanted */
+    struct strbuf details;           /* strings with their NULs */
     enum status status;
     char message[512];
     bool done;
@@ -95,20 +99,29 @@ static bool few_weights(const float *weights, size_t n)
     return true;
 }
 
-/* Turns parsed messages into tokens; sets row->problem where that fails or the row is too long. */
+static enum status encode_messages(const struct prepare_options *options, const struct parsed_row *row,
+                                   struct encoded_row *encoded)
+{
+    if (row->is_text)
+        return chat_template_encode_text(options->chat, row->messages[0].content, row->messages[0].length,
+                                         encoded);
+    return chat_template_encode(options->chat, row->messages, row->n, options->chat_options, encoded);
+}
+
+/* Turns parsed messages into tokens; sets row->problem where that fails or the row is too long. A text may be
+ * longer: it is trained on in pieces. */
 static enum status encode_row(const struct prepare_options *options, struct parsed_row *row,
                               struct encoded_row *encoded, int32_t *kept)
 {
     *kept = 0;
-    enum status status =
-        chat_template_encode(options->chat, row->messages, row->n, options->chat_options, encoded);
+    enum status status = encode_messages(options, row, encoded);
     if (status == LORAD_DATA) { /* something about this row that only the template knows */
         parsed_row_reject(row, ROW_ROLE_ORDER, "%s", status_message());
         status_clear();
         return LORAD_OK;
     }
     TRY(status);
-    size_t n = encoded->tokens.length, most = (size_t)options->cutoff_len;
+    size_t n = encoded->tokens.length, most = row->is_text ? INT32_MAX : (size_t)options->cutoff_len;
     if (n > most) {
         bool cut = options->excess == EXCESS_TRUNCATE;
         parsed_row_reject(row, cut ? ROW_TRUNCATED : ROW_TOO_LONG, "%zu tokens, cutoff_len is %zu", n, most);
@@ -126,32 +139,75 @@ static enum status encode_row(const struct prepare_options *options, struct pars
     return LORAD_OK;
 }
 
-static enum status process_chunk(const struct prepare_job *job, struct chunk *chunk, struct parsed_row *row,
-                                 struct encoded_row *encoded)
+/* What one thread uses again and again. Starts zeroed. */
+struct worker {
+    struct parsed_row row;
+    struct encoded_row encoded;
+    struct inspection inspection;
+    struct signature_maker maker;
+};
+
+static void worker_free(struct worker *worker)
+{
+    parsed_row_free(&worker->row);
+    encoded_row_free(&worker->encoded);
+    inspection_free(&worker->inspection);
+    signature_maker_free(&worker->maker);
+}
+
+/* Looks into the row; masks what it finds, or rejects the row. */
+static enum status inspect_row(const struct inspect_options *options, struct worker *worker,
+                               struct chunk *chunk, struct row_result *result)
+{
+    struct parsed_row *row = &worker->row;
+    enum inspect_verdict verdict;
+    TRY(row_inspect(options, &worker->inspection, row->messages, row->n, &chunk->findings, &verdict));
+    result->n_findings = chunk->findings.n - result->first_finding;
+    result->masked = verdict == INSPECT_MASKED;
+    if (verdict != INSPECT_DROP) return LORAD_OK;
+    struct strbuf text = STRBUF_EMPTY;
+    finding_text(&text, chunk->findings.at + result->first_finding, result->n_findings, options->words);
+    parsed_row_reject(row, ROW_PRIVATE, "%s", strbuf_text(&text));
+    strbuf_free(&text);
+    return LORAD_OK;
+}
+
+static enum status process_row(const struct prepare_job *job, struct chunk *chunk, int32_t i,
+                               struct worker *worker)
+{
+    const struct prepare_options *o = job->options;
+    struct row_result *result = &chunk->result[i];
+    struct parsed_row *row = &worker->row;
+    int32_t kept = 0;
+    *result = (struct row_result){.problem = ROW_PROBLEMS, .first_finding = chunk->findings.n};
+    TRY(source_reader_parse(job->reader[chunk->file[i]], &chunk->raw[i], row));
+    if (row->problem == ROW_PROBLEMS && o->inspect) TRY(inspect_row(o->inspect, worker, chunk, result));
+    if (row->problem == ROW_PROBLEMS) TRY(encode_row(o, row, &worker->encoded, &kept));
+    if (row->problem != ROW_PROBLEMS) {
+        result->problem = row->problem;
+        result->detail = chunk->details.length;
+        strbuf_add(&chunk->details, strbuf_text(&row->detail), row->detail.length + 1);
+    }
+    if (kept > 0) TRY(keep_tokens(chunk, result, &worker->encoded, kept));
+    if (!chunk->signature) return LORAD_OK;
+    chunk->signature[i] = (struct row_signature){0};
+    return kept > 0 ? row_signature_make(&chunk->signature[i], &worker->maker, row->messages, row->n)
+                    : LORAD_OK;
+}
+
+static enum status process_chunk(const struct prepare_job *job, struct chunk *chunk, struct worker *worker)
 {
     chunk->n_tokens = 0;
+    chunk->findings.n = 0;
     strbuf_clear(&chunk->details);
-    for (int32_t i = 0; i < chunk->n; i++) {
-        int32_t kept = 0;
-        struct row_result *result = &chunk->result[i];
-        *result = (struct row_result){.problem = ROW_PROBLEMS};
-        TRY(source_reader_parse(job->reader[chunk->file[i]], &chunk->raw[i], row));
-        if (row->problem == ROW_PROBLEMS) TRY(encode_row(job->options, row, encoded, &kept));
-        if (row->problem != ROW_PROBLEMS) {
-            result->problem = row->problem;
-            result->detail = chunk->details.length;
-            strbuf_add(&chunk->details, strbuf_text(&row->detail), row->detail.length + 1);
-        }
-        if (kept > 0) TRY(keep_tokens(chunk, result, encoded, kept));
-    }
+    for (int32_t i = 0; i < chunk->n; i++) TRY(process_row(job, chunk, i, worker));
     return strbuf_status(&chunk->details);
 }
 
 static void *run_worker(void *argument)
 {
     struct pipeline *pipeline = argument;
-    struct parsed_row row = {0};
-    struct encoded_row encoded = {0};
+    struct worker worker = {0};
     pthread_mutex_lock(&pipeline->lock);
     for (;;) {
         while (!pipeline->stop && pipeline->taken == pipeline->filled)
@@ -159,7 +215,7 @@ static void *run_worker(void *argument)
         if (pipeline->stop) break;
         struct chunk *chunk = &pipeline->chunk[pipeline->taken++ % pipeline->ring];
         pthread_mutex_unlock(&pipeline->lock);
-        chunk->status = process_chunk(pipeline->job, chunk, &row, &encoded);
+        chunk->status = process_chunk(pipeline->job, chunk, &worker);
         if (chunk->status != LORAD_OK)
             snprintf(chunk->message, sizeof chunk->message, "%s", status_message());
         pthread_mutex_lock(&pipeline->lock);
@@ -167,8 +223,7 @@ static void *run_worker(void *argument)
         pthread_cond_broadcast(&pipeline->changed);
     }
     pthread_mutex_unlock(&pipeline->lock);
-    parsed_row_free(&row);
-    encoded_row_free(&encoded);
+    worker_free(&worker);
     return NULL;
 }
 
@@ -212,21 +267,37 @@ static enum status note_problem(struct prepare_job *job, const struct chunk *chu
     if (result->problem == ROW_TOO_LONG && job->options->excess == EXCESS_RAISE)
         return FAIL(LORAD_DATA, "%s:%lld: %s, and excess_length_strategy is raise", file->name,
                     (long long)chunk->raw[i].line, detail);
-    prepare_detail_write(&job->details, chunk->number[i], file->path, chunk->raw[i].line, result->problem,
-                         detail);
+    prepare_detail_write(&job->details, chunk->number[i], file->path, chunk->raw[i].line,
+                         row_problem_name(result->problem), detail);
     return strbuf_status(&job->details);
 }
 
-/* What belongs to a shard is on the disk before the shard is. */
-static enum status close_shard(struct prepare_job *job)
+static enum status note_findings(struct prepare_job *job, const struct chunk *chunk, int32_t i)
 {
-    char name[SHARD_NAME_BYTES];
-    if (job->details.length > 0) {
-        prepare_detail_name(name, shard_writer_number(job->writer));
-        TRY(shard_write_file(job->folder, name, job->details.data, job->details.length));
-        strbuf_clear(&job->details);
-    }
-    return shard_writer_close(job->writer);
+    const struct row_result *result = &chunk->result[i];
+    struct strbuf text = STRBUF_EMPTY;
+    finding_text(&text, chunk->findings.at + result->first_finding, result->n_findings,
+                 job->options->inspect->words);
+    prepare_detail_write(&job->details, chunk->number[i], job->list->file[chunk->file[i]].path,
+                         chunk->raw[i].line, result->masked ? "masked" : "found", strbuf_text(&text));
+    enum status status = strbuf_status(&text);
+    strbuf_free(&text);
+    return status == LORAD_OK ? strbuf_status(&job->details) : status;
+}
+
+static enum status report_row(struct prepare_job *job, const struct chunk *chunk, int32_t i)
+{
+    const struct row_result *result = &chunk->result[i];
+    const float *weights = chunk->weights + result->first_token;
+    struct report_row row = {
+        .place = {.row = chunk->number[i], .line = chunk->raw[i].line, .file = chunk->file[i]},
+        .problem = result->problem,
+        .n_tokens = result->n_tokens,
+        .masked = result->masked,
+        .n_findings = result->n_findings};
+    if (row.n_findings > 0) row.findings = chunk->findings.at + result->first_finding;
+    for (int32_t t = 1; t < row.n_tokens; t++) row.n_supervised += weights[t] > 0;
+    return data_report_add(job->report, &row, job->options->inspect ? job->options->inspect->words : NULL);
 }
 
 static enum status write_row(struct prepare_job *job, const struct chunk *chunk, int32_t i)
@@ -242,12 +313,15 @@ static enum status write_row(struct prepare_job *job, const struct chunk *chunk,
         entry.tokens = chunk->tokens + result->first_token;
         entry.weights = chunk->weights + result->first_token;
     }
-    if (!shard_writer_takes(job->writer, entry.weights, entry.n)) TRY(close_shard(job));
+    if (!shard_writer_takes(job->writer, entry.weights, entry.n)) TRY(prepare_close_shard(job));
     if (result->problem != ROW_PROBLEMS) TRY(note_problem(job, chunk, i));
+    if (result->n_findings > 0 && result->problem != ROW_PRIVATE) TRY(note_findings(job, chunk, i));
+    if (chunk->signature) strbuf_add(&job->signatures, &chunk->signature[i], sizeof *chunk->signature);
+    TRY(report_row(job, chunk, i));
     TRY(shard_writer_add(job->writer, &entry));
     atomic_fetch_add_explicit(&job->counters->rows_done, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&job->counters->tokens, entry.n, memory_order_relaxed);
-    return shard_writer_full(job->writer) ? close_shard(job) : LORAD_OK;
+    return shard_writer_full(job->writer) ? prepare_close_shard(job) : LORAD_OK;
 }
 
 static enum status consume_chunk(struct pipeline *pipeline, const struct chunk *chunk)
@@ -278,7 +352,7 @@ static enum status pump(struct pipeline *pipeline)
         TRY(consume_chunk(pipeline, chunk));
         pipeline->consumed++;
     }
-    return shard_writer_rows(pipeline->job->writer) > 0 ? close_shard(pipeline->job) : LORAD_OK;
+    return shard_writer_rows(pipeline->job->writer) > 0 ? prepare_close_shard(pipeline->job) : LORAD_OK;
 }
 
 /* ---- together ---- */
@@ -326,12 +400,18 @@ enum status prepare_rows(struct prepare_job *job)
     pthread_mutex_init(&pipeline->lock, NULL);
     pthread_cond_init(&pipeline->changed, NULL);
     pipeline->chunk = memory_new((size_t)pipeline->ring, sizeof *pipeline->chunk);
-    enum status status = pipeline->chunk ? start_workers(pipeline, threads) : LORAD_NOMEM;
+    enum status status = pipeline->chunk ? LORAD_OK : LORAD_NOMEM;
+    for (int64_t i = 0; status == LORAD_OK && job->options->signatures && i < pipeline->ring; i++)
+        if (!(pipeline->chunk[i].signature = memory_new(CHUNK_ROWS, sizeof(struct row_signature))))
+            status = LORAD_NOMEM;
+    if (status == LORAD_OK) status = start_workers(pipeline, threads);
     if (status == LORAD_OK) status = pump(pipeline);
     stop_workers(pipeline);
     for (int64_t i = 0; pipeline->chunk && i < pipeline->ring; i++) {
         free(pipeline->chunk[i].tokens);
         free(pipeline->chunk[i].weights);
+        free(pipeline->chunk[i].signature);
+        finding_list_free(&pipeline->chunk[i].findings);
         strbuf_free(&pipeline->chunk[i].details);
     }
     free(pipeline->chunk);

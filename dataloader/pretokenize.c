@@ -2,10 +2,11 @@
  * pretokenize.c: cutting text into words.
  *
  * Invariants
- *  1. Words of a step cover its input without overlap, in order; a step only makes them finer.
- *  2. The two regular expressions of the byte-level families are followed by hand, alternative by
- * alternative; any other pattern is refused. The character classes are those of unicode.h.
- *  3. Time is linear in the text.
+ *  1. Words do not overlap, stand in order and are not empty. A step makes them finer, leaves out what it removes, or
+ *     rewrites them into another text.
+ *  2. The two regular expressions of the byte-level families are followed by hand, alternative by alternative, with the
+ *     character classes of unicode.h; any other goes through PCRE2 (regex_syntax.h).
+ *  3. A step sees each word by itself, as if nothing stood around it. The steps by hand take linear time.
  */
 #include "dataloader/pretokenize.h"
 
@@ -13,148 +14,17 @@
 #include "dataloader/normalize.h"
 #include "dataloader/unicode.h"
 
-#define CL100K_PATTERN(digits)                                                                               \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits                                     \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-const char pretokenizer_qwen2_pattern[] = CL100K_PATTERN("\\p{N}");
-static const char llama3_pattern[] = CL100K_PATTERN("\\p{N}{1,3}");
-static const char gpt2_pattern[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-/* ---- reading ---- */
-
-static enum status add_step(struct pretokenizer *out, enum pretokenize_kind kind, size_t max_digits,
-                            const char *where)
+void pretokenize_work_free(struct pretokenize_work *work)
 {
-    if (out->n_steps == PRETOKENIZE_STEPS)
-        return FAIL(LORAD_DATA, "%s: pre_tokenizer has more than %d steps", where, PRETOKENIZE_STEPS);
-    out->step[out->n_steps].kind = kind;
-    out->step[out->n_steps++].max_digits = max_digits;
-    return LORAD_OK;
+    free(work->words.range);
+    free(work->spare.range);
+    free(work->matches.range);
+    for (int i = 0; i < 2; i++) textbuf_free(&work->text[i]);
+    pattern_memory_destroy(work->memory);
+    *work = (struct pretokenize_work){0};
 }
 
-enum status pretokenizer_add_pattern(struct pretokenizer *out, const char *pattern, const char *where)
-{
-    if (strcmp(pattern, pretokenizer_qwen2_pattern) == 0) return add_step(out, PRETOKENIZE_CL100K, 1, where);
-    if (strcmp(pattern, llama3_pattern) == 0) return add_step(out, PRETOKENIZE_CL100K, 3, where);
-    if (strcmp(pattern, gpt2_pattern) == 0) return add_step(out, PRETOKENIZE_GPT2, 0, where);
-    return FAIL(
-        LORAD_DATA,
-        "%s: pre_tokenizer Split with the pattern \"%s\" is not supported (supported: the patterns of GPT-2, "
-        "Qwen2 and Llama 3)",
-        where, pattern);
-}
-
-static enum status read_byte_level(struct pretokenizer *out, const struct json *value, const char *where)
-{
-    out->byte_level = true;
-    out->prefix_space = js_bool(js_get(value, "add_prefix_space"), true);
-    if (out->prefix_space && out->n_steps)
-        return FAIL(LORAD_DATA,
-                    "%s: ByteLevel with add_prefix_space behind another pre_tokenizer is not supported",
-                    where);
-    if (!js_bool(js_get(value, "use_regex"), true)) return LORAD_OK;
-    return add_step(out, PRETOKENIZE_GPT2, 0, where);
-}
-
-static enum status read_split(struct pretokenizer *out, const struct json *value, const char *where)
-{
-    const char *behavior, *text = js_string(js_get(js_get(value, "pattern"), "Regex"), NULL);
-    TRY(js_need_string(&behavior, value, "behavior", where));
-    bool invert = js_bool(js_get(value, "invert"), false);
-    if (!text)
-        return FAIL(LORAD_DATA, "%s: pre_tokenizer Split without a \"Regex\" pattern is not supported",
-                    where);
-    /* The supported patterns match every character, so that these two mean the same. */
-    if (!(strcmp(behavior, "Isolated") == 0 && !invert) && !(strcmp(behavior, "Removed") == 0 && invert))
-        return FAIL(LORAD_DATA, "%s: pre_tokenizer Split with behavior \"%s\"%s is not supported", where,
-                    behavior, invert ? " inverted" : "");
-    return pretokenizer_add_pattern(out, text, where);
-}
-
-static enum status read_metaspace(struct pretokenizer *out, const struct json *value, const char *where)
-{
-    if (out->n_steps)
-        return FAIL(LORAD_DATA, "%s: Metaspace behind another pre_tokenizer is not supported", where);
-    const char *replacement, *scheme = js_string(js_get(value, "prepend_scheme"), NULL);
-    TRY(js_need_string(&replacement, value, "replacement", where));
-    if (!*replacement || strlen(replacement) != utf8_length(*replacement))
-        return FAIL(LORAD_DATA, "%s: Metaspace: replacement must be one character", where);
-    strcpy(out->metaspace, replacement);
-    if (!scheme) scheme = js_bool(js_get(value, "add_prefix_space"), true) ? "always" : "never";
-    if (strcmp(scheme, "always") == 0)
-        out->prepend = PREPEND_ALWAYS;
-    else if (strcmp(scheme, "first") == 0)
-        out->prepend = PREPEND_FIRST;
-    else if (strcmp(scheme, "never") == 0)
-        out->prepend = PREPEND_NEVER;
-    else
-        return FAIL(LORAD_DATA, "%s: Metaspace with prepend_scheme \"%s\" is not supported", where, scheme);
-    if (!js_bool(js_get(value, "split"), true)) return LORAD_OK;
-    return add_step(out, PRETOKENIZE_METASPACE, 0, where);
-}
-
-static enum status read_one(struct pretokenizer *out, const struct json *value, const char *where)
-{
-    const char *type;
-    TRY(js_need_string(&type, value, "type", where));
-    if (out->byte_level)
-        return FAIL(LORAD_DATA, "%s: pre_tokenizer %s behind ByteLevel is not supported", where, type);
-    if (strcmp(type, "ByteLevel") == 0) {
-        if (out->metaspace[0])
-            return FAIL(LORAD_DATA, "%s: ByteLevel together with Metaspace is not supported", where);
-        return read_byte_level(out, value, where);
-    }
-    if (strcmp(type, "Split") == 0) return read_split(out, value, where);
-    if (strcmp(type, "Metaspace") == 0) return read_metaspace(out, value, where);
-    if (strcmp(type, "Digits") == 0)
-        return add_step(out, PRETOKENIZE_DIGITS,
-                        js_bool(js_get(value, "individual_digits"), false) ? 1 : SIZE_MAX, where);
-    return FAIL(LORAD_DATA,
-                "%s: pre_tokenizer \"%s\" is not supported (supported: ByteLevel, Split, Metaspace, Digits, "
-                "Sequence)",
-                where, type);
-}
-
-enum status pretokenizer_read(struct pretokenizer *out, const struct json *value, const char *where)
-{
-    if (!value || js_type(value) == JS_NULL) return LORAD_OK;
-    const char *type;
-    TRY(js_need_string(&type, value, "type", where));
-    if (strcmp(type, "Sequence") != 0) return read_one(out, value, where);
-    const struct json *list;
-    TRY(js_need(&list, value, "pretokenizers", JS_ARRAY, where));
-    for (size_t i = 0; i < js_length(list); i++) TRY(read_one(out, js_at(list, i), where));
-    return LORAD_OK;
-}
-
-/* ---- rewriting ---- */
-
-bool pretokenizer_rewrites(const struct pretokenizer *pretokenizer)
-{
-    return pretokenizer->prefix_space || pretokenizer->metaspace[0];
-}
-
-enum status pretokenizer_rewrite(const struct pretokenizer *pretokenizer, struct textbuf *out,
-                                 const struct textbuf *in, bool at_start)
-{
-    if (in->length == 0) return LORAD_OK;
-    uint32_t start = in->want_map ? in->from[0] : 0;
-    if (pretokenizer->prefix_space) {
-        if (in->data[0] != ' ') TRY(textbuf_add(out, " ", 1, start, start, 0));
-        return textbuf_append(out, in, 0, in->length);
-    }
-    const char *mark = pretokenizer->metaspace;
-    size_t length = strlen(mark);
-    bool marked = in->data[0] == ' ' || (in->length >= length && memcmp(in->data, mark, length) == 0);
-    if (!marked &&
-        (pretokenizer->prepend == PREPEND_ALWAYS || (pretokenizer->prepend == PREPEND_FIRST && at_start)))
-        TRY(textbuf_add(out, mark, length, start, start, 0));
-    return textbuf_replace(out, in, " ", 1, mark, length);
-}
-
-/* ---- cutting ---- */
+/* ---- cutting by hand ---- */
 
 static inline enum status add_word(struct word_list *words, size_t begin, size_t end)
 {
@@ -278,8 +148,7 @@ static enum status cut_digits(const char *text, size_t i, size_t n, size_t most,
     return LORAD_OK;
 }
 
-static enum status cut_metaspace(const char *text, size_t i, size_t n, const char *mark,
-                                 struct word_list *out)
+static enum status cut_mark(const char *text, size_t i, size_t n, const char *mark, struct word_list *out)
 {
     size_t length = strlen(mark);
     while (i < n) {
@@ -291,35 +160,201 @@ static enum status cut_metaspace(const char *text, size_t i, size_t n, const cha
     return LORAD_OK;
 }
 
-enum status pretokenizer_cut(const struct pretokenizer *pretokenizer, const char *text, size_t length,
-                             struct word_list *words, struct word_list *spare)
+/* \w+|[^\w\s]+, and nothing of what lies between. */
+static enum status cut_whitespace(const char *text, size_t i, size_t n, struct word_list *out)
 {
-    words->length = 0;
-    if (length) TRY(add_word(words, 0, length));
+    enum { SPACE, WORD, OTHER } last = SPACE;
+    size_t begin = i;
+    while (i < n) {
+        uint32_t character = 0;
+        size_t length = utf8_read(&character, text + i, n - i);
+        int kind = unicode_class(character) == UNICODE_SPACE ? SPACE : unicode_is_word(character) ? WORD : OTHER;
+        if (kind != (int)last) {
+            if (last != SPACE) TRY(add_word(out, begin, i));
+            begin = i;
+            last = kind;
+        }
+        i += length;
+    }
+    return last == SPACE ? LORAD_OK : add_word(out, begin, n);
+}
+
+/* ---- cutting at matches ---- */
+
+/* The next match of the step in [at, n): *begin == SIZE_MAX when there is none. */
+static enum status next_match(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
+                              size_t n, size_t at, size_t *begin, size_t *end)
+{
+    *begin = SIZE_MAX;
+    if (step->matcher == MATCH_PATTERN) {
+        if (!work->memory) TRY(pattern_memory_create(&work->memory));
+        return pattern_find(step->pattern, work->memory, text, n, at, begin, end);
+    }
+    if (step->matcher == MATCH_TEXT) {
+        size_t length = strlen(step->text);
+        const char *found = memmem(text + at, n - at, step->text, length);
+        if (!found) return LORAD_OK;
+        *begin = (size_t)(found - text);
+        *end = *begin + length;
+        return LORAD_OK;
+    }
+    for (size_t length; at < n; at += length) {
+        uint32_t character = 0;
+        length = utf8_read(&character, text + at, n - at);
+        if (step->matcher == MATCH_SPACE ? unicode_class(character) != UNICODE_SPACE
+                                         : !unicode_is_punctuation(character))
+            continue;
+        *begin = at;
+        *end = at + length;
+        break;
+    }
+    return LORAD_OK;
+}
+
+/* All matches in the n > 0 bytes at `text` and what lies between them; which of them are matches is told by their place
+ * in `matches`: bit 31 of the end. An empty match directly behind another one is none. */
+enum { MATCH_BIT = 31 };
+
+static enum status find_matches(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
+                                size_t n)
+{
+    size_t kept = 0, last = SIZE_MAX;
+    uint32_t bit = step->invert ? 0 : 1u << MATCH_BIT, other = bit ^ 1u << MATCH_BIT;
+    work->matches.length = 0;
+    for (size_t at = 0; at <= n;) {
+        size_t begin = SIZE_MAX, end = 0;
+        TRY(next_match(step, work, text, n, at, &begin, &end));
+        if (begin == SIZE_MAX) break;
+        if (end == begin) {
+            at = end < n ? end + utf8_length(text[end]) : n + 1;
+            if (begin == last) continue;
+        } else {
+            at = end;
+        }
+        last = end;
+        if (kept != begin) TRY(add_word(&work->matches, kept, begin | other));
+        TRY(add_word(&work->matches, begin, end | bit));
+        kept = end;
+    }
+    return kept != n ? add_word(&work->matches, kept, n | other) : LORAD_OK;
+}
+
+static enum status add_if_any(struct word_list *out, size_t begin, size_t end)
+{
+    return end > begin ? add_word(out, begin, end) : LORAD_OK;
+}
+
+/* Words of [base, base + n) of a text, of which text[0] is byte `base`. */
+static enum status cut_at_matches(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
+                                  size_t base, size_t n)
+{
+    TRY(find_matches(step, work, text, n));
+    struct word_list *out = &work->spare;
+    const struct word_range *range = work->matches.range;
+    size_t count = work->matches.length, begin = 0, end = 0;
+    bool previous = false, open = false;
+    for (size_t i = 0; i < count; i++) {
+        bool is_match = range[i].end >> MATCH_BIT, join = false;
+        size_t from = range[i].begin, to = range[i].end & ~(1u << MATCH_BIT);
+        if (step->behavior == SPLIT_REMOVED && is_match) continue;
+        if (step->behavior == SPLIT_CONTIGUOUS) join = open && is_match == previous;
+        if (step->behavior == SPLIT_WITH_PREVIOUS) join = open && is_match && !previous;
+        /* From the end of the text back: a match joins what follows it unless that is a match too. */
+        if (step->behavior == SPLIT_WITH_NEXT) join = open && previous && !is_match;
+        if (open && !join) TRY(add_if_any(out, base + begin, base + end));
+        if (!join) begin = from;
+        end = to;
+        open = true;
+        previous = is_match;
+    }
+    return open ? add_if_any(out, base + begin, base + end) : LORAD_OK;
+}
+
+/* ---- rewriting ---- */
+
+static enum status rewrite_word(const struct pretokenize_step *step, struct textbuf *out, const struct textbuf *in,
+                                struct word_range word, bool at_start)
+{
+    const char *text = in->data + word.begin;
+    size_t n = word.end - word.begin;
+    uint32_t start = in->want_map ? in->from[word.begin] : 0;
+    if (step->kind == PRETOKENIZE_PREFIX_SPACE) {
+        if (text[0] != ' ') TRY(textbuf_add(out, " ", 1, start, start, 0));
+        return textbuf_append(out, in, word.begin, word.end);
+    }
+    const char *mark = step->text;
+    size_t length = strlen(mark);
+    bool marked = text[0] == ' ' || (n >= length && memcmp(text, mark, length) == 0);
+    if (!marked && (step->prepend == PREPEND_ALWAYS || (step->prepend == PREPEND_FIRST && at_start)))
+        TRY(textbuf_add(out, mark, length, start, start, 0));
+    return textbuf_replace_in(out, in, word.begin, word.end, " ", 1, mark, length);
+}
+
+static enum status rewrite(const struct pretokenize_step *step, struct pretokenize_work *work, struct textbuf *out,
+                           const struct textbuf *in, bool at_start)
+{
+    out->length = 0;
+    out->want_map = in->want_map;
+    for (size_t i = 0; i < work->words.length; i++) {
+        size_t begin = out->length;
+        TRY(rewrite_word(step, out, in, work->words.range[i], at_start && work->words.range[i].begin == 0));
+        TRY(add_word(&work->spare, begin, out->length));
+    }
+    return LORAD_OK;
+}
+
+/* ---- all steps ---- */
+
+static enum status cut_words(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text)
+{
+    struct word_list *out = &work->spare;
+    for (size_t i = 0; i < work->words.length; i++) {
+        /* Offsets stay those of the text; a word ends where its range does. */
+        size_t begin = work->words.range[i].begin, end = work->words.range[i].end;
+        switch (step->kind) {
+        case PRETOKENIZE_GPT2:
+            TRY(cut_gpt2(text, begin, end, out));
+            break;
+        case PRETOKENIZE_CL100K:
+            TRY(cut_cl100k(text, begin, end, step->max_digits, out));
+            break;
+        case PRETOKENIZE_DIGITS:
+            TRY(cut_digits(text, begin, end, step->max_digits, out));
+            break;
+        case PRETOKENIZE_MARK:
+            TRY(cut_mark(text, begin, end, step->text, out));
+            break;
+        case PRETOKENIZE_WHITESPACE:
+            TRY(cut_whitespace(text, begin, end, out));
+            break;
+        default:
+            TRY(cut_at_matches(step, work, text + begin, begin, end - begin));
+        }
+    }
+    return LORAD_OK;
+}
+
+enum status pretokenizer_run(const struct pretokenizer *pretokenizer, struct pretokenize_work *work,
+                             const struct textbuf *in, bool at_start, const struct textbuf **out)
+{
+    const struct textbuf *text = in;
+    int next = 0;
+    work->words.length = 0;
+    if (in->length) TRY(add_word(&work->words, 0, in->length));
     for (int i = 0; i < pretokenizer->n_steps; i++) {
         const struct pretokenize_step *step = &pretokenizer->step[i];
-        spare->length = 0;
-        for (size_t k = 0; k < words->length; k++) {
-            const char *word = text; /* offsets stay those of the text; a word ends where its range does */
-            size_t begin = words->range[k].begin, end = words->range[k].end;
-            switch (step->kind) {
-            case PRETOKENIZE_GPT2:
-                TRY(cut_gpt2(word, begin, end, spare));
-                break;
-            case PRETOKENIZE_CL100K:
-                TRY(cut_cl100k(word, begin, end, step->max_digits, spare));
-                break;
-            case PRETOKENIZE_DIGITS:
-                TRY(cut_digits(word, begin, end, step->max_digits, spare));
-                break;
-            case PRETOKENIZE_METASPACE:
-                TRY(cut_metaspace(word, begin, end, pretokenizer->metaspace, spare));
-                break;
-            }
+        work->spare.length = 0;
+        if (step->kind == PRETOKENIZE_METASPACE || step->kind == PRETOKENIZE_PREFIX_SPACE) {
+            TRY(rewrite(step, work, &work->text[next], text, at_start));
+            text = &work->text[next];
+            next = 1 - next;
+        } else {
+            TRY(cut_words(step, work, text->data));
         }
-        struct word_list cut = *spare;
-        *spare = *words;
-        *words = cut;
+        struct word_list cut = work->spare;
+        work->spare = work->words;
+        work->words = cut;
     }
+    *out = text;
     return LORAD_OK;
 }

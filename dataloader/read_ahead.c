@@ -1,7 +1,14 @@
-/* read_ahead.c: see read_ahead.h. */
+/*
+ * read_ahead.c: see read_ahead.h.
+ *
+ * Invariant: rows[0 .. n_rows) is written by the planner under `lock`, and taken by the thread under it.
+ */
 #include "dataloader/read_ahead.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,24 +21,20 @@ struct byte_span {
 struct read_ahead {
     const struct dataset *dataset;
     uintptr_t page;
-    int64_t rows[ORDER_WINDOW];
-    struct byte_span span[2 * ORDER_WINDOW];
+    bool begun;
+    int64_t taken[2 * ORDER_WINDOW]; /* the thread's */
+    struct byte_span span[4 * ORDER_WINDOW];
+
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int64_t rows[2 * ORDER_WINDOW];
+    int32_t n_rows; /* 0: nothing to do */
+    bool stop;
 };
 
-enum status read_ahead_create(struct read_ahead **out, const struct dataset *dataset)
-{
-    struct read_ahead *ahead = memory_new(1, sizeof *ahead);
-    if (!ahead) return LORAD_NOMEM;
-    ahead->dataset = dataset;
-    ahead->page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    *out = ahead;
-    return LORAD_OK;
-}
-
-void read_ahead_destroy(struct read_ahead *ahead)
-{
-    free(ahead);
-}
+/* ---- the thread ---- */
 
 static struct byte_span pages_of(const struct read_ahead *ahead, const void *bytes, size_t n)
 {
@@ -45,11 +48,11 @@ static int by_begin(const void *a, const void *b)
     return (x->begin > y->begin) - (x->begin < y->begin);
 }
 
-void read_ahead_window(struct read_ahead *ahead, const struct order *order)
+static void advise(struct read_ahead *ahead, int32_t n_rows)
 {
-    int32_t n_rows = order_following_rows(order, ahead->rows), n = 0;
+    int32_t n = 0;
     for (int32_t i = 0; i < n_rows; i++) {
-        struct dataset_row row = dataset_row(ahead->dataset, ahead->rows[i]);
+        struct dataset_row row = dataset_row(ahead->dataset, ahead->taken[i]);
         if (row.n_tokens == 0 || !row.tokens) continue; /* a hole, or damaged */
         size_t tokens = (size_t)row.n_tokens;
         ahead->span[n++] = pages_of(ahead, row.tokens, tokens * sizeof *row.tokens);
@@ -62,4 +65,69 @@ void read_ahead_window(struct read_ahead *ahead, const struct order *order)
             if (ahead->span[i].end > all.end) all.end = ahead->span[i].end;
         madvise((void *)all.begin, all.end - all.begin, MADV_WILLNEED);
     }
+}
+
+static void *run_thread(void *argument)
+{
+    struct read_ahead *ahead = argument;
+    pthread_mutex_lock(&ahead->lock);
+    while (!ahead->stop) {
+        int32_t n = ahead->n_rows;
+        if (n == 0) {
+            pthread_cond_wait(&ahead->changed, &ahead->lock);
+            continue;
+        }
+        memcpy(ahead->taken, ahead->rows, (size_t)n * sizeof *ahead->taken);
+        ahead->n_rows = 0;
+        pthread_mutex_unlock(&ahead->lock);
+        advise(ahead, n);
+        pthread_mutex_lock(&ahead->lock);
+    }
+    pthread_mutex_unlock(&ahead->lock);
+    return NULL;
+}
+
+/* ---- the planner's side ---- */
+
+enum status read_ahead_create(struct read_ahead **out, const struct dataset *dataset)
+{
+    struct read_ahead *ahead = memory_new(1, sizeof *ahead);
+    if (!ahead) return LORAD_NOMEM;
+    ahead->dataset = dataset;
+    ahead->page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    pthread_mutex_init(&ahead->lock, NULL);
+    pthread_cond_init(&ahead->changed, NULL);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ahead->started = pthread_create(&ahead->thread, NULL, run_thread, ahead) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    *out = ahead;
+    return LORAD_OK;
+}
+
+void read_ahead_destroy(struct read_ahead *ahead)
+{
+    if (!ahead) return;
+    if (ahead->started) {
+        pthread_mutex_lock(&ahead->lock);
+        ahead->stop = true;
+        pthread_cond_broadcast(&ahead->changed);
+        pthread_mutex_unlock(&ahead->lock);
+        pthread_join(ahead->thread, NULL);
+    }
+    pthread_cond_destroy(&ahead->changed);
+    pthread_mutex_destroy(&ahead->lock);
+    free(ahead);
+}
+
+void read_ahead_window(struct read_ahead *ahead, const struct order *order)
+{
+    if (!ahead->started) return;
+    pthread_mutex_lock(&ahead->lock);
+    ahead->n_rows = ahead->begun ? 0 : order_rows_of(order, 0, ahead->rows);
+    ahead->n_rows += order_rows_of(order, 1, ahead->rows + ahead->n_rows);
+    ahead->begun = true;
+    pthread_cond_broadcast(&ahead->changed);
+    pthread_mutex_unlock(&ahead->lock);
 }

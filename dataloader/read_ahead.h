@@ -13,7 +13,7 @@
 
 struct read_ahead;
 
-/* Borrows dataset. Owns: *out. */
+/* Borrows dataset. Owns: *out. Without a thread to spare it does nothing. */
 enum status read_ahead_create(struct read_ahead **out, const struct dataset *dataset) LORAD_WARN_UNUSED;
 void read_ahead_destroy(struct read_ahead *ahead);
 /* Advises the window behind the current one. Does nothing for a dataset that is growing: what was just

@@ -7,63 +7,30 @@
  */
 #include "dataloader/row_index.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/file.h"
-#include "base/hash.h"
-#include "base/memory.h"
 #include "base/random.h"
 #include "dataloader/sampler.h"
-#include "dataloader/shard_file.h"
 
-enum { INDEX_VERSION = 1, RELEASE_BYTES = 64 << 20, BUFFER_ENTRIES = 1 << 16 };
+enum { RELEASE_BYTES = 64 << 20, FIRST_ROOM = 1 << 12 };
 
-struct index_header {
-    char magic[8]; /* "LORADIDX" */
-    uint32_t version, entry_bytes;
-    uint64_t n_rows;
-    uint64_t entries_high, entries_low; /* XXH3-128 of the entries */
-    uint64_t zero;
-    uint64_t hash_high, hash_low; /* of the 48 bytes before */
-};
-_Static_assert(sizeof(struct index_header) == 64, "the header has no holes");
 _Static_assert(sizeof(struct index_entry) == 24, "an entry has no holes");
-static const char index_magic[8] = {'L', 'O', 'R', 'A', 'D', 'I', 'D', 'X'};
+static const struct table_kind index_kind = {
+    .name = ROW_INDEX_NAME, .magic = "LORADIDX", .version = 1, .entry_bytes = sizeof(struct index_entry)};
 
 /* ---- writing ---- */
 
 struct scan {
     const struct row_scan *asked;
-    FILE *file;
-    const char *path;
-    struct hash_stream *hash;
-    struct index_entry *buffer; /* [BUFFER_ENTRIES] */
-    size_t buffered;
-    int64_t rows; /* written and buffered */
+    struct table_file table;
+    int64_t rows; /* written; the table has room for more */
 };
-
-static enum status flush(struct scan *scan)
-{
-    hash_stream_add(scan->hash, scan->buffer, scan->buffered * sizeof *scan->buffer);
-    if (fwrite(scan->buffer, sizeof *scan->buffer, scan->buffered, scan->file) != scan->buffered)
-        return FAIL(LORAD_IO, "cannot write %s: %s", scan->path, strerror(errno));
-    scan->buffered = 0;
-    return LORAD_OK;
-}
 
 static enum status put(struct scan *scan, const struct index_entry *entry)
 {
-    scan->buffer[scan->buffered++] = *entry;
-    scan->rows++;
-    return scan->buffered < BUFFER_ENTRIES ? LORAD_OK : flush(scan);
+    if (scan->rows == scan->table.n) TRY(table_file_resize(&scan->table, &index_kind, 2 * scan->table.n));
+    ((struct index_entry *)scan->table.entry)[scan->rows++] = *entry;
+    return LORAD_OK;
 }
 
 /* Which rows belong to the part: all, or by a permutation of the numbers. */
@@ -143,30 +110,16 @@ static enum status scan_all(struct scan *scan, const struct split *split, struct
 
 static enum status write_rows(struct scan *scan, struct row_range *groups)
 {
-    struct index_header header = {.version = INDEX_VERSION, .entry_bytes = sizeof(struct index_entry)};
     struct split split = {0};
     int64_t number = 0;
-    if (fwrite(&header, sizeof header, 1, scan->file) != 1)
-        return FAIL(LORAD_IO, "cannot write %s: %s", scan->path, strerror(errno));
     if (scan->asked->val_size != 0) {
         TRY(scan_all(scan, NULL, NULL, &number));
         if (scan->asked->bytes_done) atomic_store(scan->asked->bytes_done, 0);
     }
     TRY(find_split(&split, scan->asked, number));
     TRY(scan_all(scan, &split, groups, &number));
-    TRY(flush(scan));
-    struct hash128 hash = hash_stream_value(scan->hash);
-    memcpy(header.magic, index_magic, sizeof index_magic);
-    header.n_rows = (uint64_t)scan->rows;
-    header.entries_high = hash.high;
-    header.entries_low = hash.low;
-    hash = hash128(&header, sizeof header - 16);
-    header.hash_high = hash.high;
-    header.hash_low = hash.low;
-    if (fseek(scan->file, 0, SEEK_SET) != 0 || fwrite(&header, sizeof header, 1, scan->file) != 1 ||
-        fflush(scan->file) != 0 || fsync(fileno(scan->file)) != 0)
-        return FAIL(LORAD_IO, "cannot write %s: %s", scan->path, strerror(errno));
-    return LORAD_OK;
+    TRY(table_file_resize(&scan->table, &index_kind, scan->rows));
+    return table_file_seal(&scan->table, &index_kind);
 }
 
 static enum status check_val_size(const struct row_scan *asked)
@@ -180,87 +133,29 @@ static enum status check_val_size(const struct row_scan *asked)
 
 enum status row_index_build(const char *folder, const struct row_scan *asked, struct row_range *groups)
 {
+    struct scan scan = {.asked = asked};
     TRY(check_val_size(asked));
-    char *path = file_join(folder, ROW_INDEX_NAME), *part = file_join(folder, ROW_INDEX_NAME ".part-scan");
-    struct scan scan = {.asked = asked, .path = part};
-    enum status status = path && part ? hash_stream_create(&scan.hash) : LORAD_NOMEM;
-    if (status == LORAD_OK && !(scan.buffer = memory_new(BUFFER_ENTRIES, sizeof *scan.buffer)))
-        status = LORAD_NOMEM;
-    if (status == LORAD_OK && !(scan.file = fopen(part, "we")))
-        status = FAIL(LORAD_CANNOT_CREATE, "cannot create %s: %s", part, strerror(errno));
-    if (status == LORAD_OK) status = write_rows(&scan, groups);
-    if (scan.file && fclose(scan.file) != 0 && status == LORAD_OK)
-        status = FAIL(LORAD_IO, "cannot write %s: %s", part, strerror(errno));
-    if (status == LORAD_OK && rename(part, path) != 0)
-        status = FAIL(LORAD_IO, "cannot rename %s to %s: %s", part, path, strerror(errno));
-    if (status != LORAD_OK && scan.file) unlink(part);
-    hash_stream_destroy(scan.hash);
-    free(scan.buffer);
-    free(path);
-    free(part);
+    TRY(table_file_create(&scan.table, &index_kind, folder, FIRST_ROOM));
+    enum status status = write_rows(&scan, groups);
+    table_file_close(&scan.table);
     return status;
 }
 
 /* ---- reading ---- */
 
-static enum status check_index(const struct row_index *index, const char *path)
-{
-    const struct index_header *header = index->map;
-    struct hash128 hash = hash128(header, sizeof *header - 16);
-    if (memcmp(header->magic, index_magic, sizeof index_magic) != 0 || header->version != INDEX_VERSION ||
-        header->entry_bytes != sizeof(struct index_entry) || hash.high != header->hash_high ||
-        hash.low != header->hash_low || header->n_rows != (uint64_t)index->n)
-        return FAIL(LORAD_DATA, "%s is no index of rows of version %d, or is damaged", path, INDEX_VERSION);
-    hash = hash128(index->entry, (size_t)index->n * sizeof *index->entry);
-    if (hash.high != header->entries_high || hash.low != header->entries_low)
-        return FAIL(LORAD_DATA, "%s is damaged (wrong hash)", path);
-    return LORAD_OK;
-}
-
-static enum status map_index(struct row_index *out, const char *path)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return FAIL(LORAD_NOT_FOUND, "cannot open %s: %s", path, strerror(errno));
-    enum status status = LORAD_OK;
-    struct stat info;
-    size_t header = sizeof(struct index_header), entry = sizeof(struct index_entry);
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || (size_t)info.st_size < header ||
-        ((size_t)info.st_size - header) % entry != 0) {
-        status = FAIL(LORAD_DATA, "%s is no index of rows", path);
-        goto close_file;
-    }
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED) {
-        status = FAIL(LORAD_IO, "cannot map %s: %s", path, strerror(errno));
-        goto close_file;
-    }
-    *out = (struct row_index){.entry = (const struct index_entry *)(const void *)((char *)map + header),
-                              .n = (int64_t)(((size_t)info.st_size - header) / entry),
-                              .map = map,
-                              .map_bytes = (size_t)info.st_size};
-close_file:
-    close(fd);
-    return status;
-}
-
 enum status row_index_open(struct row_index *out, const char *folder)
 {
     struct row_index index = {0};
-    char *path = file_join(folder, ROW_INDEX_NAME);
-    if (!path) return LORAD_NOMEM;
-    enum status status = map_index(&index, path);
-    if (status == LORAD_OK) status = check_index(&index, path);
-    free(path);
-    if (status == LORAD_OK)
-        *out = index;
-    else
-        row_index_close(&index);
-    return status;
+    TRY(table_file_open(&index.file, &index_kind, folder, -1));
+    index.entry = index.file.entry;
+    index.n = index.file.n;
+    *out = index;
+    return LORAD_OK;
 }
 
 void row_index_close(struct row_index *index)
 {
-    if (index->map) munmap(index->map, index->map_bytes);
+    table_file_close(&index->file);
     *index = (struct row_index){0};
 }
 

@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "dataloader/dataloader.h"
 #include "dataloader/sources.h"
+#include "dataloader/table_file.h"
 
 #define ROW_INDEX_NAME "rows.idx"
 
@@ -29,8 +30,7 @@ struct index_entry {
 struct row_index {
     const struct index_entry *entry; /* [n] */
     int64_t n;
-    void *map;
-    size_t map_bytes;
+    struct table_file file;
 };
 
 struct row_scan {

@@ -249,6 +249,19 @@ close_file:
     return status;
 }
 
+/* Rows are served in another order than they lie in, and read_ahead.h fetches what is needed: the kernel shall not read
+ * what is around each of them, which would be most of the file for a few rows of it. */
+static void expect_random_reads(const struct shard_map *shard)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)shard->map;
+    for (int k = SHARD_TOKENS; k <= SHARD_CODES; k++) {
+        const struct shard_section_entry *section = &shard->view.header->section[k];
+        uintptr_t begin = (map + section->offset + page - 1) / page * page;
+        uintptr_t end = (map + section->offset + section->bytes) / page * page;
+        if (begin < end) madvise((void *)begin, end - begin, MADV_RANDOM);
+    }
+}
+
 enum status shard_map_open(struct shard_map *out, const char *folder, int32_t number)
 {
     char name[SHARD_NAME_BYTES];
@@ -257,10 +270,12 @@ enum status shard_map_open(struct shard_map *out, const char *folder, int32_t nu
     if (!(shard.path = file_join(folder, name))) return LORAD_NOMEM;
     enum status status = map_file(&shard);
     if (status == LORAD_OK) status = shard_view_bytes(&shard.view, shard.map, shard.length, shard.path);
-    if (status == LORAD_OK)
+    if (status == LORAD_OK) {
+        expect_random_reads(&shard);
         *out = shard;
-    else
+    } else {
         shard_map_close(&shard);
+    }
     return status;
 }
 

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "dataloader/sources.h"
+#include "dataloader/sources_impl.h"
 
 enum { NAME_BYTES = 48, CANDIDATES = 16, BLOCKS_LOOKED_AT = 256, BYTES_LOOKED_AT = 4 << 20 };
 
@@ -101,24 +101,17 @@ static bool find_roles(struct roles *out, const char *text, size_t length)
     return true;
 }
 
-static bool detect(const char *text, size_t length)
+static bool detect(const struct source_input *input)
 {
     struct roles roles;
-    return find_roles(&roles, text, length);
+    return find_roles(&roles, input->text, input->length);
 }
 
-static enum status open_roles(void **context, const char *text, size_t length, const char *path)
+static enum status open_roles(void **context, const struct source_input *input)
 {
     struct roles *roles = memory_new(1, sizeof *roles);
     if (!roles) return LORAD_NOMEM;
-    if (!source_is_blank(text, length) && !find_roles(roles, text, length)) {
-        free(roles);
-        return FAIL(LORAD_DATA,
-                    "%s: no questions and answers found; expected blocks like \"user: ...\" and \"lawyer: "
-                    "...\" on lines "
-                    "of their own, a blank line between blocks",
-                    path);
-    }
+    find_roles(roles, input->text, input->length); /* false: there are no rows */
     *context = roles;
     return LORAD_OK;
 }
@@ -203,4 +196,12 @@ static enum status parse(const void *context, const struct raw_row *row, struct 
 }
 
 const struct source_format source_qa_text = {
-    .name = "qa_text", .detect = detect, .open = open_roles, .close = free, .next = next, .parse = parse};
+    .name = "qa_text",
+    .expects =
+        "blocks of \"user: ...\" and \"lawyer: ...\" on lines of their own, a blank line between blocks",
+    .detect = detect,
+    .open = open_roles,
+    .close = free,
+    .next = next,
+    .parse = parse,
+};

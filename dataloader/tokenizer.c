@@ -13,14 +13,16 @@
 #include "base/memory.h"
 #include "base/utf8.h"
 #include "dataloader/tokenizer_parts.h"
+#include "dataloader/unicode.h"
 
 enum { TEXT_MAX = 1 << 30 }; /* bytes; spans are 32 bits */
 
 struct token_scratch {
     struct bpe_scratch *bpe;
-    struct word_list words, spare;
+    struct unigram_scratch *unigram;
+    struct pretokenize_work work;
     struct textbuf text[2]; /* normalising, to and fro */
-    struct textbuf stretch, rewritten;
+    struct textbuf stretch;
 };
 
 enum status tokenizer_open(struct tokenizer **out, const char *model_dir)
@@ -40,8 +42,10 @@ void tokenizer_close(struct tokenizer *tokenizer)
 {
     if (!tokenizer) return;
     normalizer_free(&tokenizer->normalizer);
+    pretokenizer_free(&tokenizer->pretokenizer);
     added_tokens_free(&tokenizer->added);
     bpe_free(&tokenizer->bpe);
+    unigram_destroy(tokenizer->unigram);
     decoder_free(&tokenizer->decoder);
     free(tokenizer->added_of);
     free(tokenizer->chat_template);
@@ -105,11 +109,10 @@ static void scratch_destroy(struct token_scratch *scratch)
 {
     if (!scratch) return;
     bpe_scratch_destroy(scratch->bpe);
-    free(scratch->words.range);
-    free(scratch->spare.range);
+    unigram_scratch_destroy(scratch->unigram);
+    pretokenize_work_free(&scratch->work);
     for (int i = 0; i < 2; i++) textbuf_free(&scratch->text[i]);
     textbuf_free(&scratch->stretch);
-    textbuf_free(&scratch->rewritten);
     free(scratch);
 }
 
@@ -128,7 +131,9 @@ static enum status need_scratch(struct token_list *list)
     struct token_scratch *scratch = memory_new(1, sizeof *scratch);
     if (!scratch) return LORAD_NOMEM;
     enum status status = bpe_scratch_create(&scratch->bpe);
+    if (status == LORAD_OK) status = unigram_scratch_create(&scratch->unigram);
     if (status != LORAD_OK) {
+        bpe_scratch_destroy(scratch->bpe);
         free(scratch);
         return status;
     }
@@ -152,34 +157,27 @@ static enum status add_token(struct token_list *out, int32_t number, size_t star
 
 /* ---- encoding ---- */
 
-static enum status encode_words(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                uint32_t base, struct token_list *out)
+/* Cuts `text` into words and encodes them. With a map, spans are taken back to the input; without, they are
+ * offsets of the text + base. */
+static enum status encode_words(const struct tokenizer *tokenizer, const struct textbuf *text, uint32_t base,
+                                bool at_start, struct token_list *out)
 {
     struct token_scratch *scratch = out->scratch;
-    TRY(pretokenizer_cut(&tokenizer->pretokenizer, text, length, &scratch->words, &scratch->spare));
-    for (size_t i = 0; i < scratch->words.length; i++) {
-        struct word_range word = scratch->words.range[i];
-        TRY(bpe_encode(&tokenizer->bpe, scratch->bpe, text + word.begin, word.end - word.begin,
+    const struct textbuf *final;
+    size_t old = out->length;
+    TRY(pretokenizer_run(&tokenizer->pretokenizer, &scratch->work, text, at_start, &final));
+    const struct word_list *words = &scratch->work.words;
+    for (size_t i = 0; i < words->length; i++) {
+        struct word_range word = words->range[i];
+        if (tokenizer->unigram) {
+            TRY(unigram_encode(tokenizer->unigram, scratch->unigram, final->data + word.begin,
+                               word.end - word.begin, base + word.begin, out));
+            continue;
+        }
+        TRY(bpe_encode(&tokenizer->bpe, scratch->bpe, final->data + word.begin, word.end - word.begin,
                        base + word.begin, out));
     }
-    return LORAD_OK;
-}
-
-/* Encodes rewritten text and takes the spans back to the input. */
-static enum status encode_mapped(const struct tokenizer *tokenizer, const struct textbuf *text, bool at_start,
-                                 struct token_list *out)
-{
-    const struct textbuf *final = text;
-    if (pretokenizer_rewrites(&tokenizer->pretokenizer)) {
-        struct textbuf *rewritten = &out->scratch->rewritten;
-        rewritten->length = 0;
-        rewritten->want_map = text->want_map;
-        TRY(pretokenizer_rewrite(&tokenizer->pretokenizer, rewritten, text, at_start));
-        final = rewritten;
-    }
-    size_t old = out->length;
-    TRY(encode_words(tokenizer, final->data, final->length, 0, out));
-    for (size_t i = old; out->want_spans && i < out->length; i++) {
+    for (size_t i = old; final->want_map && i < out->length; i++) {
         uint32_t begin = out->start[i], end = out->end[i];
         out->start[i] = final->from[begin];
         out->end[i] = end > begin ? final->to[end - 1] : final->from[begin];
@@ -192,9 +190,11 @@ static enum status encode_part(const struct tokenizer *tokenizer, const char *te
                                bool match_special, struct token_list *out)
 {
     const struct token_trie *trie = &tokenizer->added.normalized;
-    if (!tokenizer->normalizer.n_steps && trie->empty && !pretokenizer_rewrites(&tokenizer->pretokenizer))
-        return encode_words(tokenizer, text + begin, end - begin, (uint32_t)begin, out);
-
+    if (trie->empty && !(out->want_spans && tokenizer->rewrites) &&
+        normalizer_leaves(&tokenizer->normalizer, text + begin, end - begin)) {
+        struct textbuf part = {.data = (char *)text + begin, .length = end - begin};
+        return encode_words(tokenizer, &part, (uint32_t)begin, begin == 0, out);
+    }
     struct token_scratch *scratch = out->scratch;
     int current = 0;
     scratch->text[0].length = 0;
@@ -210,7 +210,7 @@ static enum status encode_part(const struct tokenizer *tokenizer, const char *te
             stretch->length = 0;
             stretch->want_map = normal->want_map;
             TRY(textbuf_append(stretch, normal, at, match.begin));
-            TRY(encode_mapped(tokenizer, stretch, begin == 0 && at == 0, out));
+            TRY(encode_words(tokenizer, stretch, 0, begin == 0 && at == 0, out));
         }
         if (match.token)
             TRY(add_token(out, match.token->number, normal->want_map ? normal->from[match.begin] : 0,
@@ -246,7 +246,8 @@ static enum status encode_all(const struct tokenizer *tokenizer, const char *tex
 }
 
 static enum status encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                 const struct placed_token *placed, size_t n, struct token_list *out)
+                                 const struct placed_token *placed, size_t n, bool match_special,
+                                 struct token_list *out)
 {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -255,11 +256,11 @@ static enum status encode_placed(const struct tokenizer *tokenizer, const char *
         if (index >= 0 && tokenizer->added.token[index].lstrip) begin = skip_spaces_back(text, begin);
         if (index >= 0 && tokenizer->added.token[index].rstrip) end = skip_spaces(text, end, length);
         if (begin < at) begin = at;
-        TRY(encode_range(tokenizer, text, at, begin, false, out));
+        TRY(encode_range(tokenizer, text, at, begin, match_special, out));
         TRY(add_token(out, placed[i].number, begin, end));
         at = end;
     }
-    return encode_range(tokenizer, text, at, length, false, out);
+    return encode_range(tokenizer, text, at, length, match_special, out);
 }
 
 static enum status check_text(const char *text, size_t length)
@@ -272,12 +273,13 @@ static enum status check_text(const char *text, size_t length)
 }
 
 enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
-                                    const struct placed_token *placed, size_t n, struct token_list *out)
+                                    const struct placed_token *placed, size_t n, bool match_special,
+                                    struct token_list *out)
 {
     size_t old = out->length;
     TRY(check_text(text, length));
     TRY(need_scratch(out));
-    enum status status = encode_placed(tokenizer, text, length, placed, n, out);
+    enum status status = encode_placed(tokenizer, text, length, placed, n, match_special, out);
     if (status != LORAD_OK) out->length = old;
     return status;
 }
@@ -285,10 +287,8 @@ enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const cha
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
                              struct encode_options options, struct token_list *out)
 {
-    size_t bad, old = out->length;
-    if (length > TEXT_MAX) return FAIL(LORAD_DATA, "text of %zu bytes is longer than %d", length, TEXT_MAX);
-    if (!utf8_valid(text, length, &bad))
-        return FAIL(LORAD_DATA, "invalid UTF-8 at byte %zu of the text", bad);
+    size_t old = out->length;
+    TRY(check_text(text, length));
     TRY(need_scratch(out));
     enum status status = encode_all(tokenizer, text, length, options, out);
     if (status != LORAD_OK) out->length = old;
@@ -297,26 +297,61 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
 
 /* ---- decoding ---- */
 
-static enum status add_piece(const struct tokenizer *tokenizer, int32_t number, bool skip_special,
-                             struct piece_list *pieces)
+struct token_stream {
+    const struct tokenizer *tokenizer;
+    struct decoding *decoding;
+    bool skip_special;
+};
+
+enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer,
+                                bool skip_special)
 {
+    struct token_stream *stream = memory_new(1, sizeof *stream);
+    if (!stream) return LORAD_NOMEM;
+    *stream = (struct token_stream){.tokenizer = tokenizer, .skip_special = skip_special};
+    enum status status =
+        decoding_create(&stream->decoding, &tokenizer->decoder, tokenizer->bpe.character_byte);
+    if (status != LORAD_OK) {
+        free(stream);
+        return status;
+    }
+    *out = stream;
+    return LORAD_OK;
+}
+
+void token_stream_destroy(struct token_stream *stream)
+{
+    if (!stream) return;
+    decoding_destroy(stream->decoding);
+    free(stream);
+}
+
+enum status token_stream_add(struct token_stream *stream, int32_t number, struct strbuf *out)
+{
+    const struct tokenizer *tokenizer = stream->tokenizer;
     size_t length;
     const char *text = tokenizer_text(tokenizer, number, &length);
-    int32_t index = text ? tokenizer->added_of[number] : -1;
-    if (index >= 0 && tokenizer->added.token[index].special && skip_special) return LORAD_OK;
-    return text ? piece_list_add(pieces, text, length)
-                : LORAD_OK; /* numbers without a token say nothing, as in HF */
+    if (!text) return LORAD_OK; /* numbers without a token say nothing, as in HF */
+    int32_t index = tokenizer->added_of[number];
+    if (index >= 0 && tokenizer->added.token[index].special && stream->skip_special) return LORAD_OK;
+    return decoding_add(stream->decoding, text, length, out);
+}
+
+enum status token_stream_finish(struct token_stream *stream, struct strbuf *out)
+{
+    return decoding_finish(stream->decoding, out);
 }
 
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n,
                              bool skip_special, struct strbuf *out)
 {
-    struct piece_list pieces = {0};
+    struct token_stream *stream;
+    size_t old = out->length;
+    TRY(token_stream_create(&stream, tokenizer, skip_special));
     enum status status = LORAD_OK;
-    for (size_t i = 0; i < n && status == LORAD_OK; i++)
-        status = add_piece(tokenizer, ids[i], skip_special, &pieces);
-    if (status == LORAD_OK)
-        status = decoder_run(&tokenizer->decoder, tokenizer->bpe.character_byte, &pieces, out);
-    piece_list_free(&pieces);
+    for (size_t i = 0; i < n && status == LORAD_OK; i++) status = token_stream_add(stream, ids[i], out);
+    if (status == LORAD_OK) status = token_stream_finish(stream, out);
+    if (status != LORAD_OK) out->length = old;
+    token_stream_destroy(stream);
     return status;
 }

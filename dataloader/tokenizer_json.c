@@ -14,49 +14,14 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/utf8.h"
+#include "dataloader/flat_json.h"
+#include "dataloader/sentencepiece.h"
 #include "dataloader/tokenizer_parts.h"
 
 enum { FILE_MAX = 256 << 20 };
 
 /* ---- the model ---- */
-
-static enum status read_vocab(struct vocab *vocab, const struct json *object, const char *where)
-{
-    for (void *it = js_first(object); it; it = js_next(object, it)) {
-        const char *text = js_key(it);
-        TRY(vocab_add(vocab, text, strlen(text), js_int(js_member(it), -1), where));
-    }
-    return vocab_index(vocab);
-}
-
-static enum status read_merge_line(struct bpe *bpe, const char *line, size_t length, const char *where)
-{
-    const char *space = memchr(line, ' ', length);
-    size_t left = space ? (size_t)(space - line) : 0;
-    if (!space || memchr(space + 1, ' ', length - left - 1))
-        return FAIL(LORAD_DATA, "%s: merge %zu (\"%.*s\") is not two tokens with a space between", where,
-                    bpe->n_merges, (int)(length < 60 ? length : 60), line);
-    return bpe_add_merge(bpe, line, left, space + 1, length - left - 1, where);
-}
-
-static enum status read_merges(struct bpe *bpe, const struct json *list, const char *where)
-{
-    for (size_t i = 0; i < js_length(list); i++) {
-        const struct json *merge = js_at(list, i);
-        size_t left_length, right_length;
-        if (js_type(merge) == JS_STRING) {
-            const char *line = js_string(merge, &left_length);
-            TRY(read_merge_line(bpe, line, left_length, where));
-            continue;
-        }
-        const char *left = js_string(js_at(merge, 0), &left_length);
-        const char *right = js_string(js_at(merge, 1), &right_length);
-        if (!left || !right || js_length(merge) != 2)
-            return FAIL(LORAD_DATA, "%s: merge %zu is neither a string nor a pair of strings", where, i);
-        TRY(bpe_add_merge(bpe, left, left_length, right, right_length, where));
-    }
-    return LORAD_OK;
-}
 
 static enum status refuse_text(const struct json *model, const char *key, const char *where)
 {
@@ -65,11 +30,57 @@ static enum status refuse_text(const struct json *model, const char *key, const 
     return LORAD_OK;
 }
 
-static enum status read_model(struct bpe *bpe, const struct json *model, const char *where)
+/* Where the vocabulary and the merges stand in the text of tokenizer.json; begin NULL: they were not found.
+ */
+struct model_text {
+    struct json_span vocab, merges;
+};
+
+static struct model_text find_model_text(const char *text, size_t length)
 {
+    struct json_span model;
+    struct model_text found = {{NULL, NULL}, {NULL, NULL}};
+    if (!utf8_valid(text, length, NULL) ||
+        !flat_json_member((struct json_span){text, text + length}, "model", &model) ||
+        !flat_json_member(model, "vocab", &found.vocab) ||
+        !flat_json_member(model, "merges", &found.merges) || *found.vocab.begin != '{' ||
+        *found.merges.begin != '[')
+        return (struct model_text){{NULL, NULL}, {NULL, NULL}};
+    return found;
+}
+
+/* The text without what is read by flat_json.c. */
+static enum status parse_rest(struct json **out, const char *text, size_t length,
+                              const struct model_text *model, const char *where)
+{
+    if (!model->vocab.begin) return js_parse(out, text, length, where);
+    bool vocab_first = model->vocab.begin < model->merges.begin;
+    struct json_span first = vocab_first ? model->vocab : model->merges;
+    struct json_span second = vocab_first ? model->merges : model->vocab;
+    struct strbuf rest = STRBUF_EMPTY;
+    strbuf_add(&rest, text, (size_t)(first.begin - text));
+    strbuf_puts(&rest, vocab_first ? "{}" : "[]");
+    strbuf_add(&rest, first.end, (size_t)(second.begin - first.end));
+    strbuf_puts(&rest, vocab_first ? "[]" : "{}");
+    strbuf_add(&rest, second.end, (size_t)(text + length - second.end));
+    enum status status = strbuf_status(&rest);
+    if (status == LORAD_OK) status = js_parse(out, strbuf_text(&rest), rest.length, where);
+    strbuf_free(&rest);
+    return status;
+}
+
+static enum status read_model(struct tokenizer *out, const struct json *model, const struct model_text *text,
+                              const char *where)
+{
+    struct bpe *bpe = &out->bpe;
     const char *type = js_string(js_get(model, "type"), NULL);
+    if (type && strcmp(type, "Unigram") == 0) {
+        bpe->unk = -1;
+        return unigram_read(&out->unigram, &bpe->vocab, model, where);
+    }
     if (type && strcmp(type, "BPE") != 0)
-        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE)", where, type);
+        return FAIL(LORAD_DATA, "%s: model type \"%s\" is not supported (supported: BPE, Unigram)", where,
+                    type);
     if (js_real(js_get(model, "dropout"), 0) != 0)
         return FAIL(LORAD_DATA, "%s: model.dropout is not supported", where);
     TRY(refuse_text(model, "continuing_subword_prefix", where));
@@ -80,13 +91,15 @@ static enum status read_model(struct bpe *bpe, const struct json *model, const c
     bpe->fuse_unk = js_bool(js_get(model, "fuse_unk"), false);
     bpe->byte_fallback = js_bool(js_get(model, "byte_fallback"), false);
     bpe->ignore_merges = js_bool(js_get(model, "ignore_merges"), false);
-    TRY(read_vocab(&bpe->vocab, vocab, where));
+    if (!text->vocab.begin)
+        return FAIL(LORAD_DATA, "%s: model.vocab and model.merges are not written as usual", where);
+    TRY(flat_json_vocab(&bpe->vocab, text->vocab, where));
     size_t length;
     const char *unk = js_string(js_get(model, "unk_token"), &length);
     bpe->unk = unk ? vocab_find(&bpe->vocab, unk, length) : -1;
     if (unk && bpe->unk < 0)
         return FAIL(LORAD_DATA, "%s: model.unk_token \"%s\" is not in the vocabulary", where, unk);
-    return read_merges(bpe, merges, where);
+    return flat_json_merges(bpe, text->merges, where);
 }
 
 /* ---- added tokens ---- */
@@ -204,6 +217,16 @@ static enum status read_post_part(struct tokenizer *out, const struct json *valu
     const char *type;
     TRY(js_need_string(&type, value, "type", where));
     if (strcmp(type, "ByteLevel") == 0) return LORAD_OK; /* moves offsets only */
+    if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
+        int64_t first = js_int(js_at(js_get(value, "cls"), 1), -1),
+                last = js_int(js_at(js_get(value, "sep"), 1), -1);
+        if (first < 0 || last < 0 || first >= VOCAB_MAX || last >= VOCAB_MAX || out->n_prefix ||
+            out->n_suffix)
+            return FAIL(LORAD_DATA, "%s: %s: bad \"cls\" or \"sep\"", where, type);
+        out->prefix[out->n_prefix++] = (int32_t)first;
+        out->suffix[out->n_suffix++] = (int32_t)last;
+        return LORAD_OK;
+    }
     if (strcmp(type, "TemplateProcessing") == 0 && !out->n_prefix && !out->n_suffix)
         return read_template(out, value, where);
     return FAIL(LORAD_DATA,
@@ -225,21 +248,36 @@ static enum status read_post_processor(struct tokenizer *out, const struct json 
 
 /* ---- whole files ---- */
 
-enum status tokenizer_read_json(struct tokenizer *out, const struct json *root, const char *where)
+static enum status read_parts(struct tokenizer *out, const struct json *root, const struct model_text *text,
+                              const char *where)
 {
     const struct json *model;
     TRY(js_need(&model, root, "model", JS_OBJECT, where));
     TRY(normalizer_read(&out->normalizer, js_get(root, "normalizer"), where));
     TRY(pretokenizer_read(&out->pretokenizer, js_get(root, "pre_tokenizer"), where));
     TRY(decoder_read(&out->decoder, js_get(root, "decoder"), where));
-    TRY(read_model(&out->bpe, model, where));
+    TRY(read_model(out, model, text, where));
     TRY(read_added(out, js_get(root, "added_tokens"), where));
     return read_post_processor(out, js_get(root, "post_processor"), where);
+}
+
+enum status tokenizer_read_json(struct tokenizer *out, const char *text, size_t length, const char *where)
+{
+    struct model_text model = find_model_text(text, length);
+    struct json *root;
+    TRY(parse_rest(&root, text, length, &model, where));
+    enum status status = read_parts(out, root, &model, where);
+    js_destroy(root);
+    return status;
 }
 
 enum status tokenizer_seal(struct tokenizer *out, const char *where)
 {
     out->bpe.byte_mode = out->pretokenizer.byte_level;
+    for (int i = 0; i < out->pretokenizer.n_steps; i++)
+        if (out->pretokenizer.step[i].kind == PRETOKENIZE_METASPACE ||
+            out->pretokenizer.step[i].kind == PRETOKENIZE_PREFIX_SPACE)
+            out->rewrites = true;
     TRY(bpe_seal(&out->bpe, where));
     TRY(added_tokens_seal(&out->added, &out->normalizer));
     out->size = out->bpe.vocab.size;
@@ -257,14 +295,44 @@ enum status tokenizer_seal(struct tokenizer *out, const char *where)
     return LORAD_OK;
 }
 
-/* vocab.json and merges.txt, the older way: what surrounds the model follows from the class of the tokenizer.
+/* merges.txt. GPT-2's class drops the first line whatever it says and what stands behind the last line end.
  */
+static enum status read_merges_file(struct bpe *bpe, const char *path, bool gpt2)
+{
+    char *merges;
+    size_t length;
+    enum status status = LORAD_OK;
+    TRY(file_read(&merges, &length, path, FILE_MAX));
+    for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
+        char *stop = memchr(line, '\n', (size_t)(end - line));
+        if (!stop && gpt2) break;
+        if (!stop) stop = end;
+        size_t n = (size_t)(stop - line);
+        if (n && line[n - 1] == '\r') n--;
+        bool head = line == merges && (gpt2 || strncmp(line, "#version:", 9) == 0);
+        if (n && !head) status = bpe_add_merge_line(bpe, line, n, path);
+        line = stop + 1;
+    }
+    free(merges);
+    return status;
+}
+
+static bool is_class(const struct json *config, const char *name)
+{
+    const char *class = js_string(js_get(config, "tokenizer_class"), NULL);
+    size_t length = strlen(name);
+    return class && strncmp(class, name, length) == 0 &&
+           (!class[length] || strcmp(class + length, "Fast") == 0);
+}
+
+/* vocab.json and merges.txt, the older way: what surrounds the model is what transformers' converter makes
+ * for the class of the tokenizer. */
 static enum status read_vocab_and_merges(struct tokenizer *out, const struct json *config,
                                          const char *vocab_path, const char *merges_path)
 {
     const char *class = js_string(js_get(config, "tokenizer_class"), NULL);
-    bool qwen2 = class && strncmp(class, "Qwen2Tokenizer", 14) == 0;
-    if (!qwen2 && !(class && strncmp(class, "GPT2Tokenizer", 13) == 0))
+    bool qwen2 = is_class(config, "Qwen2Tokenizer"), gpt2 = is_class(config, "GPT2Tokenizer");
+    if (!qwen2 && !gpt2)
         return FAIL(
             LORAD_DATA,
             "%s: without tokenizer.json only the tokenizer_class Qwen2Tokenizer and GPT2Tokenizer are known, "
@@ -273,40 +341,100 @@ static enum status read_vocab_and_merges(struct tokenizer *out, const struct jso
     if (qwen2) {
         TRY(normalizer_add(&out->normalizer, NORMALIZE_NFC, "", ""));
         TRY(pretokenizer_add_pattern(&out->pretokenizer, pretokenizer_qwen2_pattern, vocab_path));
-    } else {
-        out->pretokenizer.prefix_space = js_bool(js_get(config, "add_prefix_space"), false);
-        out->pretokenizer.step[out->pretokenizer.n_steps++].kind = PRETOKENIZE_GPT2;
     }
-    out->pretokenizer.byte_level = true;
+    /* Qwen2's slow class has no add_prefix_space. */
+    bool prefix_space = gpt2 && js_bool(js_get(config, "add_prefix_space"), false);
+    TRY(pretokenizer_add_byte_level(&out->pretokenizer, prefix_space, gpt2, vocab_path));
     TRY(decoder_add(&out->decoder, DECODE_BYTE_LEVEL, "", "", 0, 0));
     out->bpe.unk = -1;
 
-    struct json *vocab;
-    TRY(js_read_file(&vocab, vocab_path, FILE_MAX));
-    enum status status = read_vocab(&out->bpe.vocab, vocab, vocab_path);
-    js_destroy(vocab);
-    if (status != LORAD_OK) return status;
+    char *vocab;
+    size_t length, bad;
+    TRY(file_read(&vocab, &length, vocab_path, FILE_MAX));
+    enum status status =
+        utf8_valid(vocab, length, &bad)
+            ? flat_json_vocab(&out->bpe.vocab, (struct json_span){vocab, vocab + length}, vocab_path)
+            : FAIL(LORAD_DATA, "%s: invalid UTF-8 at byte %zu", vocab_path, bad);
+    free(vocab);
+    return status == LORAD_OK ? read_merges_file(&out->bpe, merges_path, gpt2) : status;
+}
 
-    char *merges;
-    size_t length;
-    TRY(file_read(&merges, &length, merges_path, FILE_MAX));
-    for (char *line = merges, *end = merges + length; line < end && status == LORAD_OK;) {
-        char *stop = memchr(line, '\n', (size_t)(end - line));
-        if (!stop) stop = end;
-        size_t n = (size_t)(stop - line);
-        if (n && line[n - 1] == '\r') n--;
-        if (n && !(line == merges && strncmp(line, "#version", 8) == 0))
-            status = read_merge_line(&out->bpe, line, n, merges_path);
-        line = stop + 1;
+/* ---- tokenizer_config.json ---- */
+
+static bool is_llama(const struct json *config)
+{
+    return is_class(config, "LlamaTokenizer") || is_class(config, "CodeLlamaTokenizer") ||
+           is_class(config, "GemmaTokenizer");
+}
+
+/* The text of a special token: of the configuration, else the default of the class; NULL: none. */
+static const char *special_text(const struct json *config, const char *key)
+{
+    static const struct {
+        const char *class, *key, *text;
+    } defaults[] = {
+        {"Qwen2Tokenizer", "eos_token", "<|endoftext|>"}, {"Qwen2Tokenizer", "unk_token", "<|endoftext|>"},
+        {"Qwen2Tokenizer", "pad_token", "<|endoftext|>"}, {"GPT2Tokenizer", "bos_token", "<|endoftext|>"},
+        {"GPT2Tokenizer", "eos_token", "<|endoftext|>"},  {"GPT2Tokenizer", "unk_token", "<|endoftext|>"},
+        {"LlamaTokenizer", "bos_token", "<s>"},           {"LlamaTokenizer", "eos_token", "</s>"},
+        {"LlamaTokenizer", "unk_token", "<unk>"},
+    };
+    const struct json *value = js_get(config, key);
+    if (value) return js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL);
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++)
+        if (strcmp(defaults[i].key, key) == 0 && is_class(config, defaults[i].class)) return defaults[i].text;
+    return NULL;
+}
+
+static enum status add_special(struct tokenizer *out, const char *text)
+{
+    size_t length = text ? strlen(text) : 0;
+    if (!length || added_tokens_find(&out->added, text, length)) return LORAD_OK;
+    int64_t number = vocab_find(&out->bpe.vocab, text, length);
+    if (number < 0) number = next_number(out);
+    return added_tokens_add(
+        &out->added, (struct added_token){
+                         .text = (char *)text, .length = length, .number = (int32_t)number, .special = true});
+}
+
+/* Special tokens that only the configuration names. */
+static enum status add_specials(struct tokenizer *out, const struct json *config)
+{
+    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                       "pad_token", "cls_token", "mask_token"};
+    for (size_t i = 0; config && i < sizeof keys / sizeof *keys; i++)
+        TRY(add_special(out, special_text(config, keys[i])));
+    const struct json *more = js_get(config, "additional_special_tokens");
+    for (size_t i = 0; i < js_length(more); i++) {
+        const struct json *value = js_at(more, i);
+        TRY(add_special(out,
+                        js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL)));
     }
-    free(merges);
-    return status;
+    return LORAD_OK;
+}
+
+/* What the class of the tokenizer does to what tokenizer.json says, as transformers has it. */
+static enum status apply_class(struct tokenizer *out, const struct json *config, const char *where)
+{
+    bool llama = is_llama(config), gpt2_bos = is_class(config, "GPT2Tokenizer") && !out->from_json &&
+                                              js_bool(js_get(config, "add_bos_token"), false);
+    if (config && out->from_json)
+        pretokenizer_set_prefix_space(&out->pretokenizer, js_bool(js_get(config, "add_prefix_space"), false));
+    if (!llama && !gpt2_bos) return LORAD_OK;
+    bool add_bos = js_bool(js_get(config, "add_bos_token"), true);
+    bool add_eos = llama && js_bool(js_get(config, "add_eos_token"), false);
+    if ((add_bos && out->bos < 0) || (add_eos && out->eos < 0))
+        return FAIL(LORAD_DATA, "%s: add_bos_token or add_eos_token without such a token", where);
+    out->n_prefix = add_bos;
+    out->prefix[0] = out->bos;
+    out->n_suffix = add_eos;
+    out->suffix[0] = out->eos;
+    return LORAD_OK;
 }
 
 static int32_t named_token(const struct tokenizer *tokenizer, const struct json *config, const char *key)
 {
-    const struct json *value = js_get(config, key);
-    const char *text = js_string(js_type(value) == JS_OBJECT ? js_get(value, "content") : value, NULL);
+    const char *text = special_text(config, key);
     return text ? tokenizer_token(tokenizer, text) : -1;
 }
 
@@ -377,27 +505,21 @@ static enum status read_config(struct json **out, const char *path)
     return status;
 }
 
-enum { PATH_TOKENIZER, PATH_CONFIG, PATH_JINJA, PATH_VOCAB, PATH_MERGES, PATHS };
+enum {
+    PATH_TOKENIZER,
+    PATH_CONFIG,
+    PATH_JINJA,
+    PATH_VOCAB,
+    PATH_MERGES,
+    PATH_SENTENCEPIECE,
+    PATH_SPECIAL,
+    PATH_ADDED,
+    PATHS
+};
 
-static enum status read_files(struct tokenizer *out, char *const path[PATHS], const struct json *config)
+static enum status read_surroundings(struct tokenizer *out, char *const path[PATHS],
+                                     const struct json *config)
 {
-    if (file_exists(path[PATH_TOKENIZER])) {
-        struct json *root;
-        TRY(js_read_file(&root, path[PATH_TOKENIZER], FILE_MAX));
-        enum status status = tokenizer_read_json(out, root, path[PATH_TOKENIZER]);
-        js_destroy(root);
-        if (status != LORAD_OK) return status;
-    } else if (config && file_exists(path[PATH_VOCAB]) && file_exists(path[PATH_MERGES])) {
-        TRY(read_vocab_and_merges(out, config, path[PATH_VOCAB], path[PATH_MERGES]));
-    } else {
-        return FAIL(LORAD_NOT_FOUND,
-                    "%s: no such file (nor vocab.json, merges.txt and tokenizer_config.json)",
-                    path[PATH_TOKENIZER]);
-    }
-    TRY(read_added_decoder(out, js_get(config, "added_tokens_decoder"), path[PATH_CONFIG]));
-    TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
-    out->bos = named_token(out, config, "bos_token");
-    out->eos = named_token(out, config, "eos_token");
     if (file_exists(path[PATH_JINJA])) {
         size_t length;
         return file_read(&out->chat_template, &length, path[PATH_JINJA], FILE_MAX);
@@ -405,10 +527,42 @@ static enum status read_files(struct tokenizer *out, char *const path[PATHS], co
     return read_chat_template(out, js_get(config, "chat_template"));
 }
 
+static enum status read_files(struct tokenizer *out, char *const path[PATHS], const struct json *config,
+                              const char *model_dir)
+{
+    if (file_exists(path[PATH_TOKENIZER])) {
+        char *text;
+        size_t length;
+        TRY(file_read(&text, &length, path[PATH_TOKENIZER], FILE_MAX));
+        enum status status = tokenizer_read_json(out, text, length, path[PATH_TOKENIZER]);
+        free(text);
+        if (status != LORAD_OK) return status;
+        out->from_json = true;
+    } else if (config && file_exists(path[PATH_VOCAB]) && file_exists(path[PATH_MERGES])) {
+        TRY(read_vocab_and_merges(out, config, path[PATH_VOCAB], path[PATH_MERGES]));
+    } else if (file_exists(path[PATH_SENTENCEPIECE])) {
+        TRY(sentencepiece_read(out, path[PATH_SENTENCEPIECE], model_dir, config));
+        return read_surroundings(out, path, config);
+    } else {
+        return FAIL(
+            LORAD_NOT_FOUND,
+            "%s: no such file (nor tokenizer.model, nor vocab.json, merges.txt and tokenizer_config.json)",
+            path[PATH_TOKENIZER]);
+    }
+    TRY(read_added_decoder(out, js_get(config, "added_tokens_decoder"), path[PATH_CONFIG]));
+    TRY(add_specials(out, config));
+    out->bos = named_token(out, config, "bos_token");
+    out->eos = named_token(out, config, "eos_token");
+    TRY(apply_class(out, config, path[PATH_CONFIG]));
+    TRY(tokenizer_seal(out, path[PATH_TOKENIZER]));
+    return read_surroundings(out, path, config);
+}
+
 enum status tokenizer_read(struct tokenizer *out, const char *model_dir)
 {
-    static const char *const name[PATHS] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                                            "vocab.json", "merges.txt"};
+    static const char *const name[PATHS] = {
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",     "vocab.json",
+        "merges.txt",     "tokenizer.model",       "special_tokens_map.json", "added_tokens.json"};
     char *path[PATHS] = {NULL};
     struct json *config = NULL;
     struct hash_stream *stream = NULL;
@@ -419,7 +573,7 @@ enum status tokenizer_read(struct tokenizer *out, const char *model_dir)
         status = read_config(&config, path[PATH_CONFIG]);
         if (status != LORAD_OK) goto free_paths;
     }
-    status = read_files(out, path, config);
+    status = read_files(out, path, config, model_dir);
     if (status != LORAD_OK) goto free_paths;
     status = hash_stream_create(&stream);
     for (int i = 0; i < PATHS && status == LORAD_OK; i++)

@@ -7,6 +7,7 @@
 #define LORAD_DATALOADER_UNICODE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum unicode_class { UNICODE_OTHER, UNICODE_LETTER, UNICODE_NUMBER, UNICODE_SPACE };
@@ -22,6 +23,18 @@ static inline enum unicode_class unicode_class(uint32_t character)
     if (character >= 0x4E00 && character <= 0x9FFF) return UNICODE_LETTER;
     return unicode_class_rare(character);
 }
+
+/* Whether an extended grapheme cluster (Unicode Standard Annex 29) that holds `before` ends between it and
+ * `after`. *state is 0 at the beginning of a cluster. */
+bool unicode_ends_cluster(uint32_t before, uint32_t after, int32_t *state);
+
+/* What Hugging Face's Punctuation and BertPreTokenizer cut at. */
+bool unicode_is_punctuation(uint32_t character);
+
+/* Start of the white space that ends at `at`; end of the white space that starts there. The text is valid
+ * UTF-8. */
+size_t skip_spaces_back(const char *text, size_t at);
+size_t skip_spaces(const char *text, size_t at, size_t length);
 
 /* \w of Rust's regex: letters, marks, decimal digits, connectors, joiners. */
 bool unicode_is_word(uint32_t character);

@@ -35,7 +35,19 @@ enum status vocab_add(struct vocab *vocab, const char *text, size_t length, int6
     return LORAD_OK;
 }
 
-enum status vocab_index(struct vocab *vocab)
+/* The slot that holds the text, or the empty one where it belongs. */
+static inline struct vocab_slot *find_slot(const struct vocab *vocab, const char *text, size_t length, uint64_t hash)
+{
+    for (size_t at = hash & (vocab->n_slots - 1);; at = (at + 1) & (vocab->n_slots - 1)) {
+        struct vocab_slot *slot = &vocab->slot[at];
+        if (slot->number < 0) return slot;
+        if (slot->hash != (uint32_t)(hash >> 32)) continue;
+        const struct vocab_entry *entry = &vocab->entry[slot->number];
+        if (entry->length == length && memcmp(vocab->text + entry->at, text, length) == 0) return slot;
+    }
+}
+
+enum status vocab_index(struct vocab *vocab, const char *where)
 {
     vocab->n_slots = 16;
     while (vocab->n_slots < 2 * (size_t)vocab->count) vocab->n_slots *= 2;
@@ -43,23 +55,21 @@ enum status vocab_index(struct vocab *vocab)
     if (!vocab->slot) return LORAD_NOMEM;
     memset(vocab->slot, 0xFF, vocab->n_slots * sizeof *vocab->slot);
     for (int32_t i = 0; i < vocab->size; i++) {
-        if (!vocab->entry[i].present) continue;
-        size_t at = hash64(vocab->text + vocab->entry[i].at, vocab->entry[i].length) & (vocab->n_slots - 1);
-        while (vocab->slot[at] >= 0) at = (at + 1) & (vocab->n_slots - 1);
-        vocab->slot[at] = i;
+        const struct vocab_entry *entry = &vocab->entry[i];
+        if (!entry->present) continue;
+        const char *text = vocab->text + entry->at;
+        uint64_t hash = hash64(text, entry->length);
+        struct vocab_slot *slot = find_slot(vocab, text, entry->length, hash);
+        if (slot->number >= 0)
+            return FAIL(LORAD_DATA, "%s: the tokens %d and %d have the same text", where, slot->number, i);
+        *slot = (struct vocab_slot){i, (uint32_t)(hash >> 32)};
     }
     return LORAD_OK;
 }
 
 int32_t vocab_find(const struct vocab *vocab, const char *text, size_t length)
 {
-    size_t at = hash64(text, length) & (vocab->n_slots - 1);
-    for (; vocab->slot[at] >= 0; at = (at + 1) & (vocab->n_slots - 1)) {
-        const struct vocab_entry *entry = &vocab->entry[vocab->slot[at]];
-        if (entry->length == length && memcmp(vocab->text + entry->at, text, length) == 0)
-            return vocab->slot[at];
-    }
-    return -1;
+    return find_slot(vocab, text, length, hash64(text, length))->number;
 }
 
 const char *vocab_text(const struct vocab *vocab, int32_t number, size_t *length)

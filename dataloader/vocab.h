@@ -19,18 +19,21 @@ struct vocab {
     size_t entry_capacity;
     int32_t size;  /* largest number + 1 */
     int32_t count; /* entries */
-    int32_t *slot; /* open addressing: number or -1 */
+    struct vocab_slot {
+        int32_t number; /* -1: empty */
+        uint32_t hash;
+    } * slot; /* open addressing */
     size_t n_slots;
 };
 
 enum { VOCAB_MAX = 1 << 22 };
 
 void vocab_free(struct vocab *vocab);
-/* LORAD_DATA when the number is out of range or taken. Texts must differ (not checked); call vocab_index at
- * the end. */
+/* LORAD_DATA when the number is out of range or taken. */
 enum status vocab_add(struct vocab *vocab, const char *text, size_t length, int64_t number,
                       const char *where) LORAD_WARN_UNUSED;
-enum status vocab_index(struct vocab *vocab) LORAD_WARN_UNUSED;
+/* After all entries are in. LORAD_DATA when two have the same text. */
+enum status vocab_index(struct vocab *vocab, const char *where) LORAD_WARN_UNUSED;
 
 int32_t vocab_find(const struct vocab *vocab, const char *text, size_t length); /* -1: absent */
 /* NULL: no such number. Not NUL-terminated. */

@@ -20,7 +20,7 @@ struct option {
 };
 
 #define FIELD(name) offsetof(struct command, name)
-#define RUNS        "||check|eval|generate|"
+#define RUNS        "||check|eval|generate|prepare|"
 
 static const struct option options[] = {
     {"--config", OPTION_TEXT, FIELD(config_path), RUNS, "FILE", "the configuration (YAML; docs/config.md)"},
@@ -34,11 +34,17 @@ static const struct option options[] = {
     {"--no-adapter", OPTION_FLAG, FIELD(no_adapter), "|eval|generate|", NULL,
      "use the frozen base model alone"},
     {"--per-row", OPTION_FLAG, FIELD(per_row), "|eval|", NULL, "print the loss of every row"},
-    {"--json", OPTION_FLAG, FIELD(json), "|eval|", NULL, "print JSON"},
+    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|", NULL, "print JSON"},
+    {"--verify", OPTION_FLAG, FIELD(verify), "|check|prepare|", NULL,
+     "read all prepared data again and compare it with its hashes"},
     {"--prompt", OPTION_TEXT, FIELD(prompt), "|generate|", "TEXT", "the question"},
     {"--system", OPTION_TEXT, FIELD(system), "|generate|", "TEXT", "the system message"},
     {"--max-new-tokens", OPTION_COUNT, FIELD(max_new_tokens), "|generate|", "N",
      "longest answer (default 128)"},
+    {"--model", OPTION_TEXT, FIELD(model_dir), "|tokenize|", "DIR", "the model's folder"},
+    {"--decode", OPTION_FLAG, FIELD(decode), "|tokenize|", NULL, "lists of token numbers to text"},
+    {"--template", OPTION_FLAG, FIELD(template), "|tokenize|", NULL,
+     "rows with \"messages\" through the chat template"},
     {"--markdown", OPTION_FLAG, FIELD(markdown), "|help|", NULL,
      NULL}, /* for docs/config.md; not for people */
     {"--help", OPTION_FLAG, FIELD(help), NULL, NULL, "this text"},
@@ -132,6 +138,8 @@ static enum status check_complete(const struct command *command)
         return FAIL(LORAD_USAGE, "--adapter and --no-adapter contradict each other: remove one");
     if (strcmp(command->verb->name, "generate") == 0 && !command->prompt)
         return FAIL(LORAD_USAGE, "--prompt TEXT is missing (see lorad --help)");
+    if (strcmp(command->verb->name, "tokenize") == 0 && !command->model_dir)
+        return FAIL(LORAD_USAGE, "--model DIR is missing (see lorad --help)");
     return LORAD_OK;
 }
 

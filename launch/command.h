@@ -37,8 +37,9 @@ struct command {
     bool help, version; /* --help, --version anywhere */
 
     const char *adapter_dir;
-    bool no_adapter, per_row, json, markdown;
-    const char *prompt, *system;
+    bool no_adapter, per_row, json, markdown, verify;
+    const char *prompt, *system, *model_dir;
+    bool decode, template; /* tokenize */
     int max_new_tokens;
     int plan_ranks;       /* 0: not given */
     const char *value_of; /* a key of the configuration */

@@ -11,12 +11,15 @@ command:mpirun openmpi-bin
 command:mpicc libopenmpi-dev
 header:stdio.h libc6-dev
 header:zstd.h libzstd-dev
+header:zlib.h zlib1g-dev
 header:yaml.h libyaml-dev
 header:cmocka.h libcmocka-dev
 header:jansson.h libjansson-dev
 header:pcre2.h libpcre2-dev
 header:utf8proc.h libutf8proc-dev
 header:xxhash.h libxxhash-dev
+header:protobuf-c/protobuf-c.h libprotobuf-c-dev
+command:protoc-c protobuf-c-compiler
 openblas:cblas.h libopenblas-openmp-dev
 LIST
 }

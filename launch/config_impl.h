@@ -86,6 +86,7 @@ struct config_values {
     const double *interleave_probs; /* [n_interleave_probs] */
     int32_t n_interleave_probs;
     const struct config_node *stages_node; /* the list, not read yet; NULL: none */
+    const char *metadata_path;             /* of the one training source */
 };
 
 struct config_key;

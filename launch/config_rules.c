@@ -44,6 +44,26 @@ static void rule_lora(struct config *config)
     lora->targets_given = given(config, "lora_target");
 }
 
+/* metadata_path beside a single dataset is that one's. */
+static void rule_metadata(struct config *config)
+{
+    struct run_options *run = &config->values.run;
+    const char *path = config->values.metadata_path;
+    if (!path || run->n_train_sources == 0) return;
+    if (run->n_train_sources > 1 || run->train_sources->metadata_path) {
+        contradiction(config, "metadata_path",
+                      run->n_train_sources > 1 ? "there are several datasets: give it to one of them, "
+                                                 "{path: ..., metadata_path: ...}"
+                                               : "the dataset has one of its own: remove one of them");
+        return;
+    }
+    struct dataset_source *source = config_own(config, memory_new(1, sizeof *source));
+    if (!source) return;
+    *source = *run->train_sources;
+    source->metadata_path = path;
+    run->train_sources = source;
+}
+
 static bool any_weight(const struct config *config)
 {
     int key = config_key_find("dataset");
@@ -108,6 +128,7 @@ static void rule_dataset(struct config *config)
     struct run_options *run = &config->values.run;
     if (given(config, "dataset") && run->n_train_sources == 0 && config->problems.n == 0)
         contradiction(config, "dataset", "names no files");
+    rule_metadata(config);
     rule_mixture(config);
     if (run->val_size > 0 && run->n_eval_sources > 0)
         contradiction(config, "val_size", "cannot be used together with eval_file: remove one of them");
@@ -275,6 +296,14 @@ static void need_path(struct config *config, const char *name, const char *path,
                      config_where(where, config, name), path);
 }
 
+static void need_sources(struct config *config, const char *key, const struct dataset_source *sources, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if (!strpbrk(sources[i].path, "*?[{")) need_path(config, key, sources[i].path, false);
+        need_path(config, key, sources[i].metadata_path, false);
+    }
+}
+
 void config_check_paths(struct config *config)
 {
     const struct run_options *run = &config->values.run;
@@ -282,12 +311,12 @@ void config_check_paths(struct config *config)
     need_path(config, "adapter_name_or_path", run->adapter_dir, true);
     for (int32_t s = 0; s < run_stages(run); s++) {
         const struct stage_options stage = run_stage(run, s);
-        for (int32_t i = 0; i < stage.n_train_sources; i++)
-            need_path(config, run->n_stages > 0 ? "stages" : "dataset", stage.train_sources[i].path, false);
-        for (int32_t i = 0; i < stage.n_eval_sources; i++)
-            need_path(config, given(config, "eval_file") ? "eval_file" : "stages", stage.eval_sources[i].path,
-                      false);
+        need_sources(config, run->n_stages > 0 ? "stages" : "dataset", stage.train_sources,
+                     stage.n_train_sources);
+        need_sources(config, given(config, "eval_file") ? "eval_file" : "stages", stage.eval_sources,
+                     stage.n_eval_sources);
     }
+    need_path(config, "sensitive_words", run->inspect.sensitive_words, false);
     if (run->resume_from_checkpoint && strcmp(run->resume_from_checkpoint, "auto") != 0)
         need_path(config, "resume_from_checkpoint", run->resume_from_checkpoint, true);
     problems_unique(&config->problems);

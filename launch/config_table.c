@@ -30,7 +30,8 @@ const struct config_key config_keys[] = {
      "targets must "
      "be the ones configured here."},
     {"template", "chat_template", TYPE_TEXT, "auto", NULL, SECTION_MODEL, SHARED, RUN(template_name), NULL,
-     "How a conversation becomes text: `auto` (the model's own chat template), `chatml` or `plain`."},
+     "How a conversation becomes text: `auto` (the model's own chat template), or a name in docs/templates.md: "
+     "`chatml`, `qwen`, `qwen3`, `llama2`, `llama3`, `llama3.1`, `mistral`, `alpaca`, `cornucopia`, `plain`, ..."},
     {"bf16", "", TYPE_BOOL, NULL, NULL, SECTION_MODEL, SHARED, SWITCH(bf16), NULL,
      "Store weights and activations in bfloat16, add in float32. This is the default when none of bf16, "
      "fp16, fp32 is "
@@ -72,15 +73,19 @@ const struct config_key config_keys[] = {
 
     /* ---- data ---- */
     {"dataset", "train_file train_data_dir train_data datasets data_path", TYPE_OWN, NULL,
-     "a path, a list of paths, or a list of {path, format, weight, name, max_samples, epochs}", SECTION_DATA, SHARED,
-     RUN(train_sources), config_set_dataset,
-     "Training rows. A path is a file or a folder (all its .jsonl and .txt files). format: `auto`, "
-     "`messages` (JSONL "
-     "with a messages list) or `qa_text` (blank-line separated `role: text` pairs). "
-     "weight: see mix_strategy. max_samples: only the first rows. epochs: at most so many passes over them in a "
-     "run (in a stage, when there are stages)."},
+     "a path, a list of paths, or a list of {path, format, weight, name, max_samples, epochs, columns, tags, "
+     "system, metadata_path}",
+     SECTION_DATA, SHARED, RUN(train_sources), config_set_dataset,
+     "Training rows. A path is a file, a folder (all its data files) or a pattern (`data/*.jsonl`), .gz or .zst "
+     "too. format: `auto`, `messages`, `sharegpt`, `alpaca`, `csv`, `tsv`, `qa_text` (blank-line separated "
+     "`role: text` pairs) or `text` (documents to learn whole). docs/data.md shows each, and `columns`, `tags`, "
+     "`system` and `metadata_path`. weight: see mix_strategy. max_samples: only the first rows. epochs: at most so "
+     "many passes over them in a run (in a stage, when there are stages)."},
     {"eval_file", "eval_dataset eval_datasets test_datasets validation_file eval_data_dir", TYPE_OWN, NULL,
      "as dataset", SECTION_DATA, SHARED, RUN(eval_sources), config_set_dataset, "Held-out rows."},
+    {"metadata_path", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, SWITCH(metadata_path), NULL,
+     "A CSV with one row (id, system, weight, skip) for each row of the one training file; a dataset of several "
+     "files has metadata_path in its entries instead."},
     {"mix_strategy", "", TYPE_CHOICE, "concat", "concat|interleave_under|interleave_over", SECTION_DATA, SHARED,
      RUN(mix_strategy), NULL,
      "How several datasets become one. `concat`: an epoch holds each dataset `weight` times (2: every row twice, "
@@ -116,6 +121,27 @@ const struct config_key config_keys[] = {
      RUN(chat.train_on_prompt), NULL, "Supervise every token instead of the assistant's only."},
     {"mask_history", "", TYPE_BOOL, "false", NULL, SECTION_DATA, SHARED, RUN(chat.mask_history), NULL,
      "Supervise the last assistant turn of a row only."},
+    {"pii", "", TYPE_CHOICE, "warn", "off|warn|mask|drop", SECTION_DATA, SHARED, RUN(inspect.pii), NULL,
+     "Personal data in the rows, found by pattern: Chinese resident ID numbers (with their check digit), "
+     "mobile "
+     "and landline numbers, bank card numbers (with their Luhn digit), e-mail addresses. `warn` reports the "
+     "rows, "
+     "`mask` puts [ID], [PHONE], [CARD] and [EMAIL] in their place, `drop` leaves the rows out."},
+    {"sensitive_words", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, RUN(inspect.sensitive_words), NULL,
+     "A file of words, one a line (UTF-8, # starts a comment), that are counted in the rows and reported "
+     "with "
+     "their places."},
+    {"min_answer_chars", "", TYPE_INT32, "0", "[0,1e6]", SECTION_DATA, SHARED, RUN(inspect.min_answer_chars),
+     NULL,
+     "Answers with fewer characters are reported, not dropped: a short answer may be a right one. 0: none."},
+    {"near_duplicates", "", TYPE_BOOL, "true", NULL, SECTION_DATA, SHARED, RUN(inspect.near_duplicates), NULL,
+     "Look for rows that repeat each other, exactly or nearly (estimated Jaccard similarity of three-word "
+     "pieces "
+     "at least 0.8), and for evaluation rows that are in the training data. They are reported, not dropped."},
+    {"split_special_tokens", "", TYPE_BOOL, "true", NULL, SECTION_DATA, SHARED,
+     RUN(chat.split_special_tokens), NULL,
+     "Text in a row that looks like a special token, such as `<|im_end|>`, stays plain text. false: it becomes the "
+     "token."},
     {"cache_dir", "tokenized_path dataset_prepared_path", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED,
      RUN(cache_dir), NULL, "Where tokenized rows are kept between runs. Default: output_dir/cache."},
     {"overwrite_cache", "", TYPE_BOOL, "false", NULL, SECTION_DATA, SHARED, RUN(overwrite_cache), NULL,
@@ -356,9 +382,8 @@ const struct config_other config_others[] = {
     {"buffer_size", "*", ""},
     {"disable_shuffling", "", "lorad shuffles the training rows by data_seed"},
     {"curriculum_sampling", "", "use stages"},
-    {"metadata_path", "", "put the rows into files that `dataset` names"},
     {"dataset_dir", "", "give whole paths in `dataset`"},
-    {"system", "", "put a system message into the rows"},
+    {"system", "", "give it to the dataset: {path: ..., system: ...}"},
     {"deepspeed", "", "not needed: start with mpirun and set tensor_parallel_size"},
     {"fsdp", "", "not needed: start with mpirun and set tensor_parallel_size"},
     {"context_parallel_size", "1", "use tensor_parallel_size instead"},

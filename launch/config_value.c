@@ -359,20 +359,86 @@ static bool set_source_share(struct config *config, const struct config_key *key
     }
 }
 
+struct name_field {
+    const char *name;
+    size_t offset; /* of a const char * in struct dataset_source; IGNORED */
+};
+#define COLUMN(member)                                                                                       \
+    {                                                                                                        \
+        #member, offsetof(struct dataset_source, columns.member)                                             \
+    }
+#define TAG(member)                                                                                          \
+    {                                                                                                        \
+        #member, offsetof(struct dataset_source, tags.member)                                                \
+    }
+enum { IGNORED = -1 };
+
+/* columns: {...} or tags: {...}: names of other people's members and columns. */
+static void set_names(struct config *config, const struct config_key *key, const struct config_node *node,
+                      struct dataset_source *source, const struct name_field *fields)
+{
+    if (node->kind != NODE_MAP) {
+        PROBLEM(config, key, node, "a map such as {%s: NAME} is wanted, not %s", fields->name, kind_name(node));
+        return;
+    }
+    for (const struct config_node *member = node->first; member; member = member->next) {
+        const struct name_field *field = fields;
+        struct strbuf known = STRBUF_EMPTY;
+        for (; field->name && strcasecmp(field->name, member->key) != 0; field++)
+            strbuf_printf(&known, "%s%s", known.length ? ", " : "", field->name);
+        if (!field->name)
+            PROBLEM(config, key, member, "unknown in %s; known are %s", node->key, strbuf_text(&known));
+        else if (field->offset != (size_t)IGNORED && !config_node_is_null(member))
+            set_text(config, key, member, (char *)source + field->offset);
+        strbuf_free(&known);
+    }
+}
+
+/* What is said about the rows of a dataset; false: the member is none of these. */
+static bool set_source_rows(struct config *config, const struct config_key *key, const struct config_node *node,
+                            struct dataset_source *source)
+{
+    static const struct name_field columns[] = {COLUMN(prompt), COLUMN(query),   COLUMN(response), COLUMN(system),
+                                                COLUMN(history), COLUMN(messages), COLUMN(text),   {NULL, 0}};
+    /* Rows with calls of tools are refused, whatever their roles are called. */
+    static const struct name_field tags[] = {
+        TAG(role_tag),   TAG(content_tag),          TAG(user_tag),           TAG(assistant_tag),
+        TAG(system_tag), {"observation_tag", IGNORED}, {"function_tag", IGNORED}, {NULL, 0}};
+    switch (config_word_index("columns|tags|system|metadata_path", node->key)) {
+    case 0:
+        set_names(config, key, node, source, columns);
+        return true;
+    case 1:
+        set_names(config, key, node, source, tags);
+        return true;
+    case 2:
+        set_text(config, key, node, &source->system);
+        return true;
+    case 3:
+        set_text(config, key, node, &source->metadata_path);
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void set_source_field(struct config *config, const struct config_key *key,
                              const struct config_node *node, struct dataset_source *source)
 {
-    static const char words[] = "path|format|type|name|weight|max_samples|epochs";
-    if (set_source_share(config, key, node, source)) return;
+    static const char words[] =
+        "path|format|type|name|formatting|weight|max_samples|epochs|columns|tags|system|metadata_path";
+    static const char formats[] = "auto|messages|sharegpt|alpaca|csv|tsv|qa_text|text";
+    if (set_source_rows(config, key, node, source) || set_source_share(config, key, node, source)) return;
     switch (config_word_index(words, node->key)) {
     case 0:
         set_text(config, key, node, &source->path);
         break;
     case 1:
     case 2:
+    case 4:
         if (!need_scalar(config, key, node, "a format")) break;
-        if (config_word_index("auto|messages|qa_text", node->text) < 0)
-            refuse_word(config, key, node, "auto|messages|qa_text");
+        if (config_word_index(formats, node->text) < 0)
+            refuse_word(config, key, node, formats);
         else
             source->format = own_text(config, node->text);
         break;
@@ -388,7 +454,8 @@ static void set_source_field(struct config *config, const struct config_key *key
                     (int)strcspn(nearest.best, "|"), nearest.best);
         else
             PROBLEM(config, key, node,
-                    "unknown in a dataset; known are path, format, weight, name, max_samples, epochs");
+                    "unknown in a dataset; known are path, format, weight, name, max_samples, epochs, columns, "
+                    "tags, system, metadata_path");
     }
     }
 }

@@ -22,7 +22,7 @@
 #include "dataloader/dataloader.h"
 #include "dataloader/tokenizer.h"
 
-enum { SHOWN_ROWS = 2, SHOWN_PLACES = 3, SHOWN_TOKENS = 400 };
+enum { SHOWN_ROWS = 2, SHOWN_TOKENS = 400 };
 
 struct preflight {
     const struct run_options *run;
@@ -88,27 +88,6 @@ static bool check_output(struct preflight *p)
 
 /* ---- data ---- */
 
-static void print_report(const struct prepare_report *report, const char *what)
-{
-    printf("%s: %lld rows read, %lld kept, %lld dropped; %lld tokens, %lld supervised (%.1f %%), longest row "
-           "%d\n",
-           what, (long long)report->rows_read, (long long)report->rows_kept, (long long)report->rows_dropped,
-           (long long)report->tokens, (long long)report->supervised_tokens,
-           report->tokens ? 100.0 * (double)report->supervised_tokens / (double)report->tokens : 0.0,
-           report->longest_row);
-    for (int problem = 0; problem < ROW_PROBLEMS; problem++) {
-        int64_t count = report->problem_count[problem];
-        if (count == 0) continue;
-        printf("  %lld x %s:", (long long)count, row_problem_name((enum row_problem)problem));
-        for (int i = 0; i < SHOWN_PLACES && i < count; i++) {
-            struct row_place place = report->place[problem][i];
-            printf(" %s:%lld", place.file, (long long)place.line);
-        }
-        printf("%s\n", count > SHOWN_PLACES ? " ..." : "");
-    }
-    if (report->problems_path[0]) printf("  all of them: %s\n", report->problems_path);
-}
-
 /* One row, its supervised parts green, or in [[ ]] where there is no colour. */
 static enum status print_row(const struct preflight *p, const struct dataset *dataset, int64_t index)
 {
@@ -148,61 +127,26 @@ static enum status print_rows(const struct preflight *p, const char *shard_dir)
     return status;
 }
 
-static void check_data(struct preflight *p, const struct stage_options *stage, bool held_out)
+/* All rows; the two parts are looked at whatever is wrong with the other. */
+static void check_rows(struct preflight *p, int32_t number, bool verify)
 {
     const struct run_options *run = p->run;
-    bool own_files = held_out && stage->n_eval_sources > 0;
-    struct prepare_options options = {
-        .sources = own_files ? stage->eval_sources : stage->train_sources,
-        .n_sources = own_files ? stage->n_eval_sources : stage->n_train_sources,
-        .tokenizer = p->tokenizer,
-        .chat = p->chat,
-        .chat_options = run->chat,
-        .cutoff_len = run->cutoff_len,
-        .excess = run->excess,
-        .overwrite_cache = run->overwrite_cache,
-        .val_size = own_files ? 0 : stage->val_size,
-        .split_seed = run->data_seed,
-        .want_eval_part = held_out && !own_files,
-    };
-    char *cache = NULL, *shard_dir = NULL;
-    if (!run->cache_dir) {
-        cache = file_join(run->output_dir, "cache");
-        if (!cache) {
-            check(p, LORAD_NOMEM);
-            return;
-        }
+    const struct stage_options stage = run_stage(run, number);
+    struct run_rows *rows;
+    struct strbuf text = STRBUF_EMPTY;
+    if (*stage.name) printf("== stage %d of %d, %s\n", number + 1, run_stages(run), stage.name);
+    if (!check(p, run_rows_open(&rows, run, number))) return;
+    if (stage.n_train_sources > 0) check(p, run_rows_prepare(rows, false, verify));
+    if (stage.n_eval_sources > 0 || stage.val_size > 0) check(p, run_rows_prepare(rows, true, verify));
+    if (check(p, run_rows_review(rows))) {
+        run_rows_text(rows, &text);
+        if (verify) strbuf_puts(&text, "Every byte was read again and is as it was written.\n");
+        printf("%s", strbuf_text(&text));
     }
-    options.cache_dir = cache ? cache : run->cache_dir;
-    struct prepare_report *report = calloc(1, sizeof *report);
-    enum status status =
-        report ? dataset_prepare(&shard_dir, &options, report) : FAIL(LORAD_NOMEM, "out of memory");
-    if (status != LORAD_OK) status_context(status, held_out ? "held-out rows" : "training rows");
-    if (check(p, status)) {
-        print_report(report, held_out ? "Held-out rows" : "Training rows");
-        if (!held_out) check(p, print_rows(p, shard_dir));
-        printf("\n");
-    }
-    free(report);
-    free(shard_dir);
-    free(cache);
-}
-
-/* The rows of every stage; files that several stages share are looked at once. */
-static void check_stages(struct preflight *p)
-{
-    const struct run_options *run = p->run;
-    const struct dataset_source *train = NULL, *eval = NULL;
-    for (int32_t i = 0; i < run_stages(run); i++) {
-        const struct stage_options stage = run_stage(run, i);
-        bool held_out = stage.n_eval_sources > 0 ? stage.eval_sources != eval
-                                                 : stage.val_size > 0 && stage.train_sources != train;
-        if (*stage.name) printf("== stage %d of %d, %s\n", i + 1, run_stages(run), stage.name);
-        if (stage.n_train_sources > 0 && stage.train_sources != train) check_data(p, &stage, false);
-        if (stage.n_train_sources + stage.n_eval_sources > 0 && held_out) check_data(p, &stage, true);
-        train = stage.train_sources;
-        eval = stage.eval_sources;
-    }
+    strbuf_free(&text);
+    if (run_rows_folder(rows, false)) check(p, print_rows(p, run_rows_folder(rows, false)));
+    printf("\n");
+    run_rows_close(rows);
 }
 
 static void print_problems(const struct preflight *p)
@@ -242,7 +186,7 @@ enum status verb_check(const struct command *command)
     bool has_model = run->model_dir && file_is_dir(run->model_dir);
     if (has_model) check_tokenizer(&p);
     bool writable = run->output_dir && check_output(&p);
-    if (writable && p.chat) check_stages(&p);
+    for (int32_t i = 0; writable && p.chat && i < run_stages(run); i++) check_rows(&p, i, command->verify);
     if (has_model && run_stage(run, 0).n_train_sources > 0) check_plan(&p, ranks);
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);

@@ -14,6 +14,11 @@ enum status verb_generate(const struct command *command, const struct config *co
 /* `lorad check`: preflight.c. Prints every problem itself and returns the first one's code. */
 enum status verb_check(const struct command *command) LORAD_WARN_UNUSED;
 
+/* `lorad tokenize`: standard input to standard output. */
+enum status verb_tokenize(const struct command *command) LORAD_WARN_UNUSED;
+/* `lorad prepare`: verb_prepare.c. */
+enum status verb_prepare(const struct command *command) LORAD_WARN_UNUSED;
+
 enum status verb_help(const struct command *command) LORAD_WARN_UNUSED;
 /* Appends what --version prints. */
 void version_text(struct strbuf *out);

@@ -34,6 +34,8 @@ struct prepare_options data_prepare_options(const struct session *session, const
                   .seed = o->data_seed,
                   .stage = (uint64_t)stage->number,
                   .shuffle = part == DATA_TRAIN},
+        .inspect = &session->inspect,
+        .signatures = o->inspect.near_duplicates,
     };
 }
 
@@ -52,18 +54,6 @@ void data_print_report(enum data_part part, const struct prepare_report *report)
                  row_problem_name((enum row_problem)p), first->file, (long long)first->line,
                  report->problems_path[0] ? "; all are listed in " : "", report->problems_path);
     }
-}
-
-static enum status prepare_here(char **dir, const struct session *session, const struct stage_options *stage,
-                                enum data_part part)
-{
-    struct prepare_options options = data_prepare_options(session, stage, part);
-    struct prepare_report *report = memory_new(1, sizeof *report);
-    if (!report) return LORAD_NOMEM;
-    enum status status = dataset_prepare(dir, &options, report);
-    if (status == LORAD_OK && session->world && session->ranks.local_rank == 0) data_print_report(part, report);
-    free(report);
-    return status;
 }
 
 /* An index past the embedding would be read as memory: rows of a larger tokenizer are refused here at the
@@ -85,41 +75,40 @@ static enum status open_rows(struct dataset **out, const struct session *session
 }
 
 static enum status open_alone(struct dataset **out, struct session *session,
-                              const struct stage_options *stage, enum data_part part)
+                              const struct prepare_options *options)
 {
     char *dir = NULL;
-    TRY(prepare_here(&dir, session, stage, part));
-    enum status status = open_rows(out, session, dir);
+    struct prepare_report *report = memory_new(1, sizeof *report);
+    if (!report) return LORAD_NOMEM;
+    enum status status = dataset_prepare(&dir, options, report);
+    free(report);
+    if (status == LORAD_OK) status = open_rows(out, session, dir);
     free(dir);
     return status;
 }
 
-enum status data_open(struct dataset **out, struct session *session, const struct stage_options *stage,
-                      enum data_part part)
+enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
+                      const struct stage_options *stage, enum data_part part)
 {
-    if (!session->world) return open_alone(out, session, stage, part);
-    char *dir = NULL;
+    struct prepare_options options = data_prepare_options(session, stage, part);
+    struct preparation *preparation = NULL;
     struct dataset *dataset = NULL;
-    enum status status = LORAD_OK;
-    bool first = session->ranks.local_rank == 0;
-    if (first) status = prepare_here(&dir, session, stage, part);
-    if ((status = comm_agree(session->world, status)) != LORAD_OK) goto free_dir;
-    if (!first) status = prepare_here(&dir, session, stage, part); /* finds what the first rank of this host made */
-    if (status == LORAD_OK) status = open_rows(&dataset, session, dir);
-    status = comm_agree(session->world, status);
-    if (status == LORAD_OK) {
-        status =
-            session_compare(session, dataset_fingerprint(dataset), "set of rows", "dataset and eval_file");
-        if (status == LORAD_OK)
-            *out = dataset;
-        else
-            dataset_close(dataset);
-    } else {
-        dataset_close(dataset);
-    }
-
-free_dir:
+    char *dir = NULL;
+    if (!session->world) return open_alone(out, session, &options);
+    TRY(preparing_start(&preparation, &dir, session, &options, part, preparing != NULL));
+    enum status status = comm_agree(session->world, open_rows(&dataset, session, dir));
     free(dir);
+    /* Rows that are still being prepared are compared by what decides them. */
+    struct hash128 hash = {0};
+    if (status == LORAD_OK) hash = preparation ? dataset_key(dataset) : dataset_fingerprint(dataset);
+    if (status == LORAD_OK) status = session_compare(session, hash, "set of rows", "dataset and eval_file");
+    if (status == LORAD_OK) {
+        *out = dataset;
+        if (preparing) *preparing = preparation;
+        return LORAD_OK;
+    }
+    preparing_stop(&preparation);
+    dataset_close(dataset);
     return status;
 }
 
@@ -163,8 +152,8 @@ enum status data_new_batch(struct micro_batch *batch, struct loader_capacity cap
                                   .token_index = memory_new(tokens, sizeof(int64_t)),
                                   .seq_start = memory_new(sequences + 1, sizeof(int32_t)),
                                   .row_ids = memory_new(sequences, sizeof(int64_t))};
-    bool all = batch->tokens && batch->positions && batch->labels && batch->weights && batch->token_index && batch->seq_start &&
-               batch->row_ids;
+    bool all = batch->tokens && batch->positions && batch->labels && batch->weights && batch->token_index &&
+               batch->seq_start && batch->row_ids;
     if (all) return LORAD_OK;
     data_free_batch(batch);
     return LORAD_NOMEM;

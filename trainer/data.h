@@ -6,9 +6,8 @@
 
 #include "base/status.h"
 #include "dataloader/dataloader.h"
+#include "trainer/preparing.h"
 #include "trainer/session.h"
-
-enum data_part { DATA_TRAIN, DATA_EVAL };
 
 /* Whether a stage asks for evaluation rows at all. */
 bool data_has_eval(const struct stage_options *stage);
@@ -17,9 +16,11 @@ bool data_has_eval(const struct stage_options *stage);
 struct prepare_options data_prepare_options(const struct session *session, const struct stage_options *stage,
                                             enum data_part part);
 
-/* Prepares (or finds) the shards and opens them. Reports problems once. Collective; a session that has not
- * joined its ranks does it alone, without a report. Owns: *out. */
-enum status data_open(struct dataset **out, struct session *session, const struct stage_options *stage,
+/* Prepares (or finds) the rows and opens them. Reports problems once. preparing: NULL when all of them must be there
+ * first; else it may be set to what goes on meanwhile (preparing.h). Collective; a session that has not joined its
+ * ranks does it alone, without a report. Owns: *out, *preparing. */
+enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
+                      const struct stage_options *stage,
                       enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */

@@ -70,7 +70,7 @@ static enum status evaluate_all(struct evaluating *e, const struct run_options *
         return FAIL(LORAD_CONFIG, "there is nothing to evaluate on: set eval_file, or val_size");
     TRY(session_read(&e->session, options, eval->adapter_dir, SESSION_INFER));
     TRY(session_join(&e->session, ranks));
-    TRY(data_open(&e->rows, &e->session, &stage, DATA_EVAL));
+    TRY(data_open(&e->rows, NULL, &e->session, &stage, DATA_EVAL));
     struct loader_options loader = data_eval_loader(&e->session);
     struct loader_capacity capacity = loader_capacity(e->rows, &loader);
     TRY(data_new_batch(&e->batch, capacity));
@@ -100,29 +100,25 @@ struct generating {
     struct decoder *decoder;
     struct token_list prompt;
     struct token_list answer;
+    struct token_stream *stream;
+    struct strbuf text; /* not printed yet */
 };
 
-/* Prints what the new token adds, once it is whole UTF-8: a character may take several tokens. */
-static enum status print_new(struct generating *g, size_t *printed, bool last)
+/* Prints what is certain of the text so far. */
+static enum status print_new(struct generating *g, enum status status)
 {
-    struct strbuf text = STRBUF_EMPTY;
-    enum status status = tokenizer_decode(g->session.tokenizer, g->answer.ids, g->answer.length, true, &text);
-    size_t n = text.length;
-    static const char replacement[] = "\xef\xbf\xbd";
-    while (!last && n >= 3 && memcmp(strbuf_text(&text) + n - 3, replacement, 3) == 0) n -= 3;
-    if (status == LORAD_OK && n > *printed && g->session.ranks.rank == 0) {
-        fwrite(strbuf_text(&text) + *printed, 1, n - *printed, stdout);
+    if (status == LORAD_OK) status = strbuf_status(&g->text);
+    if (status == LORAD_OK && g->text.length && g->session.ranks.rank == 0) {
+        fwrite(strbuf_text(&g->text), 1, g->text.length, stdout);
         fflush(stdout);
-        *printed = n;
     }
-    strbuf_free(&text);
+    strbuf_clear(&g->text);
     return status;
 }
 
 static enum status answer(struct generating *g, int32_t max_new_tokens)
 {
     int32_t stop = chat_template_end_token(g->session.chat), eos = tokenizer_eos(g->session.tokenizer), next;
-    size_t printed = 0;
     const int32_t *feed = g->prompt.ids;
     int32_t n = (int32_t)g->prompt.length, room = g->session.options->cutoff_len - n;
     g->answer.ids = memory_new((size_t)max_new_tokens + 1, sizeof(int32_t));
@@ -131,11 +127,11 @@ static enum status answer(struct generating *g, int32_t max_new_tokens)
         TRY(decoder_next(g->decoder, feed, n, &next));
         if (next == stop || next == eos) break;
         g->answer.ids[g->answer.length++] = next;
-        TRY(print_new(g, &printed, false));
+        TRY(print_new(g, token_stream_add(g->stream, next, &g->text)));
         feed = &g->answer.ids[g->answer.length - 1];
         n = 1;
     }
-    TRY(print_new(g, &printed, true));
+    TRY(print_new(g, token_stream_finish(g->stream, &g->text)));
     if (g->session.ranks.rank == 0) putchar('\n');
     return LORAD_OK;
 }
@@ -157,6 +153,7 @@ static enum status generate_all(struct generating *g, const struct run_options *
     struct loader_capacity capacity = {.tokens = options->cutoff_len, .sequences = 1};
     TRY(session_load(&g->session, capacity, generate->adapter_dir, SESSION_INFER));
     TRY(decoder_create(&g->decoder, g->session.model, generate->adapter_dir != NULL));
+    TRY(token_stream_create(&g->stream, g->session.tokenizer, true));
     return answer(g, generate->max_new_tokens);
 }
 
@@ -166,6 +163,8 @@ enum status run_generate(const struct run_options *options, const struct generat
     struct generating g = {0};
     enum status status = generate_all(&g, options, generate, ranks);
     decoder_destroy(g.decoder);
+    token_stream_destroy(g.stream);
+    strbuf_free(&g.text);
     token_list_free(&g.prompt);
     token_list_free(&g.answer);
     session_close(&g.session);

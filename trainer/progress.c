@@ -20,6 +20,7 @@
 #include "base/memory.h"
 
 enum { TEXT_BYTES = 512, REDRAW_NS = 100 * 1000 * 1000, MAX_NOTE = 64 };
+static const int64_t line_ns = (int64_t)10 * 1000 * 1000 * 1000;
 
 struct progress {
     enum progress_style style;
@@ -28,6 +29,8 @@ struct progress {
     struct step_record last;
     double seconds_left;
     char note[MAX_NOTE];
+    bool is_text; /* of the caller's, instead of steps */
+    char text[TEXT_BYTES];
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -70,7 +73,7 @@ enum progress_style progress_pick(enum progress_style style)
     return isatty(STDERR_FILENO) ? PROGRESS_BAR : PROGRESS_LINES;
 }
 
-static int terminal_width(void)
+int progress_width(void)
 {
     struct winsize size = {0};
     const char *columns = getenv("COLUMNS");
@@ -88,7 +91,7 @@ static int terminal_width(void)
 
 /* ---- the text ---- */
 
-static void duration_text(char text[32], double seconds)
+void progress_duration(char text[32], double seconds)
 {
     int64_t s = (int64_t)(seconds + 0.5);
     if (s >= 86400)
@@ -160,7 +163,7 @@ size_t progress_bar_text(char *text, size_t bytes, int width, const struct step_
      * more than the rest, so room is kept for them. */
     char left[64] = "", duration[32];
     if (seconds_left >= 0) {
-        duration_text(duration, seconds_left);
+        progress_duration(duration, seconds_left);
         snprintf(left, sizeof left, "  left %s", duration);
     }
     int tail = (int)strlen(left) + (note && *note ? (int)strlen(note) + 2 : 0);
@@ -222,8 +225,11 @@ static void after_log(void)
 static void redraw(struct progress *progress)
 {
     char text[TEXT_BYTES];
-    int width = terminal_width() - 1; /* a full last column makes some terminals wrap */
-    progress_bar_text(text, sizeof text, width, &progress->last, progress->seconds_left, progress->note);
+    int width = progress_width() - 1; /* a full last column makes some terminals wrap */
+    if (progress->is_text)
+        snprintf(text, sizeof text, "%.*s", width, progress->text);
+    else
+        progress_bar_text(text, sizeof text, width, &progress->last, progress->seconds_left, progress->note);
     pthread_mutex_lock(&lock);
     memcpy(bar, text, strlen(text) + 1);
     draw_locked();
@@ -250,14 +256,38 @@ enum status progress_open(struct progress **out, enum progress_style style, int6
     return LORAD_OK;
 }
 
+enum status progress_open_text(struct progress **out, enum progress_style style)
+{
+    struct progress *progress = memory_new(1, sizeof *progress);
+    if (!progress) return LORAD_NOMEM;
+    progress->style = progress_pick(style);
+    progress->is_text = true;
+    progress->drawn_ns = clock_monotonic_ns();
+    if (progress->style == PROGRESS_BAR) log_set_hooks(before_log, after_log);
+    *out = progress;
+    return LORAD_OK;
+}
+
+void progress_text(struct progress *progress, const char *text)
+{
+    if (!progress) return;
+    int64_t since = clock_monotonic_ns() - progress->drawn_ns;
+    snprintf(progress->text, sizeof progress->text, "%s", text);
+    if (progress->style == PROGRESS_BAR && (since >= REDRAW_NS || !shown)) redraw(progress);
+    if (progress->style != PROGRESS_BAR && since >= line_ns) {
+        log_info("%s", text);
+        progress->drawn_ns = clock_monotonic_ns();
+    }
+}
+
 void progress_close(struct progress *progress)
 {
     if (!progress) return;
     if (progress->style == PROGRESS_BAR) {
         progress->note[0] = '\0';
-        redraw(progress);
+        if (!progress->is_text || *progress->text) redraw(progress);
         pthread_mutex_lock(&lock);
-        put("\n", 1);
+        if (shown) put("\n", 1);
         shown = hidden_by_log = false;
         pthread_mutex_unlock(&lock);
         log_set_hooks(NULL, NULL);
@@ -270,7 +300,7 @@ static void print_step(const struct progress *progress)
     const struct step_record *record = &progress->last;
     char rate[32], left[32];
     rate_text(rate, record);
-    duration_text(left, progress->seconds_left);
+    progress_duration(left, progress->seconds_left);
     char skipped[48] = "";
     if (record->skipped_steps > 0)
         snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)record->skipped_steps);

@@ -33,6 +33,15 @@ void progress_eval(struct progress *progress, const struct eval_record *record);
  * The lines style shows nothing. */
 void progress_note(struct progress *progress, const char *text);
 
+/* For something that is no training: the same line, with a text of the caller's (ASCII). */
+enum status progress_open_text(struct progress **out, enum progress_style style) LORAD_WARN_UNUSED;
+/* The bar is redrawn at most ten times a second, a line printed every ten seconds. */
+void progress_text(struct progress *progress, const char *text);
+/* The width in columns that a bar may have. */
+int progress_width(void);
+/* "1:05" or "2:00:10". */
+void progress_duration(char text[32], double seconds);
+
 /* PROGRESS_AUTO decided: PROGRESS_BAR when standard error is a terminal, or when mpirun, which gives its
  * ranks pipes, itself writes to one. Others stay as they are. */
 enum progress_style progress_pick(enum progress_style style);

@@ -42,6 +42,7 @@ struct run {
     struct coord *coord; /* rank 0 */
     struct stages stages;
     struct loader *loader; /* of the stage in progress */
+    struct preparation *preparing; /* of the training rows, while it goes on */
     struct micro_batch batch;
     struct optimizer *optimizer;
     struct step_context step;
@@ -136,8 +137,12 @@ static enum status begin_or_resume(struct run *run)
     bool found = false, is_restart = restarts && atoi(restarts) > 0;
     if (!resume && is_restart) resume = "auto";
     TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, is_restart) : LORAD_OK));
+    /* A checkpoint may know the rows by their contents, so these have to be known. */
+    if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
+        TRY(preparing_finish(&run->preparing, &run->session, DATA_TRAIN));
     run_identity_make(&run->identity, &run->session);
-    stages_identify(&run->identity, &run->stages, o->data_policy == DATA_APPEND);
+    TRY(comm_agree(run->session.world,
+                   stages_identify(&run->identity, &run->stages, o->data_policy == DATA_APPEND)));
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
                           &run->identity, &found));
@@ -399,6 +404,7 @@ static enum status train_steps(struct run *run)
         TRY(train_step(run, &info, &result));
         TRY(advance(run, &info, &result));
         report(run, &info, &result, clock_seconds_since(start));
+        TRY(preparing_poll(&run->preparing, &run->session, DATA_TRAIN));
         TRY(at_boundary(run, &info, &result));
     }
     return LORAD_OK;
@@ -482,6 +488,7 @@ static void close_all(struct run *run)
     progress_close(run->progress);
     metrics_close(run->metrics);
     loader_close(run->loader);
+    preparing_stop(&run->preparing);
     optimizer_destroy(run->optimizer);
     step_release(&run->step);
     data_free_batch(&run->batch);
@@ -495,7 +502,7 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(session_read(&run->session, run->options, run->options->adapter_dir, SESSION_TRAIN));
     TRY(session_join(&run->session, ranks));
     TRY(coordinate(run));
-    TRY(stages_open(&run->stages, &run->session));
+    TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));
     TRY(begin_or_resume(run));
     TRY(plan_steps(run));

@@ -95,7 +95,7 @@ static enum status plan_stage(struct strbuf *out, const struct session *session,
 static enum status plan_all(struct strbuf *out, struct session *session, struct stages *stages, int world)
 {
     const struct run_options *o = session->options;
-    TRY(stages_open(stages, session));
+    TRY(stages_open(stages, session, NULL));
     TRY(plan_memory(out, session, stages_capacity(stages, session), world));
     int64_t batch = o->global_batch_size > 0 ? o->global_batch_size
                                              : (int64_t)o->per_device_train_batch_size *

@@ -89,29 +89,41 @@ static enum status read_lora(struct session *session, const char *adapter_dir, e
     return status;
 }
 
-enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
-                         enum session_use use)
+enum status session_read_text(struct session *session, const struct run_options *options)
 {
-    *session = (struct session){.options = options};
+    session->options = options;
     if (options->cache_dir)
         snprintf(session->cache_dir, sizeof session->cache_dir, "%s", options->cache_dir);
     else
         snprintf(session->cache_dir, sizeof session->cache_dir, "%s/cache", options->output_dir);
+    if (options->inspect.sensitive_words)
+        TRY(word_list_read(&session->words, options->inspect.sensitive_words));
+    session->inspect = (struct inspect_options){.pii = options->inspect.pii,
+                                                .min_answer_chars = options->inspect.min_answer_chars,
+                                                .words = session->words};
+    TRY(tokenizer_open(&session->tokenizer, options->model_dir));
+    TRY(chat_template_open(&session->chat, session->tokenizer, options->template_name));
+    const char *note = template_note(options, session->chat);
+    if (note) log_info("%s", note);
+    return LORAD_OK;
+}
+
+enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
+                         enum session_use use)
+{
+    *session = (struct session){.options = options};
     TRY(arch_read(&session->arch, options->model_dir));
+    TRY(session_read_text(session, options));
     TRY(st_open_dir(&session->weights, options->model_dir));
     TRY(weights_check(session->weights, &session->arch));
     struct hash128 model[2] = {arch_hash(&session->arch)};
     TRY(st_fingerprint(&model[1], session->weights));
     session->model_hash = hash128(model, sizeof model);
-    TRY(tokenizer_open(&session->tokenizer, options->model_dir));
     if (tokenizer_size(session->tokenizer) > session->arch.vocab)
         return FAIL(LORAD_DATA,
                     "%s: the tokenizer has %d tokens, but the model only %d; tokenizer and model do not "
                     "belong together",
                     options->model_dir, tokenizer_size(session->tokenizer), session->arch.vocab);
-    TRY(chat_template_open(&session->chat, session->tokenizer, options->template_name));
-    const char *note = template_note(options, session->chat);
-    if (note) log_info("%s", note);
     if (options->cutoff_len > session->arch.max_positions)
         return FAIL(LORAD_CONFIG, "cutoff_len %d exceeds the model's max_position_embeddings (%d)",
                     options->cutoff_len, session->arch.max_positions);
@@ -226,6 +238,7 @@ void session_close(struct session *session)
     adapter_config_free(&session->adapter_config);
     chat_template_close(session->chat);
     tokenizer_close(session->tokenizer);
+    word_list_free(session->words);
     comm_destroy(session->dp);
     comm_destroy(session->tp);
     comm_destroy(session->world);

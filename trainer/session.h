@@ -31,6 +31,8 @@ struct session {
     struct st_set *weights;
     struct hash128 model_hash;
     char cache_dir[4096]; /* of prepared data */
+    struct word_list *words;
+    struct inspect_options inspect; /* of rows, as they are prepared */
     struct plan plan;
     struct model_options model_options;
     struct model *model;
@@ -41,6 +43,9 @@ enum session_use {
     SESSION_TRAIN, /* an adapter is trained: the one of adapter_dir, or a new one */
     SESSION_INFER, /* the adapter of adapter_dir, or the frozen base */
 };
+
+/* What preparing rows needs: cache folder, tokenizer, template, word list. The session starts zeroed. */
+enum status session_read_text(struct session *session, const struct run_options *options) LORAD_WARN_UNUSED;
 
 /* What can be known without a device or other ranks: architecture, tokenizer, template, adapter shape, tensor
  * names. The part of `lorad check` that concerns the model. */

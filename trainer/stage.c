@@ -122,7 +122,15 @@ static struct dataset *find_eval(const struct stages *stages, const struct stage
     return NULL;
 }
 
-static enum status open_stage(struct stages *stages, struct session *session, int32_t number)
+/* Training may begin with the first rows when nothing asks for the last one: neither a length nor a comparison. */
+static bool may_go_on(const struct session *session, const struct stage_options *stage)
+{
+    const struct run_options *run = session->options;
+    return run->n_stages == 0 && stage->max_steps > 0 && run->data_policy == DATA_REFUSE;
+}
+
+static enum status open_stage(struct stages *stages, struct session *session, int32_t number,
+                              struct preparation **preparing)
 {
     struct stage *stage = &stages->all[number];
     const struct stage_options options = run_stage(session->options, number), *o = &stage->options;
@@ -136,18 +144,19 @@ static enum status open_stage(struct stages *stages, struct session *session, in
                             .eval_is_lent = eval != NULL};
     stages->n = number + 1; /* what it has by now is closed with it */
     TRY(agree(session, read_shares(stage)));
-    if (!train) TRY(data_open(&stage->train, session, o, DATA_TRAIN));
+    if (!may_go_on(session, o)) preparing = NULL;
+    if (!train) TRY(data_open(&stage->train, preparing, session, o, DATA_TRAIN));
     TRY(agree(session, check_mixture(stage, session->options, number)));
-    return wants_eval && !eval ? data_open(&stage->eval, session, o, DATA_EVAL) : LORAD_OK;
+    return wants_eval && !eval ? data_open(&stage->eval, NULL, session, o, DATA_EVAL) : LORAD_OK;
 }
 
-enum status stages_open(struct stages *out, struct session *session)
+enum status stages_open(struct stages *out, struct session *session, struct preparation **preparing)
 {
     int32_t n = run_stages(session->options);
     struct stages stages = {.all = memory_new((size_t)n, sizeof *stages.all),
                             .identities = memory_new((size_t)n, sizeof *stages.identities)};
     enum status status = agree(session, stages.all && stages.identities ? LORAD_OK : LORAD_NOMEM);
-    for (int32_t i = 0; status == LORAD_OK && i < n; i++) status = open_stage(&stages, session, i);
+    for (int32_t i = 0; status == LORAD_OK && i < n; i++) status = open_stage(&stages, session, i, preparing);
     if (status == LORAD_OK)
         *out = stages;
     else
@@ -163,6 +172,7 @@ void stages_close(struct stages *stages)
         if (!stage->eval_is_lent) dataset_close(stage->eval);
         free(stage->group_weights);
         free(stage->group_max_epochs);
+        free(stage->group_hashes);
         free(stage->appends);
     }
     free(stages->identities);
@@ -230,21 +240,40 @@ int64_t stages_total_steps(const struct stages *stages, const struct stage_state
 
 /* ---- identity ---- */
 
-void stages_identify(struct run_identity *identity, struct stages *stages, bool may_grow)
+/* Reading the tables of rows of very large data at every start is paid only by runs that may need it. */
+static enum status hash_groups(struct stage *stage, bool may_grow)
+{
+    enum { ALWAYS_HASHED_ROWS = 1 << 20 };
+    if (!dataset_complete(stage->train)) return LORAD_OK;
+    if (!may_grow && dataset_raw_rows(stage->train) > ALWAYS_HASHED_ROWS) return LORAD_OK;
+    int32_t n = stage->options.n_train_sources;
+    stage->group_hashes = memory_new((size_t)n, sizeof *stage->group_hashes);
+    if (!stage->group_hashes) return LORAD_NOMEM;
+    for (int32_t g = 0; g < n; g++) {
+        struct row_range range = dataset_group(stage->train, g);
+        stage->group_hashes[g] = dataset_rows_fingerprint(stage->train, range.first, range.n);
+    }
+    return LORAD_OK;
+}
+
+enum status stages_identify(struct run_identity *identity, struct stages *stages, bool may_grow)
 {
     for (int32_t i = 0; i < stages->n; i++) {
-        const struct stage *stage = &stages->all[i];
+        struct stage *stage = &stages->all[i];
+        TRY(hash_groups(stage, may_grow));
         stages->identities[i] = (struct stage_identity){.name = stage->options.name,
                                                         .rows = stage->train,
                                                         .mix_strategy = stage->options.mix_strategy,
                                                         .sources = stage->options.train_sources,
                                                         .weights = stage->group_weights,
                                                         .max_epochs = stage->group_max_epochs,
+                                                        .hashes = stage->group_hashes,
                                                         .n_groups = stage->options.n_train_sources,
                                                         .may_grow = may_grow};
     }
     identity->stages = stages->identities;
     identity->n_stages = stages->n;
+    return LORAD_OK;
 }
 
 /* ---- rows added to a run ---- */

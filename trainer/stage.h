@@ -25,6 +25,7 @@ struct stage {
     struct dataset *train, *eval;             /* eval NULL: none asked for */
     bool train_is_lent, eval_is_lent;         /* an earlier stage's, which closes it */
     double *group_weights, *group_max_epochs; /* [n_train_sources] */
+    struct hash128 *group_hashes;             /* [n_train_sources]; NULL: not known, see stages_identify */
     struct mixture_append *appends;           /* [n_appends]: rows that were added while it trained */
     int32_t n_appends;
     int64_t steps; /* planned; stages_measure */
@@ -40,8 +41,11 @@ struct stages {
 const char *stage_title(char buffer[128], const struct run_options *run, int32_t number);
 
 /* Prepares and opens the rows of all stages, so that a bad row of the last one is told before the first one
- * trains. Collective over the session's ranks when it has joined them. Owns: *out. */
-enum status stages_open(struct stages *out, struct session *session) LORAD_WARN_UNUSED;
+ * trains. Collective over the session's ranks when it has joined them. A run without stages
+ * whose length is max_steps may begin while its rows are being prepared: *preparing is what goes on then (preparing
+ * NULL: it must be done). Owns: *out, *preparing. */
+enum status stages_open(struct stages *out, struct session *session,
+                        struct preparation **preparing) LORAD_WARN_UNUSED;
 void stages_close(struct stages *stages);
 
 /* Room for the largest micro-batch of any stage, in training and evaluation. */
@@ -60,8 +64,10 @@ struct loader_options stage_loader(const struct stages *stages, int32_t number, 
 enum status stage_mixture(struct mixture **out, const struct stage *stage, uint64_t seed,
                           uint64_t number) LORAD_WARN_UNUSED;
 
-/* What the run must not be continued with when different. The identity borrows from `stages`. */
-void stages_identify(struct run_identity *identity, struct stages *stages, bool may_grow);
+/* What the run must not be continued with when different. The rows of each dataset are hashed once, here, unless
+ * they are many and nothing asks for it. The identity borrows from `stages`. */
+enum status stages_identify(struct run_identity *identity, struct stages *stages,
+                            bool may_grow) LORAD_WARN_UNUSED;
 
 /* After a checkpoint was restored: rows that its stage in progress had not (saved: its groups' rows then) are
  * journalled, and the mixture is told of all additions. Each makes the stage one epoch longer, unless its

@@ -6,9 +6,6 @@
 
 #include "base/hash.h"
 
-/* Hashing the tables of rows of very large data at every start is paid only by runs that may need it. */
-enum { ALWAYS_HASHED_ROWS = 1 << 20 };
-
 static const char *const strategies[] = {"concat", "interleave_under", "interleave_over"};
 
 static const char *group_name(const struct stage_identity *stage, int32_t group)
@@ -27,9 +24,9 @@ static void write_group(struct strbuf *out, const struct stage_identity *stage, 
     js_write_double(out, stage->weights[group]);
     strbuf_puts(out, ",\"epochs\":");
     js_write_double(out, stage->max_epochs[group]);
-    if (stage->may_grow || dataset_raw_rows(stage->rows) <= ALWAYS_HASHED_ROWS) {
+    if (stage->hashes) {
         char hash[33];
-        hash128_hex(dataset_rows_fingerprint(stage->rows, range.first, range.n), hash);
+        hash128_hex(stage->hashes[group], hash);
         strbuf_printf(out, ",\"hash\":\"%s\"", hash);
     }
     strbuf_putc(out, '}');
@@ -72,7 +69,7 @@ static bool begins_as(const struct stage_identity *stage, int32_t group, const s
     int64_t rows = js_int(js_get(was, "rows"), -1);
     const char *hash = js_string(js_get(was, "hash"), NULL);
     char mine[33];
-    if (!hash || rows < 0 || rows > range.n) return false;
+    if (!hash || rows < 0 || rows > range.n || !dataset_complete(stage->rows)) return false;
     hash128_hex(dataset_rows_fingerprint(stage->rows, range.first, rows), mine);
     return strcmp(hash, mine) == 0;
 }
@@ -132,12 +129,13 @@ static void compare_groups(struct strbuf *out, const struct stage_identity *stag
 static void compare_stage(struct strbuf *out, const struct stage_identity *stage, const struct json *was,
                           int32_t number, bool only)
 {
-    char of[128] = "", hash[33];
+    char of[128] = "", hash[33], key[33]; /* key: of rows that were being prepared then */
     struct strbuf rows = STRBUF_EMPTY;
     const char *old = js_string(js_get(was, "dataset"), NULL);
     if (!only) snprintf(of, sizeof of, " of stage %d, %s,", number + 1, stage->name);
     hash128_hex(dataset_fingerprint(stage->rows), hash);
-    if (!old || strcmp(old, hash) != 0) {
+    hash128_hex(dataset_key(stage->rows), key);
+    if (!old || (strcmp(old, hash) != 0 && strcmp(old, key) != 0)) {
         bool grew = old && stage->may_grow;
         compare_groups(&rows, stage, was);
         if (rows.length || !grew)

@@ -16,6 +16,7 @@ struct stage_identity {
     enum mix_strategy mix_strategy;
     const struct dataset_source *sources; /* [n_groups] */
     const double *weights, *max_epochs;   /* [n_groups] */
+    const struct hash128 *hashes;         /* [n_groups] of all rows of each; NULL: not known */
     int32_t n_groups;
     bool may_grow; /* data_policy: append */
 };

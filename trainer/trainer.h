@@ -15,6 +15,7 @@
 #include "base/strbuf.h"
 #include "comm/comm.h"
 #include "dataloader/dataloader.h"
+#include "dataloader/row_inspect.h"
 
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
 enum schedule_kind {
@@ -83,6 +84,14 @@ struct stage_options {
 };
 enum { MOST_STAGES = 64, STAGE_NAME_BYTES = 64 };
 
+/* What is looked for in the rows before they are trained on. */
+struct inspect_keys {
+    enum pii_policy pii;
+    const char *sensitive_words; /* path; NULL: none */
+    int32_t min_answer_chars;
+    bool near_duplicates;
+};
+
 struct run_options {
     /* model */
     const char *model_dir;
@@ -110,6 +119,7 @@ struct run_options {
     int32_t cutoff_len;
     enum excess_length excess;
     bool packing;
+    struct inspect_keys inspect;
     const char *cache_dir; /* NULL: output_dir/cache */
     bool overwrite_cache;
 
@@ -179,6 +189,22 @@ enum status run_generate(const struct run_options *options, const struct generat
  * rank and the step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for.
  */
 enum status run_plan(struct strbuf *out, const struct run_options *options, int world) LORAD_WARN_UNUSED;
+
+/* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a device. */
+struct run_rows;
+/* Tokenizer, template, word list. Borrows the options. Owns: *out. */
+enum status run_rows_open(struct run_rows **out, const struct run_options *options,
+                          int32_t stage) LORAD_WARN_UNUSED; /* of one stage */
+void run_rows_close(struct run_rows *rows);
+/* Prepares, or finds, the training or the held-out rows; a bar shows how far it is. verify: everything is then read
+ * again and compared with the hashes that were stored. Blocks. */
+enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify) LORAD_WARN_UNUSED;
+const char *run_rows_folder(const struct run_rows *rows, bool held_out); /* borrowed; NULL: not prepared */
+/* Looks at all rows at once, for duplicates and overlap, and writes report.html. Blocks. */
+enum status run_rows_review(struct run_rows *rows) LORAD_WARN_UNUSED;
+/* What there is to say about what was prepared and reviewed, appended: for people, or one JSON object. */
+void run_rows_text(const struct run_rows *rows, struct strbuf *out);
+void run_rows_json(const struct run_rows *rows, struct strbuf *out);
 
 /* Signal handlers call this (async-signal-safe): finish the step, checkpoint, end with LORAD_REQUEUE (stop),
  * or go on. */

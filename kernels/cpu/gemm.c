@@ -21,7 +21,9 @@ enum {
     OUTER_ROWS = ROW_BLOCK_MOST * PANEL_BLOCK, /* rows of D whose tiles fit in the same scratch */
     OUTER_KC = 512,                            /* rows of q that are packed at a time */
     STRIDED_ROWS = 512,                        /* of a block that goes to OpenBLAS */
-    STRIDED_COLS = 256,
+    STRIDED_COLS = 256,                        /* at most */
+    STRIDED_SHARES =
+        4, /* a row of blocks is cut into a multiple of this, so that 2 or 4 threads get equal shares */
     TILE = GEMM_NR, /* f32 elements of a row of a tile */
     SCRATCH_FLOATS = ROW_BLOCK_MOST * PANEL_BLOCK * TILE + ROW_BLOCK_MOST * TILE + OUTER_KC * GEMM_NR,
 };
@@ -355,13 +357,13 @@ static void strided_add_masked(struct matrix c, const float *product, const uint
 }
 
 /* One block of the result by OpenBLAS on this thread. */
-static void strided_task(const struct gemm_args *args, int64_t row, int64_t column)
+static void strided_task(const struct gemm_args *args, int64_t row, int64_t column, int64_t columns)
 {
     const struct gemm_weights *b = args->b;
     struct matrix whole = args->c;
     int64_t words = (whole.cols + 31) / 32;
     struct matrix c = matrix_part(whole, row, least(STRIDED_ROWS, whole.rows - row), column,
-                                  least(STRIDED_COLS, whole.cols - column));
+                                  least(columns, whole.cols - column));
     for (int s = 0; s < args->n_segments; s++) {
         const struct gemm_segment *segment = &args->segment[s];
         const struct gemm_operand *a = segment->a;
@@ -383,15 +385,18 @@ static void strided_task(const struct gemm_args *args, int64_t row, int64_t colu
         for (int64_t j = 0; j < c.cols; j++) ((float *)c.data)[i * c.stride + j] += args->bias[column + j];
 }
 
-/* OpenBLAS would cut the product as the number of threads suggests; blocks of one size give the same bits for
- * any. */
+/* OpenBLAS would cut the product as the number of threads suggests; blocks whose size depends on the shape
+ * alone give the same bits for any. */
 static void strided_run(const struct gemm_args *args)
 {
-    int64_t across = (args->c.cols + STRIDED_COLS - 1) / STRIDED_COLS;
+    int64_t shares = STRIDED_SHARES *
+                     ((args->c.cols + STRIDED_SHARES * STRIDED_COLS - 1) / (STRIDED_SHARES * STRIDED_COLS));
+    int64_t columns = round_up((args->c.cols + shares - 1) / shares, 32);
+    int64_t across = (args->c.cols + columns - 1) / columns;
     int64_t tasks = across * ((args->c.rows + STRIDED_ROWS - 1) / STRIDED_ROWS);
 #pragma omp parallel for schedule(dynamic) num_threads(args->threads)
     for (int64_t i = 0; i < tasks; i++)
-        strided_task(args, i / across * STRIDED_ROWS, i % across * STRIDED_COLS);
+        strided_task(args, i / across * STRIDED_ROWS, i % across * columns, columns);
 }
 
 void gemm_run(const struct gemm_args *args)

@@ -3,7 +3,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "base/json.h"
 #include "base/memory.h"
 #include "dataloader/tokenizer_parts.h"
 
@@ -28,14 +27,11 @@ static void use(const struct tokenizer *tokenizer)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-    struct json *root;
-    if (js_parse(&root, (const char *)bytes, length, "fuzz") != LORAD_OK) return 0;
     struct tokenizer *tokenizer = memory_new(1, sizeof *tokenizer);
     if (!tokenizer) abort();
-    if (tokenizer_read_json(tokenizer, root, "fuzz") == LORAD_OK &&
+    if (tokenizer_read_json(tokenizer, (const char *)bytes, length, "fuzz") == LORAD_OK &&
         tokenizer_seal(tokenizer, "fuzz") == LORAD_OK)
         use(tokenizer);
     tokenizer_close(tokenizer);
-    js_destroy(root);
     return 0;
 }

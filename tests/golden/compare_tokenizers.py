@@ -40,37 +40,47 @@ def run(program, model, mode, values):
     return lines
 
 
-def compare(program, model, reference, n, seed):
-    specials = [t.content for t in reference.get_added_tokens_decoder().values()]
-    different, rnd = 0, random.Random(seed)
-    texts = strings(seed, n, specials, longest=160)
+def compare_batch(program, model, reference, texts, rnd, specials):
+    """Differences over one batch; prints the first ones."""
+    bad = []
     kept = []
     for mode in ("encode", "plain"):
+        reference.encode_special_tokens = mode == "plain"
+        expected = [e.ids for e in reference.encode_batch_fast(texts, add_special_tokens=mode == "encode")]
         got = run(program, model, mode, texts)
         assert len(got) == len(texts)
-        reference.encode_special_tokens = mode == "plain"
-        for text, line in zip(texts, got):
-            ids = reference.encode(text, add_special_tokens=mode == "encode").ids
+        for text, line, ids in zip(texts, got, expected):
             if line != " ".join(map(str, ids)):
-                different += 1
-                if different < 6:
-                    print(mode, repr(text), "\n got     ", line, "\n expected", ids)
-            if mode == "encode":
-                kept.append(ids)
+                bad.append((mode, text, line, ids))
+        kept = expected
     cases = []
-    for ids in kept[: n // 2]:
+    for ids in kept[:: 4]:
         begin = rnd.randrange(len(ids)) if ids and rnd.random() < 0.5 else 0
-        cases.append(ids[begin : begin + rnd.randrange(1, 40)])
-    cases += [[rnd.randrange(reference.get_vocab_size()) for _ in range(rnd.randrange(0, 12))] for _ in range(n // 4)]
+        cases.append(ids[begin : begin + rnd.randrange(1, 60)])
+    size = reference.get_vocab_size()
+    cases += [[rnd.randrange(size) for _ in range(rnd.randrange(0, 12))] for _ in range(len(texts) // 8)]
     got = run(program, model, "decode", cases)
     assert len(got) == len(cases)
-    for ids, line in zip(cases, got):
-        expected = reference.decode(ids, skip_special_tokens=True)
-        if json.loads(line) != expected:
-            different += 1
-            if different < 6:
-                print("decode", ids, "\n got     ", line, "\n expected", repr(expected))
-    print(f"{model}: {n} strings encoded twice, {len(cases)} decoded: {different} differences")
+    for ids, line, text in zip(cases, got, reference.decode_batch(cases, skip_special_tokens=True)):
+        if json.loads(line) != text:
+            bad.append(("decode", ids, line, text))
+    return bad, len(cases)
+
+
+def compare(program, model, reference, n, seed, batch=20000):
+    specials = [t.content for t in reference.get_added_tokens_decoder().values()]
+    different, decoded, done = 0, 0, 0
+    rnd = random.Random(seed)
+    while done < n:
+        size = min(batch, n - done)
+        texts = strings(seed * 1000003 + done, size, specials, longest=160)
+        bad, cases = compare_batch(program, model, reference, texts, rnd, specials)
+        for mode, what, got, expected in bad[: max(0, 6 - different)]:
+            print(mode, repr(what), "\n got     ", got, "\n expected", expected, flush=True)
+        different += len(bad)
+        decoded += cases
+        done += size
+    print(f"{model}: {n} strings encoded twice, {decoded} lists decoded: {different} differences", flush=True)
     return different
 
 

@@ -1,6 +1,7 @@
 """Writes tests/data/tokenizer: strings with the token numbers that Hugging Face tokenizers gives them.
 
-    python3 gen_tokenizer.py            (tokenizers 0.22.2)
+    python3 gen_tokenizer.py                       (tokenizers 0.22.2)
+    python3 gen_tokenizer.py --vectors FOLDER      qwen2-vectors, of llama.cpp's cases and Qwen2.5's vocabulary in FOLDER
 
 For each tokenizer NAME.jsonl holds one array a line: [text, ids, ids without special tokens, decoded text], the last one
 only for every fourth row (null otherwise). The third is null where it equals the second. The two models under
@@ -102,6 +103,58 @@ def prefix():
     return t
 
 
+def regexes():
+    """DeepSeek's chain of patterns, and every behavior."""
+    t = Tokenizer(models.BPE())
+    chain = [pre_tokenizers.Split(Regex("[\r\n]"), "isolated"), pre_tokenizers.Split(Regex("\\s?\\p{L}+"), "isolated"),
+             pre_tokenizers.Split(Regex("\\s?\\p{P}+"), "contiguous"), pre_tokenizers.Split(Regex("[一-龥ࠀ-一가-퟿]+"), "merged_with_previous"),
+             pre_tokenizers.Split(Regex("[^\\w\\s]+?|[[a-c]x-z]{,2}"), "merged_with_next"), pre_tokenizers.Split(" ", "merged_with_next"),
+             pre_tokenizers.Split(Regex("\\p{Han}{1,3}+|\\d\\d|\\p{Nl}|(?<=k)\\S(?!z)|^#+|;$"), "isolated"),
+             pre_tokenizers.Digits(individual_digits=True)]
+    t.pre_tokenizer = pre_tokenizers.Sequence(chain + [byte_level()])
+    t.decoder = decoders.ByteLevel()
+    train(t, 600, ["<eos>"], ALPHABET)
+    return t
+
+
+def o200k():
+    """GPT-4o's pattern, with ignore_merges."""
+    cased = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]%s[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    pattern = "|".join(["[^\\r\\n\\p{L}\\p{N}]?" + cased % ("*", "+"), "[^\\r\\n\\p{L}\\p{N}]?" + cased % ("+", "*"), "\\p{N}{1,3}",
+                        " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*", "\\s*[\\r\\n]+", "\\s+(?!\\S)", "\\s+"])
+    t = Tokenizer(models.BPE(ignore_merges=True))
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level()])
+    t.decoder = decoders.ByteLevel()
+    train(t, 700, ["<|endoftext|>"], ALPHABET)
+    return t
+
+
+def normal():
+    """The other normal forms and pre-tokenizers, with an unknown token."""
+    t = Tokenizer(models.BPE(unk_token="<unk>"))
+    t.normalizer = normalizers.Sequence([normalizers.Strip(left=False), normalizers.NFKD(), normalizers.Lowercase(),
+                                         normalizers.Replace(Regex("[\\x{300}-\\x{36f}]+|\\s{2,}"), "_"), normalizers.NFKC(),
+                                         normalizers.Prepend("·")])
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("merged_with_previous"),
+                                               pre_tokenizers.CharDelimiterSplit("的"), pre_tokenizers.Metaspace("▁", "always", False)])
+    t.decoder = decoders.Sequence([decoders.Replace("▁▁", "▁"), decoders.Metaspace("▁", "first", False), decoders.Strip("·", 1, 0)])
+    train(t, 900, ["<unk>"], [], 500)
+    return t
+
+
+def spaces():
+    """Whitespace behind NFD; RobertaProcessing's ends."""
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    t.normalizer = normalizers.NFD()
+    t.pre_tokenizer = pre_tokenizers.Whitespace()
+    train(t, 900, ["<unk>", "<s>", "</s>"], [], 500)
+    t.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    return t
+
+
+SMALL = (qwen2, llama3, mistral, metaspace, digits, prefix, regexes, o200k, normal, spaces)
+
+
 def write(name, tokenizer, n, seed):
     specials = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
     rows = strings(seed, n, specials)
@@ -116,11 +169,62 @@ def write(name, tokenizer, n, seed):
             out.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
+def fnv(ids):
+    """FNV-1a of the numbers, four bytes each, the low ones first."""
+    value = 0xCBF29CE484222325
+    for byte in b"".join(i.to_bytes(4, "little") for i in ids):
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def write_many():
+    """many.jsonl: 10,000 strings; NAME.many: a line each, the hash of their numbers by that tokenizer."""
+    specials = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]"]
+    rows = strings(99, 10000, specials, longest=70)
+    (OUT / "many.jsonl").write_text("".join(json.dumps(t, ensure_ascii=False) + "\n" for t in rows), encoding="utf-8")
+    folders = [DATA / "models" / name for name in ("fin-zh-tiny", "tinystories-656k")] + [OUT / make.__name__ for make in SMALL]
+    for folder in folders:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        lines = ["%08x\n" % (fnv(e.ids) >> 32) for e in tokenizer.encode_batch(rows)]
+        (OUT / (folder.name + ".many")).write_text("".join(lines))
+
+
+def vectors(source):
+    """llama.cpp's cases for Qwen2 and as much of Qwen2.5's vocabulary as can take part in them."""
+    folder = OUT / "qwen2-vectors"
+    folder.mkdir(exist_ok=True)
+    cases = open(source + "/vectors/ggml-vocab-qwen2.gguf.inp", encoding="utf-8").read().split("\n__ggml_vocab_test__\n")
+    answers = open(source + "/vectors/ggml-vocab-qwen2.gguf.out").read().split("\n")
+    vocab = json.load(open(source + "/tokenizers/qwen2.5/vocab.json", encoding="utf-8"))
+    merges = [line.split(" ") for line in open(source + "/tokenizers/qwen2.5/merges.txt", encoding="utf-8").read().split("\n") if line and not line.startswith("#version")]
+    letters = byte_letters()
+    text = "\n".join("".join(letters[b] for b in normalizers.NFC().normalize_str(c).encode()) for c in cases)
+    merges = [m for m in merges if "".join(m) in text]
+    used = set(letters.values()) | {p for m in merges for p in (*m, "".join(m))}
+    kept = {t: i for t, i in vocab.items() if t in used}
+    (folder / "vocab.json").write_text(json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(m) + "\n" for m in merges), encoding="utf-8")
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": None, "unk_token": None, "pad_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config) + "\n")
+    rows = [[c, [int(i) for i in a.split()]] for c, a in zip(cases, answers)]
+    (OUT / "qwen2-vectors.jsonl").write_text("".join(json.dumps(r, ensure_ascii=False, separators=(",", ":")) + "\n" for r in rows), encoding="utf-8")
+
+
+def byte_letters():
+    """Byte -> character of GPT-2's alphabet."""
+    printable = [b for b in range(256) if 33 <= b <= 126 or 161 <= b <= 172 or b >= 174]
+    rest = [b for b in range(256) if b not in printable]
+    return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+
+
 def main():
     OUT.mkdir(exist_ok=True)
+    if len(sys.argv) > 2 and sys.argv[1] == "--vectors":
+        vectors(sys.argv[2])
+        return
     for i, name in enumerate(("fin-zh-tiny", "tinystories-656k")):
         write(name, Tokenizer.from_file(str(DATA / "models" / name / "tokenizer.json")), 2200, i)
-    for i, make in enumerate((qwen2, llama3, mistral, metaspace, digits, prefix)):
+    for i, make in enumerate(SMALL):
         folder = OUT / make.__name__
         if "--train" in sys.argv or not folder.exists():
             folder.mkdir(exist_ok=True)
@@ -128,6 +232,7 @@ def main():
             text = json.dumps(saved, ensure_ascii=False, separators=(",", ":"))
             (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
         write(make.__name__, Tokenizer.from_file(str(folder / "tokenizer.json")), 400, 10 + i)
+    write_many()
 
 
 if __name__ == "__main__":

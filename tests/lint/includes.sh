@@ -45,13 +45,16 @@ while read -r header owners; do
     done < <(grep -rnE --include='*.c' --include='*.h' --include='*.cu' "^ *# *include *<$header>" \
         base kernels comm dataloader checkpoint trainer launch tests)
 done <<'OWNERS'
-zstd.h checkpoint/shard.c
+zstd.h checkpoint/shard.c base/unpack.c
+zlib.h base/unpack.c
 mpi.h comm/comm_mpi.c
 yaml.h launch/config_yaml.c
 pcre2.h base/pattern.c
 utf8proc.h dataloader/normalize.c
 jansson.h base/json.c
 xxhash.h base/hash.c
+sentencepiece.pb-c.h dataloader/sentencepiece.c
+protobuf-c/protobuf-c.h dataloader/sentencepiece.c
 cblas.h kernels/cpu/gemm_blas.c
 hiredis.h comm/coord_redis.c
 cmocka.h tests/support/test.h

@@ -34,7 +34,7 @@ near() {
 }
 
 "$program" check "${common[@]}" >"$tmp/check" 2>"$tmp/err" || fail "check failed"
-says "$tmp/check" "Training rows: 40 rows read" "Held-out rows: 24 rows read" "[[" "<|im_start|>assistant" "memory of a rank" \
+says "$tmp/check" "Training rows" "40  rows read" "Held-out rows" "24  rows read" "[[" "<|im_start|>assistant" "memory of a rank" \
     "steps:" "No problems found."
 
 "$program" eval "${common[@]}" --no-adapter --json >"$tmp/one" 2>"$tmp/err" || fail "eval on one rank failed"

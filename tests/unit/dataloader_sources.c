@@ -1,45 +1,7 @@
+#include "support/source_rows.h"
 #include "support/test.h"
 
-#include "base/file.h"
-#include "base/random.h"
-#include "base/utf8.h"
-#include "dataloader/sources.h"
-
-/* Writes `length` bytes to a new file; its path is borrowed until the next call. */
-static const char *write_bytes(const char *name, const void *bytes, size_t length)
-{
-    static char path[600];
-    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes, 1, length, file), length);
-    assert_int_equal(fclose(file), 0);
-    return path;
-}
-
-static const char *write_text(const char *name, const char *text)
-{
-    return write_bytes(name, text, strlen(text));
-}
-
-struct opened {
-    struct source_list list;
-    struct source_reader *reader;
-};
-
-static void open_one(struct opened *out, const char *path, const char *format)
-{
-    struct dataset_source source = {.path = path, .format = format};
-    assert_ok(source_list_open(&out->list, &source, 1));
-    assert_int_equal(out->list.n, 1);
-    assert_ok(source_reader_open(&out->reader, &out->list.file[0]));
-}
-
-static void close_one(struct opened *opened)
-{
-    source_reader_close(opened->reader);
-    source_list_free(&opened->list);
-}
+#include "dataloader/sources_impl.h"
 
 static void assert_message(const struct parsed_row *row, size_t i, enum message_role role,
                            const char *content)
@@ -64,7 +26,7 @@ static void every_kind_of_bad_row_is_named(void **state)
         {5, ROW_NO_MESSAGES, "there is no \"messages\""},
         {6, ROW_NO_MESSAGES, "no list"},
         {7, ROW_NO_MESSAGES, "empty"},
-        {8, ROW_NO_MESSAGES, "there is no \"messages\""},
+        {8, ROW_NO_MESSAGES, "the row is "},
         {9, ROW_NO_MESSAGES, "message 1 is a string"},
         {10, ROW_NO_MESSAGES, "content of message 1 is missing"},
         {11, ROW_NO_MESSAGES, "content of message 1 is null"},
@@ -212,11 +174,8 @@ static void formats_and_files_are_found_or_refused(void **state)
     assert_fails(source_list_open(&list, &source, 1), LORAD_NOT_FOUND, "holds no .jsonl");
     source.path = LORAD_TEST_DATA "/finance-zh";
     source.format = "parquet";
-    assert_fails(source_list_open(&list, &source, 1), LORAD_CONFIG, "auto, messages, qa_text");
+    assert_fails(source_list_open(&list, &source, 1), LORAD_CONFIG, "auto, messages, sharegpt");
     source.format = "auto";
-    source.weight = 2;
-    assert_fails(source_list_open(&list, &source, 1), LORAD_CONFIG, "weight 2");
-    source.weight = 1;
     assert_ok(source_list_open(&list, &source, 1));
     assert_int_equal(list.n, 3);
     assert_non_null(strstr(list.file[0].name, "fin_heldout.jsonl"));
@@ -229,7 +188,7 @@ static void formats_and_files_are_found_or_refused(void **state)
     source_list_free(&list);
     source.format = "qa_text";
     assert_ok(source_list_open(&list, &source, 1));
-    assert_fails(source_reader_open(&reader, &list.file[0]), LORAD_DATA, "no questions and answers");
+    assert_fails(source_reader_open(&reader, &list.file[0]), LORAD_DATA, "this is not in the format qa_text");
     source_list_free(&list);
 
     open_one(&opened, write_text("empty.jsonl", ""), NULL);
@@ -262,75 +221,6 @@ static void a_huge_line_is_a_bad_row(void **state)
     free(text);
 }
 
-/* Each mutated row is either good, and then all that is promised of a good row holds, or has one problem. */
-static void mutated_rows_are_counted_and_do_not_crash(void **state)
-{
-    (void)state;
-    static const char *const rows[] = {
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"什么是可转债？\"}, {\"role\": \"assistant\", "
-        "\"content\": "
-        "\"可以转换为股票的债券。\"}]}",
-        "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": "
-        "\"\\u4f60\"}, "
-        "{\"role\": \"assistant\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": "
-        "\"assistant\", \"content\": \"\\ud83d\\ude00\"}], \"id\": 1.5e3}"};
-    int count[ROW_PROBLEMS + 1] = {0};
-    struct parsed_row row = {0};
-    for (uint64_t i = 0; i < 10000; i++) {
-        char text[600];
-        const char *original = rows[i % 2];
-        size_t length = strlen(original);
-        memcpy(text, original, length);
-        for (uint64_t k = 0; k <= i % 3; k++) {
-            struct random_block dice = random_philox(1, i, k);
-            size_t at = dice.word[0] % length, n = dice.word[1] % 12;
-            switch (dice.word[2] % 5) {
-            case 0:
-                text[at] = (char)dice.word[3];
-                break;
-            case 1:
-                length = at + 1;
-                break;
-            case 2:
-                text[at] ^= (char)(1 << dice.word[3] % 8);
-                break;
-            case 3: /* a piece lost */
-                n = n < length - at ? n : length - at - 1;
-                memmove(text + at, text + at + n, length - at - n);
-                length -= n;
-                break;
-            case 4: /* a piece twice */
-                n = n < length - at ? n : length - at;
-                if (length + n > sizeof text) break;
-                memmove(text + at + n, text + at, length - at);
-                length += n;
-                break;
-            }
-        }
-        char *exact = malloc(length); /* so that a sanitizer sees any read behind the end */
-        memcpy(exact, text, length);
-        struct raw_row raw = {.text = exact, .length = length, .line = (int64_t)i + 1};
-        assert_ok(source_parse_row(&source_messages, NULL, &raw, &row));
-        assert_in_range(row.problem, 0, ROW_PROBLEMS);
-        count[row.problem]++;
-        if (row.problem == ROW_PROBLEMS) {
-            size_t bad;
-            assert_true(row.n >= 2 && row.messages[row.n - 1].role == ROLE_ASSISTANT);
-            for (size_t k = 0; k < row.n; k++)
-                assert_true(utf8_valid(row.messages[k].content, row.messages[k].length, &bad));
-        } else {
-            assert_true(row.detail.length > 0);
-        }
-        free(exact);
-    }
-    int total = 0;
-    for (int problem = 0; problem <= ROW_PROBLEMS; problem++) total += count[problem];
-    assert_int_equal(total, 10000);
-    assert_true(count[ROW_PROBLEMS] > 100 && count[ROW_BAD_JSON] > 1000 && count[ROW_BAD_UTF8] > 100 &&
-                count[ROW_NO_MESSAGES] > 10 && count[ROW_BAD_ROLE] > 10);
-    parsed_row_free(&row);
-}
-
 static void blank_is_unicode_blank(void **state)
 {
     (void)state;
@@ -350,7 +240,6 @@ int main(void)
         cmocka_unit_test(the_law_rows_are_read_whole),
         cmocka_unit_test(formats_and_files_are_found_or_refused),
         cmocka_unit_test(a_huge_line_is_a_bad_row),
-        cmocka_unit_test(mutated_rows_are_counted_and_do_not_crash),
         cmocka_unit_test(blank_is_unicode_blank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

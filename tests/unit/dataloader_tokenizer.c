@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "dataloader/tokenizer.h"
 
 static const struct encode_options full = {.add_special_tokens = true, .match_special = true};
@@ -119,12 +120,172 @@ static void goldens_tinystories(void **state)
 static void goldens_small(void **state)
 {
     (void)state;
-    static const char *const names[] = {"qwen2", "llama3", "mistral", "metaspace", "digits", "prefix"};
+    static const char *const names[] = {"qwen2",  "llama3",  "mistral", "metaspace", "digits",
+                                        "prefix", "regexes", "o200k",   "normal",    "spaces"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char model[64];
         snprintf(model, sizeof model, "tokenizer/%s", names[i]);
         assert_true(check_goldens(model, names[i]) >= 400);
     }
+}
+
+/* ---- many strings by the hash of their numbers ---- */
+
+static uint32_t hash_ids(const struct token_list *list)
+{
+    uint64_t value = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < list->length; i++)
+        for (int shift = 0; shift < 32; shift += 8)
+            value = (value ^ ((uint32_t)list->ids[i] >> shift & 255)) * 0x100000001B3u;
+    return (uint32_t)(value >> 32);
+}
+
+static char *read_data(const char *name)
+{
+    char path[1024], *text;
+    size_t length;
+    snprintf(path, sizeof path, "%s/tokenizer/%s", LORAD_TEST_DATA, name);
+    assert_ok(file_read(&text, &length, path, 64 << 20));
+    return text;
+}
+
+static void check_many(const char *model, const char *name)
+{
+    char answers_name[64];
+    snprintf(answers_name, sizeof answers_name, "%s.many", name);
+    char *rows = read_data("many.jsonl"), *answers = read_data(answers_name), *expected = answers;
+    struct tokenizer *tokenizer = open_model(model);
+    struct token_list list = {0};
+    long line = 0;
+    for (char *at = rows, *end; *at; at = end + 1, line++) {
+        end = strchr(at, '\n');
+        assert_non_null(end);
+        struct json *row;
+        size_t length;
+        assert_ok(js_parse(&row, at, (size_t)(end - at), "many.jsonl"));
+        const char *text = js_string(row, &length);
+        list.length = 0;
+        assert_ok(tokenizer_encode(tokenizer, text, length, full, &list));
+        if (hash_ids(&list) != strtoul(expected, &expected, 16))
+            fail_msg("%s: many.jsonl:%ld: other numbers for %.*s", name, line + 1, (int)(end - at), at);
+        js_destroy(row);
+    }
+    assert_int_equal(line, 10000);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+    free(rows);
+    free(answers);
+}
+
+static void many_strings(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen2",   "llama3", "mistral", "metaspace", "digits", "prefix",
+                                        "regexes", "o200k",  "normal",  "spaces"};
+    check_many("models/fin-zh-tiny", "fin-zh-tiny");
+    check_many("models/tinystories-656k", "tinystories-656k");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char model[64];
+        snprintf(model, sizeof model, "tokenizer/%s", names[i]);
+        check_many(model, names[i]);
+    }
+}
+
+/* llama.cpp's cases for Qwen2. */
+static void qwen2_vectors(void **state)
+{
+    (void)state;
+    char *rows = read_data("qwen2-vectors.jsonl");
+    struct tokenizer *tokenizer = open_model("tokenizer/qwen2-vectors");
+    struct token_list list = {0};
+    long line = 0;
+    for (char *at = rows, *end; *at; at = end + 1) {
+        end = strchr(at, '\n');
+        struct json *row;
+        size_t length;
+        assert_ok(js_parse(&row, at, (size_t)(end - at), "qwen2-vectors.jsonl"));
+        const char *text = js_string(js_at(row, 0), &length);
+        list.length = 0;
+        assert_ok(tokenizer_encode(tokenizer, text, length, plain, &list));
+        expect_ids(&list, js_at(row, 1), "qwen2-vectors.jsonl", ++line);
+        js_destroy(row);
+    }
+    assert_true(line >= 40);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+    free(rows);
+}
+
+/* ---- decoding token by token ---- */
+
+/* What comes out early is whole UTF-8 and a beginning of what all tokens give; at the end it is all of it. */
+static void check_stream(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special)
+{
+    struct strbuf whole = STRBUF_EMPTY, part = STRBUF_EMPTY;
+    struct token_stream *stream;
+    assert_ok(tokenizer_decode(tokenizer, ids, n, skip_special, &whole));
+    assert_ok(token_stream_create(&stream, tokenizer, skip_special));
+    for (int twice = 0; twice < 2; twice++) {
+        strbuf_clear(&part);
+        for (size_t i = 0; i < n; i++) {
+            assert_ok(token_stream_add(stream, ids[i], &part));
+            assert_true(part.length <= whole.length);
+            assert_true(utf8_valid(strbuf_text(&part), part.length, NULL));
+            assert_memory_equal(strbuf_text(&part), strbuf_text(&whole), part.length);
+        }
+        assert_ok(token_stream_finish(stream, &part));
+        assert_int_equal(part.length, whole.length);
+        assert_memory_equal(strbuf_text(&part), strbuf_text(&whole), part.length);
+    }
+    token_stream_destroy(stream);
+    strbuf_free(&whole);
+    strbuf_free(&part);
+}
+
+static void streams_give_the_whole(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"models/fin-zh-tiny", "models/tinystories-656k", "tokenizer/mistral",
+                                         "tokenizer/normal", "tokenizer/metaspace", "tokenizer/prefix"};
+    uint32_t random = 1;
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        struct tokenizer *tokenizer = open_model(models[m]);
+        for (int round = 0; round < 300; round++) {
+            int32_t ids[24];
+            size_t n = 0;
+            for (; n < (size_t)(round % 24); n++) {
+                random = random * 1664525u + 1013904223u;
+                /* often the byte tokens, which stand at the beginning */
+                ids[n] = (int32_t)((random >> 8) % (uint32_t)(round % 2 ? 300 : tokenizer_size(tokenizer)));
+            }
+            check_stream(tokenizer, ids, n, round % 3 == 0);
+        }
+        tokenizer_close(tokenizer);
+    }
+}
+
+/* Text comes out with the token that completes it, not later. */
+static void streams_do_not_lag(void **state)
+{
+    (void)state;
+    struct tokenizer *tokenizer = open_model("models/fin-zh-tiny");
+    struct token_list list = {0};
+    assert_ok(tokenizer_encode(tokenizer, "a\xF0\x9F\x98\x80", 5, plain, &list));
+    assert_true(list.length >= 3); /* the face takes several tokens */
+    struct token_stream *stream;
+    struct strbuf text = STRBUF_EMPTY;
+    assert_ok(token_stream_create(&stream, tokenizer, true));
+    assert_ok(token_stream_add(stream, list.ids[0], &text));
+    assert_string_equal(strbuf_text(&text), "a");
+    for (size_t i = 1; i < list.length; i++) {
+        assert_int_equal(text.length, 1);
+        assert_ok(token_stream_add(stream, list.ids[i], &text));
+    }
+    assert_string_equal(strbuf_text(&text), "a\xF0\x9F\x98\x80");
+    token_stream_destroy(stream);
+    strbuf_free(&text);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
 }
 
 static void oracle_cases(void **state)
@@ -277,21 +438,36 @@ static void refuses_by_name(void **state)
     refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-5},\"merges\":[]}}", "-5");
     refused("{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"a\":0},\"merges\":[]}}",
             "unk_token");
-    refused("{" MODEL ",\"normalizer\":{\"type\":\"Lowercase\"}}", "Lowercase");
-    refused("{" MODEL
-            ",\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" +\"},\"content\":\"\"}}",
-            "regular expression");
-    refused("{" MODEL ",\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}}", "BertPreTokenizer");
-    refused("{" MODEL
-            ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x+\"},\"behavior\":\"Isolated\","
-            "\"invert\":false}}",
-            "x+");
-    refused("{" MODEL ",\"post_processor\":{\"type\":\"RobertaProcessing\"}}", "RobertaProcessing");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", "same text");
+    refused("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\\uD800\":0},\"merges\":[]}}", "surrogate");
+    refused("{" MODEL ",\"normalizer\":{\"type\":\"StripAccents\"}}", "StripAccents");
+    refused("{" MODEL ",\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts");
+    refused("{" MODEL ",\"post_processor\":{\"type\":\"PairProcessing\"}}", "PairProcessing");
     refused("{" MODEL ",\"decoder\":{\"type\":\"WordPiece\"}}", "WordPiece");
     refused("{" MODEL ",\"added_tokens\":[{\"id\":7,\"content\":\"x\"}]}", "expected 3");
     refused("{" MODEL ",\"added_tokens\":[{\"id\":0,\"content\":\"\"}]}", "no content");
     refused("{}", "model");
     refused("[1", "tokenizer.json");
+}
+
+/* Regular expressions that would mean something else to PCRE2, or nothing. */
+static void refuses_patterns(void **state)
+{
+    (void)state;
+    static const char *const pattern[][2] = {
+        {"(a)\\\\1", "\\1"},        {"[[:alpha:]]", "[:"},     {"[a&&b]", "&&"},       {"\\\\p{Mn}", "p{Mn}"},
+        {"(?i:ss)", "ss"},          {"(?<x>a)", "(?<"},        {"a{3}?", "{3}?"},       {"\\\\bx", "\\b"},
+        {"[^\\\\P{L}]", "\\P{L}"},   {"(a", "open group"},      {"a)", "no group"},      {"+", "nothing to repeat"},
+        {"[", "open class"},        {"(?i:\\\\p{Lu})", "p{Lu}"}, {"\\\\x{D800}", "\\x{"}, {"a{9999}", "{9999}"},
+    };
+    for (size_t i = 0; i < sizeof pattern / sizeof pattern[0]; i++) {
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{" MODEL ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"%s\"},"
+                 "\"behavior\":\"Isolated\",\"invert\":false}}",
+                 pattern[i][0]);
+        refused(text, pattern[i][1]);
+    }
 }
 
 static void opens_the_smallest(void **state)
@@ -340,6 +516,10 @@ int main(void)
         cmocka_unit_test(goldens_fin_zh_tiny),
         cmocka_unit_test(goldens_tinystories),
         cmocka_unit_test(goldens_small),
+        cmocka_unit_test(many_strings),
+        cmocka_unit_test(qwen2_vectors),
+        cmocka_unit_test(streams_give_the_whole),
+        cmocka_unit_test(streams_do_not_lag),
         cmocka_unit_test(oracle_cases),
         cmocka_unit_test(names_and_numbers),
         cmocka_unit_test(appends_and_keeps_on_failure),
@@ -347,6 +527,7 @@ int main(void)
         cmocka_unit_test(long_word),
         cmocka_unit_test(unknown_numbers_say_nothing),
         cmocka_unit_test(refuses_by_name),
+        cmocka_unit_test(refuses_patterns),
         cmocka_unit_test(opens_the_smallest),
         cmocka_unit_test(reads_vocab_and_merges),
     };

@@ -76,7 +76,7 @@ static void names_of_other_trainers_mean_the_same(void **state)
     assert_string_equal(run->resume_from_checkpoint, "auto");
     assert_int_equal(run->lora.n_targets, 2);
     assert_string_equal(run->lora.targets[1], "v_proj");
-    assert_string_equal(config_noted(config), "metadata_path, task_type");
+    assert_string_equal(config_noted(config), "task_type");
     config_destroy(config);
 }
 
@@ -235,7 +235,11 @@ static const struct {
     {"rank_pattern: {q_proj: 4}\n", "rank_pattern"},
     {"modules_to_save: [lm_head]\n", "modules_to_save"},
     {"quantization_bit: 4\n", "quantised base models"},
-    {"metadata_path: a.json\n", "metadata_path: a.json is not supported"},
+    {"metadata_path: {a: b}\n", "metadata_path: text is wanted"},
+    {"eval_file: {path: a, columns: QUES}\n", "a map such as {prompt: NAME} is wanted"},
+    {"eval_file: {path: a, columns: {promt: QUES}}\n", "promt: unknown in columns; known are prompt, query"},
+    {"eval_file: {path: a, tags: {role: from}}\n", "role: unknown in tags; known are role_tag"},
+    {"eval_file: {path: a, format: parquet}\n", "\"parquet\" is not known"},
     {"task_type: SEQ_CLS\n", "causal language models"},
     {"stage: dpo\n", "supervised fine-tuning (sft) only"},
     {"do_train: false\n", "do_train"},
@@ -257,6 +261,47 @@ static void every_mistake_is_named_with_its_line(void **state)
         assert_int_equal(status, LORAD_CONFIG);
         config_destroy(config);
     }
+}
+
+static struct config *parse_dataset(const char *dataset)
+{
+    char text[600];
+    snprintf(text, sizeof text, "model_name_or_path: m\noutput_dir: o\n%s", dataset);
+    return parse_with(text, NULL, 0);
+}
+
+static void a_dataset_says_how_its_rows_are_named(void **state)
+{
+    (void)state;
+    struct config *config = parse_dataset(
+        "dataset:\n- path: qa.csv\n  columns: {prompt: QUES, response: ANS}\n  system: Be brief.\n"
+        "- path: chat.json\n  formatting: sharegpt\n  columns: {messages: conversations}\n"
+        "  tags: {role_tag: from, content_tag: value, user_tag: human, assistant_tag: gpt, function_tag: f}\n"
+        "  metadata_path: m.csv\n");
+    assert_ok(config_status(config));
+    const struct dataset_source *source = config_run(config)->train_sources;
+    assert_int_equal(config_run(config)->n_train_sources, 2);
+    assert_string_equal(source[0].columns.prompt, "QUES");
+    assert_string_equal(source[0].columns.response, "ANS");
+    assert_null(source[0].columns.query);
+    assert_string_equal(source[0].system, "Be brief.");
+    assert_string_equal(source[1].format, "sharegpt");
+    assert_string_equal(source[1].columns.messages, "conversations");
+    assert_string_equal(source[1].tags.user_tag, "human");
+    assert_null(source[1].tags.system_tag);
+    assert_string_equal(source[1].metadata_path, "m.csv");
+    config_destroy(config);
+
+    config = parse_dataset("train_data_dir: ./law\nmetadata_path: m.csv\n");
+    assert_ok(config_status(config));
+    assert_string_equal(config_run(config)->train_sources->metadata_path, "m.csv");
+    config_destroy(config);
+    config = parse_dataset("dataset: [a, b]\nmetadata_path: m.csv\n");
+    assert_fails(config_status(config), LORAD_CONFIG, "there are several datasets");
+    config_destroy(config);
+    config = parse_dataset("dataset: {path: a, metadata_path: x.csv}\nmetadata_path: m.csv\n");
+    assert_fails(config_status(config), LORAD_CONFIG, "has one of its own");
+    config_destroy(config);
 }
 
 static void keys_that_change_nothing_are_accepted(void **state)
@@ -358,6 +403,7 @@ int main(void)
         cmocka_unit_test(overrides_win_and_the_last_one_most),
         cmocka_unit_test(the_resolved_text_is_a_configuration_with_the_same_hash),
         cmocka_unit_test(every_mistake_is_named_with_its_line),
+        cmocka_unit_test(a_dataset_says_how_its_rows_are_named),
         cmocka_unit_test(keys_that_change_nothing_are_accepted),
         cmocka_unit_test(all_problems_are_collected),
         cmocka_unit_test(a_deep_file_is_refused),

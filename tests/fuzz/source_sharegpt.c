@@ -1,0 +1,7 @@
+/* A file of training rows, read as sharegpt: see sources.h. */
+#include "sources.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+    return fuzz_source(&source_sharegpt, bytes, length);
+}
