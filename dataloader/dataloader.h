@@ -195,6 +195,10 @@ struct hash128 dataset_fingerprint(const struct dataset *dataset);
  * from the start, and another one when a file was only touched. */
 struct hash128 dataset_key(const struct dataset *dataset);
 
+/* Of the contents of raw rows [first, first + n), numbered from 0: equal where the same rows stand, wherever they
+ * begin. Reads the tables of rows, no token. Complete only. */
+struct hash128 dataset_rows_fingerprint(const struct dataset *dataset, int64_t first, int64_t n);
+
 struct dataset_row {
     const int32_t *tokens;  /* borrowed from the map */
     const uint8_t *codes;   /* 0: this token is no target; else its weight in the loss is weight_of[code] */

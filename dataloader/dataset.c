@@ -359,6 +359,26 @@ struct hash128 dataset_fingerprint(const struct dataset *dataset)
     return dataset_complete(dataset) ? dataset->about.fingerprint : dataset_key(dataset);
 }
 
+struct hash128 dataset_rows_fingerprint(const struct dataset *dataset, int64_t first, int64_t n)
+{
+    enum { AT_ONCE = 512 };
+    struct {
+        struct hash128 before; /* of the rows of the blocks before */
+        uint64_t row[AT_ONCE][2];
+    } block = {0};
+    for (int64_t at = 0; at < n; at += AT_ONCE) {
+        size_t some = n - at < AT_ONCE ? (size_t)(n - at) : AT_ONCE;
+        for (size_t i = 0; i < some; i++) {
+            const struct open_shard *shard;
+            const struct shard_row *entry = entry_of(dataset, first + at + (int64_t)i, &shard);
+            block.row[i][0] = entry ? entry->hash : UINT64_MAX;
+            block.row[i][1] = entry ? (uint64_t)entry->n_tokens : 0;
+        }
+        block.before = hash128(&block, sizeof block.before + some * sizeof block.row[0]);
+    }
+    return block.before;
+}
+
 int32_t dataset_groups(const struct dataset *dataset)
 {
     return dataset->about.n_groups;

@@ -27,6 +27,8 @@ static const struct option options[] = {
     {"--set", OPTION_SET, 0, RUNS, "KEY=VALUE", "override one key; may be repeated, the last one wins"},
     {"--ranks", OPTION_COUNT, FIELD(plan_ranks), "|check|", "N",
      "plan for N ranks (default: tensor_parallel_size)"},
+    {"--value", OPTION_TEXT, FIELD(value_of), "|check|", "KEY",
+     "print the value of one key, as it is understood, and nothing else"},
     {"--adapter", OPTION_TEXT, FIELD(adapter_dir), "|eval|generate|", "DIR",
      "use this adapter (default: output_dir)"},
     {"--no-adapter", OPTION_FLAG, FIELD(no_adapter), "|eval|generate|", NULL,

@@ -41,7 +41,8 @@ struct command {
     const char *prompt, *system, *model_dir;
     bool decode, template; /* tokenize */
     int max_new_tokens;
-    int plan_ranks; /* 0: not given */
+    int plan_ranks;       /* 0: not given */
+    const char *value_of; /* a key of the configuration */
 };
 
 /* Reads argv against `verbs` (n of them; the one named "" is the default). LORAD_USAGE names the argument,

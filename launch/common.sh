@@ -79,12 +79,12 @@ lorad_build() {
     fi
 }
 
-# lorad_ranks N arguments...: build/lorad on N ranks of this machine.
+# lorad_ranks N arguments...: build/lorad (or $lorad) on N ranks of this machine.
 lorad_ranks() {
-    local n=$1
+    local n=$1 program=${lorad:-build/lorad}
     shift
     if [ "$n" = 1 ]; then
-        build/lorad "$@"
+        "$program" "$@"
         return
     fi
     local more=()
@@ -92,5 +92,5 @@ lorad_ranks() {
     if [ "$(id -u)" = 0 ]; then # Open MPI refuses root unless it is told twice
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
-    mpirun -q -np "$n" "${more[@]}" build/lorad "$@"
+    mpirun -q -np "$n" "${more[@]}" "$program" "$@"
 }

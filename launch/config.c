@@ -35,6 +35,20 @@ void problems_add(struct config_problems *problems, enum status code, const char
     problems->items[problems->n++] = (struct config_problem_item){code, text};
 }
 
+void problems_unique(struct config_problems *problems)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < problems->n; i++) {
+        size_t k = 0;
+        while (k < kept && strcmp(problems->items[k].text, problems->items[i].text) != 0) k++;
+        if (k == kept)
+            problems->items[kept++] = problems->items[i];
+        else
+            free(problems->items[i].text);
+    }
+    problems->n = kept;
+}
+
 void problems_free(struct config_problems *problems)
 {
     for (size_t i = 0; i < problems->n; i++) free(problems->items[i].text);
@@ -99,6 +113,17 @@ const struct run_options *config_run(const struct config *config)
 const char *config_noted(const struct config *config)
 {
     return strbuf_text(&config->noted);
+}
+
+enum status config_value_of(const char **out, const struct config *config, const char *name)
+{
+    int key = config_key_find(name);
+    const struct config_node *node = key >= 0 ? config->chosen[key] : NULL;
+    if (key < 0) return FAIL(LORAD_USAGE, "%s is not a configuration key; `lorad help` lists all keys", name);
+    if (node && node->kind != NODE_SCALAR) return FAIL(LORAD_USAGE, "%s is not a single value", name);
+    const char *fallback = config_keys[key].fallback;
+    *out = node && !config_node_is_null(node) ? node->text : fallback ? fallback : "";
+    return LORAD_OK;
 }
 
 /* ---- choosing a node per key ---- */
@@ -232,14 +257,35 @@ static enum status take_set(struct config *config, size_t i, const char *set)
 
 /* ---- setting ---- */
 
-static enum status set_default(struct config *config, const struct config_key *key)
+static void set_default(struct config *config, const struct config_key *key)
 {
-    if (!key->fallback) return LORAD_OK;
+    if (!key->fallback) return;
     struct config_node node = {.kind = NODE_SCALAR, .source = "default", .text = (char *)key->fallback};
     size_t problems = config->problems.n;
     config_set_value(config, key, &node);
     ASSERT(config->problems.n == problems || config->problems.items[problems].code == LORAD_NOMEM);
-    return LORAD_OK;
+}
+
+/* A key without a default and without a value; < 0 is "not given" for real numbers. */
+static void set_blank(struct config_values *values, const struct config_key *key)
+{
+    void *field = (char *)values + key->offset;
+    if (key->type == TYPE_TEXT || key->type == TYPE_WORD) *(const char **)field = NULL;
+    if (key->type == TYPE_INT64) *(int64_t *)field = 0;
+    if (key->type == TYPE_REAL) *(double *)field = -1;
+    if (field == &values->min_lr_rate) values->min_lr_rate = -1;
+    if (field == &values->run.train_sources) values->run.n_train_sources = 0;
+    if (field == &values->run.eval_sources) values->run.n_eval_sources = 0;
+    if (field == &values->interleave_probs) values->n_interleave_probs = 0;
+}
+
+void config_set_chosen(struct config *config, size_t i)
+{
+    const struct config_key *key = &config_keys[i];
+    const struct config_node *node = config->chosen[i];
+    if (!key->fallback) set_blank(&config->values, key);
+    set_default(config, key);
+    if (node && !config_node_is_null(node)) config_set_value(config, key, node);
 }
 
 static void check_required(struct config *config)
@@ -250,15 +296,9 @@ static void check_required(struct config *config)
                          config_keys[i].name, config_keys[i].name);
 }
 
-static enum status set_values(struct config *config)
+static void set_values(struct config *config)
 {
-    config->values.min_lr = config->values.min_lr_rate = -1;
-    for (size_t i = 0; i < config_n_keys; i++) {
-        TRY(set_default(config, &config_keys[i]));
-        const struct config_node *node = config->chosen[i];
-        if (node && !config_node_is_null(node)) config_set_value(config, &config_keys[i], node);
-    }
-    return LORAD_OK;
+    for (size_t i = 0; i < config_n_keys; i++) config_set_chosen(config, i);
 }
 
 /* ---- the resolved text ---- */
@@ -307,12 +347,13 @@ static enum status config_fill(struct config *config, const char *text, size_t l
     TRY(config_yaml_parse(&config->tree, text, length, config->name, &config->problems, &whole));
     take_file(config);
     for (size_t i = 0; i < n_sets; i++) TRY(take_set(config, i, sets[i]));
-    TRY(set_values(config));
+    set_values(config);
     if (whole) { /* what stands behind a mistake that stopped the reading is neither missing nor contradicted
                   */
         check_required(config);
         config_apply_rules(config);
     }
+    problems_unique(&config->problems); /* a line that several stages share is told once */
     TRY(finish_text(config));
     for (size_t i = 0; i < config->problems.n; i++)
         if (config->problems.items[i].code == LORAD_NOMEM)

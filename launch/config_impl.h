@@ -19,6 +19,7 @@ struct config_problems {
 
 void problems_add(struct config_problems *problems, enum status code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void problems_unique(struct config_problems *problems); /* leaves the first of equal ones */
 void problems_free(struct config_problems *problems);
 
 /* ---- nodes (config_yaml.c) ---- */
@@ -80,8 +81,12 @@ enum config_section {
 struct config_values {
     struct run_options run; /* first: offsets in the table count from here */
     bool bf16, fp16, fp32;
-    double min_lr, min_lr_rate; /* < 0: not given */
-    const char *metadata_path;  /* of the one training source */
+    double min_lr, min_lr_rate;     /* < 0: not given */
+    int64_t max_samples;            /* of a dataset that does not say; 0: all rows */
+    const double *interleave_probs; /* [n_interleave_probs] */
+    int32_t n_interleave_probs;
+    const struct config_node *stages_node; /* the list, not read yet; NULL: none */
+    const char *metadata_path;             /* of the one training source */
 };
 
 struct config_key;
@@ -134,8 +139,12 @@ bool config_in_interval(const char *interval, double value);
 int config_word_index(const char *words, const char *word);
 void config_set_value(struct config *config, const struct config_key *key, const struct config_node *node);
 
+/* A plain decimal number; false: it is none. */
+bool config_read_real(const struct config_node *node, double *out);
+
 config_set_function config_set_target, config_set_dataset, config_set_lr_groups, config_set_report_to,
-    config_set_resume, config_set_checkpointing, config_set_scheduler_kwargs;
+    config_set_resume, config_set_checkpointing, config_set_scheduler_kwargs, config_set_probs,
+    config_set_stages;
 
 /* ---- the config being built (config.c) ---- */
 
@@ -160,6 +169,14 @@ void *config_own(struct config *config, void *block);
 bool config_given(const struct config *config, const char *name);
 /* "file:line: name" of a key, for problems about several keys. */
 const char *config_where(char buffer[600], const struct config *config, const char *name);
+
+/* Sets key i from its default, then from the node that was chosen for it. */
+void config_set_chosen(struct config *config, size_t i);
+
+/* `stages` (config_stages.c): fills run.stages. */
+void config_read_stages(struct config *config);
+/* The rules between keys that may stand in a stage, with its lines in config->chosen. */
+void config_apply_stage_rules(struct config *config);
 
 /* Rules between keys (config_rules.c): fills what depends on several keys and adds problems for
  * contradictions. */

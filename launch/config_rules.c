@@ -64,23 +64,96 @@ static void rule_metadata(struct config *config)
     run->train_sources = source;
 }
 
+static bool any_weight(const struct config *config)
+{
+    int key = config_key_find("dataset");
+    const struct config_node *node = config->chosen[key];
+    for (const struct config_node *item = node ? node->first : NULL; item; item = item->next)
+        for (const struct config_node *member = item->first; member; member = member->next)
+            if (member->key && strcasecmp(member->key, "weight") == 0) return true;
+    return false;
+}
+
+static void check_probs(struct config *config)
+{
+    struct config_values *v = &config->values;
+    char words[160];
+    if (v->n_interleave_probs != v->run.n_train_sources) {
+        snprintf(words, sizeof words, "has %d numbers, but dataset has %d entries: one for each is wanted",
+                 v->n_interleave_probs, v->run.n_train_sources);
+        contradiction(config, "interleave_probs", words);
+        v->n_interleave_probs = 0;
+    } else if (any_weight(config)) {
+        contradiction(config, "interleave_probs",
+                      "says the same as the weights in dataset: keep one of them");
+    }
+    if (v->run.mix_strategy == MIX_CONCAT)
+        contradiction(
+            config, "interleave_probs",
+            "is for mix_strategy interleave_under and interleave_over; with concat give each dataset "
+            "a weight");
+}
+
+/* Copies `sources` with the caps and probabilities that other keys give them. */
+static const struct dataset_source *complete_sources(struct config *config,
+                                                     const struct dataset_source *sources, int32_t n,
+                                                     const double *probs)
+{
+    int64_t cap = config->values.max_samples;
+    bool complete = true;
+    for (int32_t i = 0; i < n; i++)
+        complete &= (cap == 0 || sources[i].max_samples > 0) && (!probs || sources[i].weight == probs[i]);
+    if (complete) return sources; /* a stage keeps the very list it has from the run */
+    struct dataset_source *copy = config_own(config, memory_new((size_t)n, sizeof *copy));
+    for (int32_t i = 0; copy && i < n; i++) {
+        copy[i] = sources[i];
+        if (copy[i].max_samples == 0) copy[i].max_samples = cap;
+        if (probs) copy[i].weight = probs[i];
+    }
+    return copy ? copy : sources;
+}
+
+static void rule_mixture(struct config *config)
+{
+    struct config_values *v = &config->values;
+    struct run_options *run = &v->run;
+    if (v->n_interleave_probs > 0) check_probs(config);
+    const double *probs = v->n_interleave_probs > 0 ? v->interleave_probs : NULL;
+    run->train_sources = complete_sources(config, run->train_sources, run->n_train_sources, probs);
+    run->eval_sources = complete_sources(config, run->eval_sources, run->n_eval_sources, NULL);
+}
+
+static void rule_dataset(struct config *config)
+{
+    struct run_options *run = &config->values.run;
+    if (given(config, "dataset") && run->n_train_sources == 0 && config->problems.n == 0)
+        contradiction(config, "dataset", "names no files");
+    rule_metadata(config);
+    rule_mixture(config);
+    if (run->val_size > 0 && run->n_eval_sources > 0)
+        contradiction(config, "val_size", "cannot be used together with eval_file: remove one of them");
+    if (run->val_size >= 1 && run->val_size != (double)(int64_t)run->val_size)
+        contradiction(config, "val_size", "must be a share below 1 or a whole number of rows");
+}
+
 static void rule_data(struct config *config)
 {
     struct run_options *run = &config->values.run;
-    if (!given(config, "dataset")) {
+    if (!given(config, "dataset") && !given(config, "stages")) {
         char where[600];
         problems_add(&config->problems, LORAD_CONFIG,
                      "%s is missing: the files or folders to train on (`lorad help "
                      "dataset`)",
                      config_where(where, config, "dataset"));
     }
-    if (given(config, "dataset") && run->n_train_sources == 0 && config->problems.n == 0)
-        contradiction(config, "dataset", "names no files");
-    rule_metadata(config);
-    if (run->val_size > 0 && run->n_eval_sources > 0)
-        contradiction(config, "val_size", "cannot be used together with eval_file: remove one of them");
-    if (run->val_size >= 1 && run->val_size != (double)(int64_t)run->val_size)
-        contradiction(config, "val_size", "must be a share below 1 or a whole number of rows");
+    rule_dataset(config);
+    if (run->data_policy == DATA_APPEND && run->val_size > 0)
+        contradiction(
+            config, "data_policy",
+            "append cannot be used together with val_size, which keeps back other rows once there are "
+            "more: use eval_file");
+    if (run->data_policy == DATA_APPEND && run->n_train_sources > 64)
+        contradiction(config, "data_policy", "append works with at most 64 datasets");
     if (run->template_name && strcmp(run->template_name, "auto") == 0) run->template_name = NULL;
     if (!given(config, "data_seed")) run->data_seed = run->seed;
 }
@@ -107,6 +180,8 @@ static void rule_schedule(struct config *config)
     if (config->values.run.max_steps == 0)
         contradiction(config, "max_steps",
                       "0 steps train nothing; use -1 for num_train_epochs or a number above 0");
+    if (config->values.run.max_steps > 0 && config->values.run.max_tokens > 0)
+        contradiction(config, "max_tokens", "cannot be used together with max_steps: remove one of them");
     if (config->values.run.max_steps > 0 && optimizer->warmup_steps > config->values.run.max_steps)
         contradiction(config, "warmup_steps", "is larger than max_steps");
 
@@ -127,7 +202,11 @@ static void rule_schedule(struct config *config)
 static void rule_evaluation(struct config *config)
 {
     struct run_options *run = &config->values.run;
-    bool rows = run->n_eval_sources > 0 || run->val_size > 0;
+    bool rows = false;
+    for (int32_t i = 0; i < run_stages(run); i++) {
+        const struct stage_options stage = run_stage(run, i);
+        rows |= stage.n_eval_sources > 0 || stage.val_size > 0;
+    }
     if (!given(config, "eval_strategy"))
         run->eval_strategy = !rows ? WHEN_NO : given(config, "eval_steps") ? WHEN_STEPS : WHEN_EPOCH;
     if (!given(config, "eval_steps")) run->eval_steps = run->save_steps;
@@ -153,6 +232,10 @@ static void rule_saving(struct config *config)
         contradiction(config, "save_strategy",
                       "best needs evaluations: set eval_strategy and eval_file or val_size");
     if (!run->load_best_model_at_end) return;
+    const struct stage_options last = run_stage(run, run_stages(run) - 1);
+    if (run->n_stages > 0 && last.n_eval_sources == 0 && last.val_size <= 0)
+        contradiction(config, "load_best_model_at_end",
+                      "takes the best of the last stage, which has no held-out rows: set eval_file");
     if (run->eval_strategy == WHEN_NO)
         contradiction(config, "load_best_model_at_end",
                       "needs evaluations: set eval_strategy and eval_file or val_size");
@@ -181,6 +264,12 @@ static void rule_output(struct config *config)
         contradiction(config, "comm", "self is for one rank, but tensor_parallel_size is larger");
 }
 
+void config_apply_stage_rules(struct config *config)
+{
+    rule_dataset(config);
+    rule_schedule(config);
+}
+
 void config_apply_rules(struct config *config)
 {
     rule_precision(config);
@@ -188,6 +277,7 @@ void config_apply_rules(struct config *config)
     rule_data(config);
     rule_batch(config);
     rule_schedule(config);
+    config_read_stages(config);
     rule_evaluation(config);
     rule_saving(config);
     rule_output(config);
@@ -219,9 +309,15 @@ void config_check_paths(struct config *config)
     const struct run_options *run = &config->values.run;
     need_path(config, "model_name_or_path", run->model_dir, true);
     need_path(config, "adapter_name_or_path", run->adapter_dir, true);
-    need_sources(config, "dataset", run->train_sources, run->n_train_sources);
-    need_sources(config, "eval_file", run->eval_sources, run->n_eval_sources);
+    for (int32_t s = 0; s < run_stages(run); s++) {
+        const struct stage_options stage = run_stage(run, s);
+        need_sources(config, run->n_stages > 0 ? "stages" : "dataset", stage.train_sources,
+                     stage.n_train_sources);
+        need_sources(config, given(config, "eval_file") ? "eval_file" : "stages", stage.eval_sources,
+                     stage.n_eval_sources);
+    }
     need_path(config, "sensitive_words", run->inspect.sensitive_words, false);
     if (run->resume_from_checkpoint && strcmp(run->resume_from_checkpoint, "auto") != 0)
         need_path(config, "resume_from_checkpoint", run->resume_from_checkpoint, true);
+    problems_unique(&config->problems);
 }

@@ -73,18 +73,36 @@ const struct config_key config_keys[] = {
 
     /* ---- data ---- */
     {"dataset", "train_file train_data_dir train_data datasets data_path", TYPE_OWN, NULL,
-     "a path, a list of paths, or a list of {path, format, weight, name, columns, tags, system, "
-     "metadata_path}",
+     "a path, a list of paths, or a list of {path, format, weight, name, max_samples, epochs, columns, tags, "
+     "system, metadata_path}",
      SECTION_DATA, SHARED, RUN(train_sources), config_set_dataset,
      "Training rows. A path is a file, a folder (all its data files) or a pattern (`data/*.jsonl`), .gz or .zst "
      "too. format: `auto`, `messages`, `sharegpt`, `alpaca`, `csv`, `tsv`, `qa_text` (blank-line separated "
      "`role: text` pairs) or `text` (documents to learn whole). docs/data.md shows each, and `columns`, `tags`, "
-     "`system` and `metadata_path`."},
+     "`system` and `metadata_path`. weight: see mix_strategy. max_samples: only the first rows. epochs: at most so "
+     "many passes over them in a run (in a stage, when there are stages)."},
     {"eval_file", "eval_dataset eval_datasets test_datasets validation_file eval_data_dir", TYPE_OWN, NULL,
      "as dataset", SECTION_DATA, SHARED, RUN(eval_sources), config_set_dataset, "Held-out rows."},
     {"metadata_path", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, SWITCH(metadata_path), NULL,
      "A CSV with one row (id, system, weight, skip) for each row of the one training file; a dataset of several "
      "files has metadata_path in its entries instead."},
+    {"mix_strategy", "", TYPE_CHOICE, "concat", "concat|interleave_under|interleave_over", SECTION_DATA, SHARED,
+     RUN(mix_strategy), NULL,
+     "How several datasets become one. `concat`: an epoch holds each dataset `weight` times (2: every row twice, "
+     "0.5: another half of the rows each time). interleave: weights are shares of the rows in every block of "
+     "1,024; an epoch ends when the first dataset (`interleave_under`) or the last (`interleave_over`) was gone "
+     "through once."},
+    {"interleave_probs", "", TYPE_OWN, NULL, "a list of numbers, or 0.7,0.3: one for each dataset", SECTION_DATA,
+     SHARED, SWITCH(interleave_probs), config_set_probs,
+     "The weights of the datasets for interleave_under and interleave_over, in their order; they need not add "
+     "up to 1."},
+    {"max_samples", "", TYPE_INT64, NULL, "[1,1e15]", SECTION_DATA, SHARED, SWITCH(max_samples), NULL,
+     "Take only this many rows, the first ones, of every dataset and eval_file; `max_samples` in an entry comes "
+     "before it. Default: all."},
+    {"data_policy", "", TYPE_CHOICE, "refuse", "refuse|append", SECTION_DATA, SHARED, RUN(data_policy), NULL,
+     "What resume_from_checkpoint does when the training files are not those of the checkpoint. `refuse`: "
+     "nothing, and it says what differs. `append`: rows added behind the old ones of an entry are trained in one "
+     "epoch of their own, then epochs go over all rows (docs/stages.md); any other change is refused."},
     {"val_size", "val_set_size", TYPE_REAL, "0", "[0,1e9]", SECTION_DATA, SHARED, RUN(val_size), NULL,
      "Keep back this share of the rows (below 1), or this many rows, as held-out rows. Not together with "
      "eval_file."},
@@ -134,6 +152,16 @@ const struct config_key config_keys[] = {
      RUN(num_train_epochs), NULL, "Passes over the training rows; may be a fraction."},
     {"max_steps", "", TYPE_INT64, "-1", "[-1,1e12]", SECTION_TRAINING, SHARED, RUN(max_steps), NULL,
      "Number of optimizer steps; when above 0 it replaces num_train_epochs."},
+    {"max_tokens", "", TYPE_INT64, "0", "[0,1e15]", SECTION_TRAINING, SHARED, RUN(max_tokens), NULL,
+     "End with the step that brings the tokens trained on to this number: all tokens of the rows, supervised or "
+     "not, without padding. When above 0 it replaces num_train_epochs."},
+    {"stages", "", TYPE_OWN, NULL, "a list of stages", SECTION_TRAINING, SHARED, SWITCH(stages_node),
+     config_set_stages,
+     "Train in stages, one after another in one run. A stage has a `name` and, where it differs from the run, its "
+     "own dataset, mix_strategy, interleave_probs, max_samples, eval_file or val_size, num_train_epochs or "
+     "max_steps or max_tokens, learning_rate, lr_scheduler_type, min_lr, warmup_ratio or warmup_steps. "
+     "`promote_when: {eval_loss_below: x}` or `{plateau_evaluations: n, min_delta: d}` ends it before its length. "
+     "docs/stages.md shows it."},
     {"per_device_train_batch_size", "batch_size micro_batch_size train_batch_size", TYPE_INT32, "8",
      "[1,65536]", SECTION_TRAINING, SHARED, RUN(per_device_train_batch_size), NULL,
      "Rows (with packing: packs) that one data-parallel rank computes at once."},
@@ -341,6 +369,9 @@ const struct config_other config_others[] = {
     {"use_asft_loss", "", "lorad trains with cross entropy"},
     {"ref_model", "", "lorad trains with cross entropy"},
     {"kd_ratio", "", "distillation is not supported yet"},
+    {"kd_temperature", "", "distillation is not supported yet"},
+    {"kd_alpha", "", "distillation is not supported yet"},
+    {"kd_ce_alpha", "", "distillation is not supported yet"},
     {"label_smoothing_factor", "", "the loss is plain cross-entropy"},
     {"neftune_noise_alpha", "", "no noise is added to embeddings"},
     {"loraplus_lr_embedding", "", "lorad does not train embeddings"},
@@ -349,10 +380,8 @@ const struct config_other config_others[] = {
     {"resize_vocab", "", "lorad does not train embeddings"},
     {"streaming", "", "lorad reads prepared rows from its cache; leave it out"},
     {"buffer_size", "*", ""},
-    {"max_samples", "", "cut the file instead"},
     {"disable_shuffling", "", "lorad shuffles the training rows by data_seed"},
-    {"curriculum_sampling", "", "rows are shuffled by data_seed"},
-    {"interleave_probs", "", "give each dataset a weight instead"},
+    {"curriculum_sampling", "", "use stages"},
     {"dataset_dir", "", "give whole paths in `dataset`"},
     {"system", "", "give it to the dataset: {path: ..., system: ...}"},
     {"deepspeed", "", "not needed: start with mpirun and set tensor_parallel_size"},

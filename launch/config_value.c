@@ -97,7 +97,7 @@ static bool read_bool(const struct config_node *node, bool *out)
     return true;
 }
 
-static bool read_real(const struct config_node *node, double *out)
+bool config_read_real(const struct config_node *node, double *out)
 {
     if (node->kind != NODE_SCALAR || node->quoted || !node->text[0]) return false;
     if (strspn(node->text, "+-0123456789.eE") != strlen(node->text))
@@ -164,7 +164,7 @@ static void set_real(struct config *config, const struct config_key *key, const 
     if (!need_scalar(config, key, node, "a number")) return;
     if (node->quoted)
         PROBLEM(config, key, node, "\"%.100s\" is text; a number is written without quotes", node->text);
-    else if (!read_real(node, &value))
+    else if (!config_read_real(node, &value))
         PROBLEM(config, key, node, "a number is wanted, not \"%.100s\"", node->text);
     else if (check_interval(config, key, node, value))
         *(double *)field = value;
@@ -328,6 +328,37 @@ void config_set_target(struct config *config, const struct config_key *key, cons
     lora->targets_are_pattern = pattern;
 }
 
+/* How much of a dataset is drawn; false: the member says something else. */
+static bool set_source_share(struct config *config, const struct config_key *key,
+                             const struct config_node *node, struct dataset_source *source)
+{
+    double value;
+    bool real = config_read_real(node, &value);
+    switch (config_word_index("weight|max_samples|num_samples|epochs", node->key)) {
+    case 0:
+        if (!real || value <= 0 || value > 1e6)
+            PROBLEM(config, key, node, "a number above 0 is wanted");
+        else
+            source->weight = value;
+        return true;
+    case 1:
+    case 2:
+        if (!real || value < 1 || value > 1e15 || value != floor(value))
+            PROBLEM(config, key, node, "a whole number of rows from 1 up is wanted");
+        else
+            source->max_samples = (int64_t)value;
+        return true;
+    case 3:
+        if (!real || value <= 0 || value > 1e6)
+            PROBLEM(config, key, node, "a number above 0 is wanted: passes over these rows, at most");
+        else
+            source->max_epochs = value;
+        return true;
+    default:
+        return false;
+    }
+}
+
 struct name_field {
     const char *name;
     size_t offset; /* of a const char * in struct dataset_source; IGNORED */
@@ -394,17 +425,17 @@ static bool set_source_rows(struct config *config, const struct config_key *key,
 static void set_source_field(struct config *config, const struct config_key *key,
                              const struct config_node *node, struct dataset_source *source)
 {
-    static const char words[] = "path|format|type|weight|name|formatting|columns|tags|system|metadata_path";
+    static const char words[] =
+        "path|format|type|name|formatting|weight|max_samples|epochs|columns|tags|system|metadata_path";
     static const char formats[] = "auto|messages|sharegpt|alpaca|csv|tsv|qa_text|text";
-    double weight;
-    if (set_source_rows(config, key, node, source)) return;
+    if (set_source_rows(config, key, node, source) || set_source_share(config, key, node, source)) return;
     switch (config_word_index(words, node->key)) {
     case 0:
         set_text(config, key, node, &source->path);
         break;
     case 1:
     case 2:
-    case 5:
+    case 4:
         if (!need_scalar(config, key, node, "a format")) break;
         if (config_word_index(formats, node->text) < 0)
             refuse_word(config, key, node, formats);
@@ -412,12 +443,6 @@ static void set_source_field(struct config *config, const struct config_key *key
             source->format = own_text(config, node->text);
         break;
     case 3:
-        if (!read_real(node, &weight) || weight <= 0 || weight > 1e6)
-            PROBLEM(config, key, node, "a number above 0 is wanted");
-        else
-            source->weight = weight;
-        break;
-    case 4:
         set_text(config, key, node, &source->name);
         break;
     default: {
@@ -429,8 +454,8 @@ static void set_source_field(struct config *config, const struct config_key *key
                     (int)strcspn(nearest.best, "|"), nearest.best);
         else
             PROBLEM(config, key, node,
-                    "unknown in a dataset; known are path, format, weight, name, columns, tags, system, "
-                    "metadata_path");
+                    "unknown in a dataset; known are path, format, weight, name, max_samples, epochs, columns, "
+                    "tags, system, metadata_path");
     }
     }
 }
@@ -442,7 +467,7 @@ static void set_source(struct config *config, const struct config_key *key, cons
     if (node->kind == NODE_SCALAR) {
         set_text(config, key, node, &source->path);
     } else if (node->kind == NODE_LIST) {
-        PROBLEM(config, key, node, "a path or {path, format, weight, name} is wanted, not a list in a list");
+        PROBLEM(config, key, node, "a path or {path, format, weight, ...} is wanted, not a list in a list");
     } else {
         for (const struct config_node *member = node->first; member; member = member->next)
             if (!config_node_is_null(member)) set_source_field(config, key, member, source);
@@ -476,11 +501,41 @@ void config_set_dataset(struct config *config, const struct config_key *key, con
     }
 }
 
+/* A list of numbers, or LLaMA-Factory's text "0.7,0.3". */
+void config_set_probs(struct config *config, const struct config_key *key, const struct config_node *node,
+                      void *field)
+{
+    size_t n = node->kind == NODE_LIST ? child_count(node) : 1, problems = config->problems.n;
+    if (node->kind == NODE_SCALAR)
+        for (const char *at = node->text; *at; at++) n += *at == ',';
+    double *probs = config_own(config, memory_new(n + 1, sizeof *probs));
+    if (!probs) return;
+    const struct config_node *item = node->first;
+    const char *at = node->kind == NODE_SCALAR ? node->text : "";
+    for (size_t i = 0; i < n && node->kind != NODE_MAP; i++) {
+        char word[64];
+        struct config_node part = {
+            .kind = NODE_SCALAR, .source = node->source, .line = node->line, .text = word};
+        size_t length = strcspn(at, ",");
+        snprintf(word, sizeof word, "%.*s", (int)length, at + strspn(at, " "));
+        word[strcspn(word, " ,")] = '\0';
+        at += length + (at[length] == ',');
+        const struct config_node *from = item ? item : &part;
+        if (!config_read_real(from, &probs[i]) || probs[i] <= 0 || probs[i] > 1e6)
+            PROBLEM(config, key, node, "probabilities above 0 are wanted, one for each dataset: 0.7,0.3");
+        if (item) item = item->next;
+    }
+    if (node->kind == NODE_MAP) PROBLEM(config, key, node, "a list of probabilities is wanted, not a map");
+    if (config->problems.n != problems) return;
+    *(const double **)field = probs;
+    config->values.n_interleave_probs = (int32_t)n;
+}
+
 /* Learning rate of a group; < 0 with a problem recorded. */
 static double group_rate(struct config *config, const struct config_key *key, const struct config_node *node)
 {
     double rate;
-    if (read_real(node, &rate) && rate >= 0 && rate <= 10) return rate;
+    if (config_read_real(node, &rate) && rate >= 0 && rate <= 10) return rate;
     PROBLEM(config, key, node, "a learning rate from 0 to 10 is wanted");
     return -1;
 }
@@ -625,7 +680,7 @@ void config_set_scheduler_kwargs(struct config *config, const struct config_key 
         int word = config_word_index("min_lr|min_lr_rate", member->key);
         if (word < 0)
             PROBLEM(config, key, member, "not supported here; known are min_lr and min_lr_rate");
-        else if (!read_real(member, &value) || value < 0 || value > (word ? 1 : 10))
+        else if (!config_read_real(member, &value) || value < 0 || value > (word ? 1 : 10))
             PROBLEM(config, key, member, "a number from 0 to %d is wanted", word ? 1 : 10);
         else if (word)
             config->values.min_lr_rate = value;

@@ -128,14 +128,16 @@ static enum status print_rows(const struct preflight *p, const char *shard_dir)
 }
 
 /* All rows; the two parts are looked at whatever is wrong with the other. */
-static void check_rows(struct preflight *p, bool verify)
+static void check_rows(struct preflight *p, int32_t number, bool verify)
 {
     const struct run_options *run = p->run;
+    const struct stage_options stage = run_stage(run, number);
     struct run_rows *rows;
     struct strbuf text = STRBUF_EMPTY;
-    if (!check(p, run_rows_open(&rows, run))) return;
-    if (run->n_train_sources > 0) check(p, run_rows_prepare(rows, false, verify));
-    if (run->n_eval_sources > 0 || run->val_size > 0) check(p, run_rows_prepare(rows, true, verify));
+    if (*stage.name) printf("== stage %d of %d, %s\n", number + 1, run_stages(run), stage.name);
+    if (!check(p, run_rows_open(&rows, run, number))) return;
+    if (stage.n_train_sources > 0) check(p, run_rows_prepare(rows, false, verify));
+    if (stage.n_eval_sources > 0 || stage.val_size > 0) check(p, run_rows_prepare(rows, true, verify));
     if (check(p, run_rows_review(rows))) {
         run_rows_text(rows, &text);
         if (verify) strbuf_puts(&text, "Every byte was read again and is as it was written.\n");
@@ -158,10 +160,24 @@ static void print_problems(const struct preflight *p)
     }
 }
 
+static enum status print_value(const struct config *config, const char *key)
+{
+    const char *value;
+    TRY(config_status(config));
+    TRY(config_value_of(&value, config, key));
+    printf("%s\n", value);
+    return LORAD_OK;
+}
+
 enum status verb_check(const struct command *command)
 {
     struct config *config = NULL;
     TRY(config_load(&config, command->config_path, command->sets, command->n_sets));
+    if (command->value_of) {
+        enum status status = print_value(config, command->value_of);
+        config_destroy(config);
+        return status;
+    }
     struct preflight p = {
         .run = config_run(config), .colour = isatty(STDOUT_FILENO), .problems = STRBUF_EMPTY};
     const struct run_options *run = p.run;
@@ -170,8 +186,8 @@ enum status verb_check(const struct command *command)
     bool has_model = run->model_dir && file_is_dir(run->model_dir);
     if (has_model) check_tokenizer(&p);
     bool writable = run->output_dir && check_output(&p);
-    if (writable && p.chat) check_rows(&p, command->verify);
-    if (has_model && run->n_train_sources > 0) check_plan(&p, ranks);
+    for (int32_t i = 0; writable && p.chat && i < run_stages(run); i++) check_rows(&p, i, command->verify);
+    if (has_model && run_stage(run, 0).n_train_sources > 0) check_plan(&p, ranks);
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);
     print_problems(&p);

@@ -5,12 +5,12 @@
 
 #include "base/log.h"
 
-static enum status prepare_all(struct run_rows *rows, const struct run_options *run,
+static enum status prepare_all(struct run_rows *rows, const struct stage_options *stage,
                                const struct command *command)
 {
     struct strbuf text = STRBUF_EMPTY;
-    if (run->n_train_sources > 0) TRY(run_rows_prepare(rows, false, command->verify));
-    if (run->n_eval_sources > 0 || run->val_size > 0) TRY(run_rows_prepare(rows, true, command->verify));
+    if (stage->n_train_sources > 0) TRY(run_rows_prepare(rows, false, command->verify));
+    if (stage->n_eval_sources > 0 || stage->val_size > 0) TRY(run_rows_prepare(rows, true, command->verify));
     TRY(run_rows_review(rows));
     if (command->json)
         run_rows_json(rows, &text);
@@ -19,6 +19,18 @@ static enum status prepare_all(struct run_rows *rows, const struct run_options *
     enum status status = strbuf_status(&text);
     if (status == LORAD_OK) fputs(strbuf_text(&text), stdout);
     strbuf_free(&text);
+    return status;
+}
+
+static enum status prepare_stage(const struct run_options *run, int32_t number, const struct command *command)
+{
+    const struct stage_options stage = run_stage(run, number);
+    struct run_rows *rows;
+    TRY(run_rows_open(&rows, run, number));
+    if (*stage.name && !command->json)
+        printf("== stage %d of %d, %s\n", number + 1, run_stages(run), stage.name);
+    enum status status = prepare_all(rows, &stage, command);
+    run_rows_close(rows);
     return status;
 }
 
@@ -35,15 +47,13 @@ static enum status check_config(struct config *config, const char *path)
 enum status verb_prepare(const struct command *command)
 {
     struct config *config = NULL;
-    struct run_rows *rows = NULL;
     TRY(config_load(&config, command->config_path, command->sets, command->n_sets));
     const struct run_options *run = config_run(config);
     enum status status = check_config(config, command->config_path);
-    if (status == LORAD_OK && run->n_train_sources == 0 && run->n_eval_sources == 0)
+    const struct stage_options first = run_stage(run, 0);
+    if (status == LORAD_OK && first.n_train_sources == 0 && first.n_eval_sources == 0)
         status = FAIL(LORAD_CONFIG, "there is nothing to prepare: set dataset (or --set dataset=FILE)");
-    if (status == LORAD_OK) status = run_rows_open(&rows, run);
-    if (status == LORAD_OK) status = prepare_all(rows, run, command);
-    run_rows_close(rows);
+    for (int32_t i = 0; status == LORAD_OK && i < run_stages(run); i++) status = prepare_stage(run, i, command);
     config_destroy(config);
     return status;
 }

@@ -38,7 +38,8 @@ enum status verb_eval(const struct command *command, const struct config *config
                       const struct comm_world_info *world)
 {
     const struct run_options *run = config_run(config);
-    if (run->n_eval_sources == 0 && run->val_size <= 0)
+    const struct stage_options last = run_stage(run, run_stages(run) - 1); /* what the adapter is for */
+    if (last.n_eval_sources == 0 && last.val_size <= 0)
         return FAIL(LORAD_CONFIG,
                     "there are no held-out rows: set eval_file or val_size (or --set eval_file=FILE)");
     struct eval_options eval = {.per_row = command->per_row, .json = command->json};

@@ -7,18 +7,19 @@
 #include "base/log.h"
 #include "base/memory.h"
 
-bool data_has_eval(const struct run_options *options)
+bool data_has_eval(const struct stage_options *stage)
 {
-    return options->n_eval_sources > 0 || options->val_size > 0;
+    return stage->n_eval_sources > 0 || stage->val_size > 0;
 }
 
-struct prepare_options data_prepare_options(const struct session *session, enum data_part part)
+struct prepare_options data_prepare_options(const struct session *session, const struct stage_options *stage,
+                                            enum data_part part)
 {
     const struct run_options *o = session->options;
-    bool own_files = part == DATA_EVAL && o->n_eval_sources > 0;
+    bool own_files = part == DATA_EVAL && stage->n_eval_sources > 0;
     return (struct prepare_options){
-        .sources = own_files ? o->eval_sources : o->train_sources,
-        .n_sources = own_files ? o->n_eval_sources : o->n_train_sources,
+        .sources = own_files ? stage->eval_sources : stage->train_sources,
+        .n_sources = own_files ? stage->n_eval_sources : stage->n_train_sources,
         .tokenizer = session->tokenizer,
         .chat = session->chat,
         .chat_options = o->chat,
@@ -26,10 +27,13 @@ struct prepare_options data_prepare_options(const struct session *session, enum 
         .excess = o->excess,
         .cache_dir = session->cache_dir,
         .overwrite_cache = o->overwrite_cache,
-        .val_size = o->n_eval_sources > 0 ? 0 : o->val_size,
+        .val_size = stage->n_eval_sources > 0 ? 0 : stage->val_size,
         .split_seed = o->data_seed,
         .want_eval_part = part == DATA_EVAL && !own_files,
-        .order = {.seed = o->data_seed, .shuffle = part == DATA_TRAIN},
+        .order = {.strategy = stage->mix_strategy,
+                  .seed = o->data_seed,
+                  .stage = (uint64_t)stage->number,
+                  .shuffle = part == DATA_TRAIN},
         .inspect = &session->inspect,
         .signatures = o->inspect.near_duplicates,
     };
@@ -70,13 +74,27 @@ static enum status open_rows(struct dataset **out, const struct session *session
     return LORAD_OK;
 }
 
-enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
-                      enum data_part part)
+static enum status open_alone(struct dataset **out, struct session *session,
+                              const struct prepare_options *options)
 {
-    struct prepare_options options = data_prepare_options(session, part);
+    char *dir = NULL;
+    struct prepare_report *report = memory_new(1, sizeof *report);
+    if (!report) return LORAD_NOMEM;
+    enum status status = dataset_prepare(&dir, options, report);
+    free(report);
+    if (status == LORAD_OK) status = open_rows(out, session, dir);
+    free(dir);
+    return status;
+}
+
+enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
+                      const struct stage_options *stage, enum data_part part)
+{
+    struct prepare_options options = data_prepare_options(session, stage, part);
     struct preparation *preparation = NULL;
     struct dataset *dataset = NULL;
     char *dir = NULL;
+    if (!session->world) return open_alone(out, session, &options);
     TRY(preparing_start(&preparation, &dir, session, &options, part, preparing != NULL));
     enum status status = comm_agree(session->world, open_rows(&dataset, session, dir));
     free(dir);

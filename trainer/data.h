@@ -9,15 +9,18 @@
 #include "trainer/preparing.h"
 #include "trainer/session.h"
 
-/* Whether the options ask for evaluation rows at all. */
-bool data_has_eval(const struct run_options *options);
+/* Whether a stage asks for evaluation rows at all. */
+bool data_has_eval(const struct stage_options *stage);
 
-/* What dataset_prepare is asked for that part. */
-struct prepare_options data_prepare_options(const struct session *session, enum data_part part);
+/* What dataset_prepare is asked for that part of a stage's rows. */
+struct prepare_options data_prepare_options(const struct session *session, const struct stage_options *stage,
+                                            enum data_part part);
 
 /* Prepares (or finds) the rows and opens them. Reports problems once. preparing: NULL when all of them must be there
- * first; else it may be set to what goes on meanwhile (preparing.h). Collective. Owns: *out, *preparing. */
+ * first; else it may be set to what goes on meanwhile (preparing.h). Collective; a session that has not joined its
+ * ranks does it alone, without a report. Owns: *out, *preparing. */
 enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
+                      const struct stage_options *stage,
                       enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */

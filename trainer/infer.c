@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "trainer/data.h"
 #include "trainer/evaluate.h"
+#include "trainer/stage.h"
 
 static void print_rows(const struct dataset *rows, const struct evaluation *result, bool json)
 {
@@ -63,11 +64,13 @@ struct evaluating {
 static enum status evaluate_all(struct evaluating *e, const struct run_options *options,
                                 const struct eval_options *eval, const struct comm_world_info *ranks)
 {
-    if (!data_has_eval(options))
+    /* the last stage's held-out rows: what the finished adapter is for */
+    const struct stage_options stage = run_stage(options, run_stages(options) - 1);
+    if (!data_has_eval(&stage))
         return FAIL(LORAD_CONFIG, "there is nothing to evaluate on: set eval_file, or val_size");
     TRY(session_read(&e->session, options, eval->adapter_dir, SESSION_INFER));
     TRY(session_join(&e->session, ranks));
-    TRY(data_open(&e->rows, NULL, &e->session, DATA_EVAL));
+    TRY(data_open(&e->rows, NULL, &e->session, &stage, DATA_EVAL));
     struct loader_options loader = data_eval_loader(&e->session);
     struct loader_capacity capacity = loader_capacity(e->rows, &loader);
     TRY(data_new_batch(&e->batch, capacity));

@@ -169,6 +169,13 @@ static void add_bool(struct strbuf *line, const char *key, bool value)
     strbuf_puts(line, value ? "true" : "false");
 }
 
+static void add_stage(struct strbuf *line, const char *stage)
+{
+    if (!stage || !*stage) return;
+    add_key(line, "stage");
+    js_write_string(line, stage, strlen(stage));
+}
+
 static double share(double part, double whole)
 {
     return whole > 0 ? part / whole : 0;
@@ -181,6 +188,7 @@ void metrics_log_step(struct metrics *metrics, const struct step_record *record)
     double rate = share((double)record->tokens, record->step_seconds);
     strbuf_clear(line);
     add_int(line, "step", record->step);
+    add_stage(line, record->stage);
     add_real(line, "epoch", record->epoch);
     add_real(line, "loss", record->loss);
     add_real(line, "grad_norm", record->grad_norm);
@@ -214,6 +222,7 @@ void metrics_log_eval(struct metrics *metrics, const struct eval_record *record)
     struct strbuf *line = &metrics->line;
     strbuf_clear(line);
     add_int(line, "step", record->step);
+    add_stage(line, record->stage);
     add_real(line, "epoch", record->epoch);
     add_real(line, "eval_loss", record->loss);
     add_real(line, "eval_perplexity", exp(record->loss));

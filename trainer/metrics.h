@@ -17,6 +17,7 @@ struct metrics;
 
 /* One logged step. NaN and infinities are written as null. */
 struct step_record {
+    const char *stage;         /* its name; NULL or "": the run has none */
     int64_t step, total_steps; /* steps done, this one included, of all */
     double epoch;              /* passes over the data so far, 0.37 */
     double loss;               /* mean over the step's supervised tokens of all ranks */
@@ -33,6 +34,7 @@ struct step_record {
 };
 
 struct eval_record {
+    const char *stage; /* as in step_record */
     int64_t step;
     double epoch;
     double loss; /* mean over supervised tokens; perplexity is exp of it */

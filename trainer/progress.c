@@ -170,6 +170,7 @@ size_t progress_bar_text(char *text, size_t bytes, int width, const struct step_
     int room = width - tail;
     char rate[32];
     rate_text(rate, record);
+    if (record->stage && *record->stage) add_field(&out, room, "  %s", record->stage);
     add_field(&out, room, "  loss %.4f", record->loss);
     bool fits = add_field(&out, room, "  lr %.2e", record->learning_rate);
     fits = fits && add_field(&out, room, "  norm %.3g", record->grad_norm);
@@ -303,9 +304,11 @@ static void print_step(const struct progress *progress)
     char skipped[48] = "";
     if (record->skipped_steps > 0)
         snprintf(skipped, sizeof skipped, "  skipped %lld", (long long)record->skipped_steps);
-    log_info("step %lld/%lld  epoch %.2f  loss %.4f  lr %.3e  norm %.3g  %s  real %.1f%%%s  left %s",
-             (long long)record->step, (long long)record->total_steps, record->epoch, record->loss,
-             record->learning_rate, record->grad_norm, rate, real_percent(record), skipped, left);
+    bool staged = record->stage && *record->stage;
+    log_info("step %lld/%lld  %s%sepoch %.2f  loss %.4f  lr %.3e  norm %.3g  %s  real %.1f%%%s  left %s",
+             (long long)record->step, (long long)record->total_steps, staged ? record->stage : "",
+             staged ? "  " : "", record->epoch, record->loss, record->learning_rate, record->grad_norm, rate,
+             real_percent(record), skipped, left);
 }
 
 void progress_step(struct progress *progress, const struct step_record *record, bool logged)

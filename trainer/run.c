@@ -1,5 +1,5 @@
 /*
- * run.c: a run from start to adapter. Read run_train first: one call a line. This room owns everything a run
+ * run.c: a run from start to adapter. Read run_all first: one call a line. This room owns everything a run
  * owns and is the only one that decides to stop.
  *
  * Invariants:
@@ -24,6 +24,7 @@
 #include "trainer/progress.h"
 #include "trainer/saver.h"
 #include "trainer/schedule.h"
+#include "trainer/stage.h"
 #include "trainer/step.h"
 #include "trainer/watchdog.h"
 
@@ -38,11 +39,10 @@ void run_request(bool checkpoint, bool stop)
 struct run {
     const struct run_options *options;
     struct session session;
-    struct coord *coord;           /* rank 0 */
-    struct dataset *train, *eval;  /* eval NULL: none asked for */
+    struct coord *coord; /* rank 0 */
+    struct stages stages;
+    struct loader *loader; /* of the stage in progress */
     struct preparation *preparing; /* of the training rows, while it goes on */
-    struct loader_options loader_options;
-    struct loader *loader;
     struct micro_batch batch;
     struct optimizer *optimizer;
     struct step_context step;
@@ -54,13 +54,23 @@ struct run {
     struct watchdog *watchdog;
     double waited_seconds;
     double slowest_seconds; /* of a step so far: what the watchdog learns from */
-    bool finished;          /* no more steps: the plan is done, or early stopping said so */
+    enum stage_end over;    /* of the stage in progress */
     bool asked_to_stop;
 };
 
 static bool is_first(const struct run *run)
 {
     return run->session.ranks.rank == 0;
+}
+
+static const struct stage *stage_now(const struct run *run)
+{
+    return &run->stages.all[run->state.stage.number];
+}
+
+static bool in_last_stage(const struct run *run)
+{
+    return run->state.stage.number + 1 == run->stages.n;
 }
 
 /* ---- start ---- */
@@ -92,30 +102,30 @@ static enum status coordinate(struct run *run)
     return LORAD_OK;
 }
 
-static enum status open_rows(struct run *run)
+/* Learning rates are a stage's own; the moments stay where they are, in the adapter. */
+static enum status choose_rates(struct run *run)
 {
-    bool known = run->options->max_steps > 0;
-    TRY(data_open(&run->train, known ? &run->preparing : NULL, &run->session, DATA_TRAIN));
-    return data_has_eval(run->options) ? data_open(&run->eval, NULL, &run->session, DATA_EVAL) : LORAD_OK;
+    optimizer_destroy(run->optimizer);
+    run->optimizer = NULL;
+    TRY(optimizer_create(&run->optimizer, run->session.lora, &stage_now(run)->options.optimizer));
+    run->step.optimizer = run->optimizer;
+    return LORAD_OK;
 }
 
 static enum status load_model(struct run *run)
 {
-    struct loader_options train = data_train_loader(&run->session, 1), eval = data_eval_loader(&run->session);
-    struct loader_capacity capacity = loader_capacity(run->train, &train);
-    if (run->eval) capacity = data_larger(capacity, loader_capacity(run->eval, &eval));
+    struct loader_capacity capacity = stages_capacity(&run->stages, &run->session);
     TRY(data_new_batch(&run->batch, capacity));
     TRY(session_load(&run->session, capacity, run->options->adapter_dir, SESSION_TRAIN));
     log_info("%s: %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)", run->session.arch.family,
              (double)arch_parameters(&run->session.arch) * 1e-6, (double)run->session.lora->parameters * 1e-6,
              run->session.lora->rank, run->session.lora->alpha);
-    TRY(optimizer_create(&run->optimizer, run->session.lora, &run->options->optimizer));
     run->step = (struct step_context){.model = run->session.model,
                                       .adapter = run->session.adapter,
-                                      .optimizer = run->optimizer,
                                       .world = run->session.world,
                                       .part = &run->session.part,
                                       .seed = run->options->seed};
+    TRY(choose_rates(run));
     return step_prepare(&run->step);
 }
 
@@ -130,10 +140,13 @@ static enum status begin_or_resume(struct run *run)
     /* A checkpoint may know the rows by their contents, so these have to be known. */
     if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
         TRY(preparing_finish(&run->preparing, &run->session, DATA_TRAIN));
-    run_identity_make(&run->identity, &run->session, run->train);
+    run_identity_make(&run->identity, &run->session);
+    TRY(comm_agree(run->session.world,
+                   stages_identify(&run->identity, &run->stages, o->data_policy == DATA_APPEND)));
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
                           &run->identity, &found));
+    if (found) TRY(stages_append(&run->stages, &run->state));
     if (found && o->global_batch_size > 0 && o->global_batch_size != run->state.global_batch_size)
         return FAIL(LORAD_CONFIG,
                     "global_batch_size is %lld, but the run to be continued has %lld: its order of rows "
@@ -151,21 +164,12 @@ static enum status begin_or_resume(struct run *run)
     return LORAD_OK;
 }
 
-static enum status open_loader(struct run *run)
+/* Lengths are known once the global batch is. */
+static enum status plan_steps(struct run *run)
 {
-    const struct run_options *o = run->options;
-    run->loader_options = data_train_loader(&run->session, run->state.global_batch_size);
-    run->state.total_steps = o->max_steps;
-    if (o->max_steps <= 0)
-        TRY(loader_count_steps(&run->state.total_steps, run->train, &run->loader_options,
-                               o->num_train_epochs));
-    run->finished =
-        run->state.step >= run->state.total_steps ||
-        (o->early_stopping_patience > 0 && run->state.evaluations_without_gain >= o->early_stopping_patience);
-    log_info("%lld steps of %lld %s (%lld warm-up), starting at step %lld", (long long)run->state.total_steps,
-             (long long)run->state.global_batch_size, o->packing ? "packs" : "rows",
-             (long long)schedule_warmup(&o->optimizer, run->state.total_steps), (long long)run->state.step);
-    return loader_open(&run->loader, run->train, &run->loader_options, run->state.cursor);
+    TRY(stages_measure(&run->stages, &run->session, run->state.global_batch_size));
+    run->state.total_steps = stages_total_steps(&run->stages, &run->state.stage);
+    return LORAD_OK;
 }
 
 static enum status open_logs(struct run *run)
@@ -185,6 +189,44 @@ static enum status open_logs(struct run *run)
     return watchdog_open(&run->watchdog, run->session.ranks.rank);
 }
 
+/* ---- a stage ---- */
+
+static void announce_stage(const struct run *run)
+{
+    const struct stage *stage = stage_now(run);
+    char title[128];
+    int64_t done = run->state.step - run->state.stage.first_step;
+    stage_title(title, run->options, run->state.stage.number);
+    log_info("%s%s%lld steps of %lld %s (%lld warm-up), starting at step %lld", title, *title ? ": " : "",
+             (long long)stage->steps, (long long)run->state.global_batch_size,
+             run->options->packing ? "packs" : "rows",
+             (long long)schedule_warmup(&stage->options.optimizer, stage->steps), (long long)done);
+}
+
+static enum status open_stage(struct run *run)
+{
+    const struct stage *stage = stage_now(run);
+    struct loader_options options =
+        stage_loader(&run->stages, run->state.stage.number, &run->session, run->state.global_batch_size);
+    announce_stage(run);
+    TRY(choose_rates(run));
+    run->waited_seconds = 0;
+    return loader_open(&run->loader, stage->train, &options, run->state.cursor);
+}
+
+/* Journals why the stage ended; the next checkpoint says so. */
+static void next_stage(struct run *run)
+{
+    struct strbuf why = STRBUF_EMPTY;
+    char title[128];
+    stage_end_text(&why, run->over, stage_now(run), &run->state);
+    stage_title(title, run->options, run->state.stage.number);
+    log_info("%s ended at step %lld: %s", title, (long long)run->state.step, strbuf_text(&why));
+    strbuf_free(&why);
+    stage_leave(&run->state, stage_now(run), run->over);
+    run->state.total_steps = stages_total_steps(&run->stages, &run->state.stage);
+}
+
 /* ---- one step ---- */
 
 static bool due(enum when when, int64_t every, int64_t step, bool last_of_epoch)
@@ -201,7 +243,9 @@ static double step_limit(const struct run *run)
 
 static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
 {
-    double factor = schedule_factor(&run->options->optimizer, run->state.step, run->state.total_steps);
+    const struct stage *stage = stage_now(run);
+    double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
+                                    stage->steps);
     unsigned wants = (wants_stop ? STEP_WANTS_STOP : 0u) | (wants_checkpoint ? STEP_WANTS_SAVE : 0u);
     wants_checkpoint = 0;
     watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
@@ -222,17 +266,19 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     state->step++;
     state->applied_steps = run->session.adapter->applied_steps;
     state->cursor = info->after;
+    state->stage.spent = info->last;
     state->epoch = info->epoch;
     state->tokens += info->tokens;
     state->supervised_tokens += info->supervised_tokens;
     state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
     state->skipped_steps += result->skipped;
     if (result->skipped) {
+        const struct dataset *rows = stage_now(run)->train;
+        struct dataset_row row = dataset_row(rows, run->batch.row_ids[0]);
         log_warn(
             "step %lld skipped: loss %g, gradient norm %g; last row of the batch: %s line %lld (%d in a row)",
-            (long long)state->step, result->loss, result->grad_norm,
-            dataset_source_name(run->train, dataset_row(run->train, run->batch.row_ids[0]).source),
-            (long long)dataset_row(run->train, run->batch.row_ids[0]).line, state->skipped_in_row);
+            (long long)state->step, result->loss, result->grad_norm, dataset_source_name(rows, row.source),
+            (long long)row.line, state->skipped_in_row);
         if (state->skipped_in_row >= run->options->max_skipped_steps && run->options->max_skipped_steps > 0)
             return FAIL(
                 LORAD_NUMERIC,
@@ -247,7 +293,8 @@ static void report(struct run *run, const struct step_info *info, const struct s
                    double seconds)
 {
     double waited = loader_wait_seconds(run->loader);
-    struct step_record record = {.step = run->state.step,
+    struct step_record record = {.stage = stage_now(run)->options.name,
+                                 .step = run->state.step,
                                  .total_steps = run->state.total_steps,
                                  .epoch = run->state.epoch,
                                  .loss = result->loss,
@@ -272,25 +319,34 @@ static void report(struct run *run, const struct step_info *info, const struct s
 
 /* ---- at a step boundary ---- */
 
+/* Counts an evaluation for the best model and for early stopping; true when it is the best so far. */
+static bool count_evaluation(struct run_state *state, double metric, bool greater)
+{
+    bool improved =
+        isfinite(metric) &&
+        (!state->has_best || (greater ? metric > state->best_metric : metric < state->best_metric));
+    state->evaluations_without_gain = improved ? 0 : state->evaluations_without_gain + 1;
+    if (!improved) return false;
+    state->has_best = true;
+    state->best_metric = metric;
+    state->best_step = state->step;
+    return true;
+}
+
 static enum status evaluate_now(struct run *run, bool *improved)
 {
     struct evaluation result;
-    const struct run_options *o = run->options;
-    progress_note(run->progress, "evaluating");
-    watchdog_note(run->watchdog, run->state.step, "evaluate", 0);
-    TRY(evaluate(&result, &run->session, run->eval, &run->batch, true, false));
-    bool greater = o->greater_is_better; /* the metric is the accuracy */
-    double metric = greater ? result.accuracy : result.loss;
+    const struct stage *stage = stage_now(run);
     struct run_state *state = &run->state;
-    *improved = isfinite(metric) &&
-                (!state->has_best || (greater ? metric > state->best_metric : metric < state->best_metric));
-    state->evaluations_without_gain = *improved ? 0 : state->evaluations_without_gain + 1;
-    if (*improved) {
-        state->has_best = true;
-        state->best_metric = metric;
-        state->best_step = state->step;
-    }
-    struct eval_record record = {.step = state->step,
+    bool greater = run->options->greater_is_better; /* the metric is the accuracy */
+    progress_note(run->progress, "evaluating");
+    watchdog_note(run->watchdog, state->step, "evaluate", 0);
+    TRY(evaluate(&result, &run->session, stage->eval, &run->batch, true, false));
+    *improved = count_evaluation(state, greater ? result.accuracy : result.loss, greater);
+    stage_note_evaluation(&state->stage, &stage->options.promote, result.loss);
+    state->evaluation_owed = false;
+    struct eval_record record = {.stage = stage->options.name,
+                                 .step = state->step,
                                  .epoch = state->epoch,
                                  .loss = result.loss,
                                  .token_accuracy = result.accuracy,
@@ -299,11 +355,6 @@ static enum status evaluate_now(struct run *run, bool *improved)
                                  .best = *improved};
     metrics_log_eval(run->metrics, &record);
     progress_eval(run->progress, &record);
-    if (o->early_stopping_patience > 0 && state->evaluations_without_gain >= o->early_stopping_patience) {
-        log_info("stopping early: %d evaluations without a better %s", state->evaluations_without_gain,
-                 greater ? "eval_token_accuracy" : "eval_loss");
-        run->finished = true;
-    }
     return LORAD_OK;
 }
 
@@ -319,27 +370,35 @@ static enum status save_now(struct run *run)
     return LORAD_OK;
 }
 
+static enum stage_end ended(const struct run *run)
+{
+    return stage_end(stage_now(run), &run->state, run->options->early_stopping_patience);
+}
+
+/* An evaluation that is due when the run is asked to stop is owed, so that no decision depends on the stop.
+ */
 static enum status at_boundary(struct run *run, const struct step_info *info,
                                const struct step_result *result)
 {
     const struct run_options *o = run->options;
+    struct run_state *state = &run->state;
     bool improved = false;
-    run->finished = run->finished || run->state.step >= run->state.total_steps;
     run->asked_to_stop = result->wants & STEP_WANTS_STOP;
-    bool evaluate_due =
-        run->eval && o->eval_strategy != WHEN_NO && !run->asked_to_stop &&
-        (run->finished || due(o->eval_strategy, o->eval_steps, run->state.step, info->last_of_epoch));
-    if (evaluate_due) TRY(evaluate_now(run, &improved));
+    state->evaluation_owed =
+        stage_now(run)->eval && o->eval_strategy != WHEN_NO &&
+        (ended(run) || due(o->eval_strategy, o->eval_steps, state->step, info->last_of_epoch));
+    if (state->evaluation_owed && !run->asked_to_stop) TRY(evaluate_now(run, &improved));
+    run->over = ended(run);
     bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
-    bool save = due(o->save_strategy, o->save_steps, run->state.step, info->last_of_epoch) ||
+    bool save = due(o->save_strategy, o->save_steps, state->step, info->last_of_epoch) ||
                 (improved && keep_best) || (result->wants & STEP_WANTS_SAVE) || run->asked_to_stop ||
-                (run->finished && o->save_strategy != WHEN_NO);
+                (run->over && o->save_strategy != WHEN_NO);
     return save ? save_now(run) : LORAD_OK;
 }
 
-static enum status train(struct run *run)
+static enum status train_steps(struct run *run)
 {
-    while (!run->finished && !run->asked_to_stop) {
+    while (!run->over && !run->asked_to_stop) {
         int64_t start = clock_monotonic_ns();
         struct step_info info;
         struct step_result result;
@@ -348,6 +407,36 @@ static enum status train(struct run *run)
         report(run, &info, &result, clock_seconds_since(start));
         TRY(preparing_poll(&run->preparing, &run->session, DATA_TRAIN));
         TRY(at_boundary(run, &info, &result));
+    }
+    return LORAD_OK;
+}
+
+/* A stage that was over when its checkpoint was made is left at once. */
+static enum status train_stage(struct run *run)
+{
+    bool improved;
+    if (run->state.evaluation_owed && stage_now(run)->eval) TRY(evaluate_now(run, &improved));
+    run->over = ended(run);
+    if (run->over) return LORAD_OK;
+    TRY(open_stage(run));
+    TRY(train_steps(run));
+    loader_close(run->loader);
+    run->loader = NULL;
+    return LORAD_OK;
+}
+
+static enum status train(struct run *run)
+{
+    TRY(train_stage(run));
+    while (run->over && !in_last_stage(run) && !run->asked_to_stop) {
+        next_stage(run);
+        TRY(train_stage(run));
+    }
+    if (run->over == STAGE_EARLY_STOPPING || run->over == STAGE_PLATEAU || run->over == STAGE_EVAL_LOSS) {
+        struct strbuf why = STRBUF_EMPTY;
+        stage_end_text(&why, run->over, stage_now(run), &run->state);
+        log_info("stopping early: %s", strbuf_text(&why));
+        strbuf_free(&why);
     }
     return LORAD_OK;
 }
@@ -376,7 +465,8 @@ static enum status finish(struct run *run)
 {
     progress_close(run->progress);
     run->progress = NULL;
-    if (run->asked_to_stop && !run->finished) {
+    bool finished = run->over && in_last_stage(run) && !run->state.evaluation_owed;
+    if (run->asked_to_stop && !finished) {
         if (run->saver.last_saved_step != run->state.step)
             return FAIL(LORAD_IO,
                         "stopped on request, but step %lld could not be saved; resume_from_checkpoint: auto "
@@ -403,8 +493,7 @@ static void close_all(struct run *run)
     optimizer_destroy(run->optimizer);
     step_release(&run->step);
     data_free_batch(&run->batch);
-    dataset_close(run->train);
-    dataset_close(run->eval);
+    stages_close(&run->stages);
     coord_leave(run->coord);
     session_close(&run->session);
 }
@@ -414,10 +503,10 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(session_read(&run->session, run->options, run->options->adapter_dir, SESSION_TRAIN));
     TRY(session_join(&run->session, ranks));
     TRY(coordinate(run));
-    TRY(open_rows(run));
+    TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));
     TRY(begin_or_resume(run));
-    TRY(open_loader(run));
+    TRY(plan_steps(run));
     TRY(open_logs(run));
     TRY(train(run));
     return finish(run);

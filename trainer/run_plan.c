@@ -1,10 +1,13 @@
-/* run_plan.c: the part of `lorad check` that knows the model: parameters, memory of a rank, number of steps.
+/*
+ * run_plan.c: the part of `lorad check` that knows the model: parameters, memory of a rank, the stages with
+ * their mixtures and numbers of steps.
  */
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "trainer/data.h"
+#include "base/memory.h"
 #include "trainer/schedule.h"
+#include "trainer/stage.h"
 
 static enum status plan_memory(struct strbuf *out, struct session *session, struct loader_capacity capacity,
                                int world)
@@ -27,52 +30,91 @@ static enum status plan_memory(struct strbuf *out, struct session *session, stru
     return LORAD_OK;
 }
 
-static enum status plan_steps(struct strbuf *out, const struct session *session, struct dataset *rows)
+/* Rows of each group in the first epoch, counted. */
+static enum status count_draws(int64_t *drawn, int64_t *all, const struct stage *stage)
 {
-    const struct run_options *o = session->options;
-    int64_t batch = o->global_batch_size > 0 ? o->global_batch_size
-                                             : (int64_t)o->per_device_train_batch_size *
-                                                   o->gradient_accumulation_steps * session->part.dp;
-    struct loader_options loader = data_train_loader(session, batch);
-    int64_t epoch_steps, steps = o->max_steps;
-    TRY(loader_count_steps(&epoch_steps, rows, &loader, 1));
-    if (steps <= 0) TRY(loader_count_steps(&steps, rows, &loader, o->num_train_epochs));
-    strbuf_printf(out, "steps: %lld in all, %lld warm-up; %lld an epoch; a global batch is %lld %s\n",
-                  (long long)steps, (long long)schedule_warmup(&o->optimizer, steps), (long long)epoch_steps,
-                  (long long)batch, o->packing ? "packs" : "rows");
+    enum { AT_ONCE = 4096 };
+    int32_t n = stage->options.n_train_sources;
+    struct mixture *mixture;
+    TRY(stage_mixture(&mixture, stage, 0, 0));
+    int64_t *rows = memory_new(AT_ONCE, sizeof *rows);
+    *all = mixture_positions(mixture, 0);
+    for (int64_t at = 0; rows && at < *all; at += AT_ONCE) {
+        int32_t some = *all - at < AT_ONCE ? (int32_t)(*all - at) : AT_ONCE;
+        mixture_rows(mixture, 0, at, some, rows);
+        for (int32_t i = 0; i < some; i++)
+            for (int32_t g = 0; g < n; g++) {
+                struct row_range range = dataset_group(stage->train, g);
+                if (rows[i] >= range.first && rows[i] < range.first + range.n) drawn[g]++;
+            }
+    }
+    mixture_destroy(mixture);
+    if (!rows) return LORAD_NOMEM;
+    free(rows);
     return LORAD_OK;
 }
 
-static enum status plan_all(struct strbuf *out, struct session *session, struct dataset **rows, int world)
+static enum status plan_mixture(struct strbuf *out, const struct stage *stage)
+{
+    static const char *const names[] = {"concat", "interleave_under", "interleave_over"};
+    const struct stage_options *o = &stage->options;
+    int64_t *drawn = memory_new((size_t)o->n_train_sources, sizeof *drawn), all = 0;
+    enum status status = drawn ? count_draws(drawn, &all, stage) : LORAD_NOMEM;
+    if (status == LORAD_OK)
+        strbuf_printf(out, "  %-28s %10s %10s %12s %8s   (%s)\n", "dataset", "rows", "weight", "rows/epoch",
+                      "share", names[o->mix_strategy]);
+    for (int32_t i = 0; status == LORAD_OK && i < o->n_train_sources; i++) {
+        const struct dataset_source *source = &o->train_sources[i];
+        strbuf_printf(out, "  %-28s %10lld %10g %12lld %7.1f%%\n", source->name ? source->name : source->path,
+                      (long long)dataset_group(stage->train, i).n, source->weight, (long long)drawn[i],
+                      all ? 100.0 * (double)drawn[i] / (double)all : 0.0);
+    }
+    free(drawn);
+    return status;
+}
+
+static enum status plan_stage(struct strbuf *out, const struct session *session, const struct stages *stages,
+                              int32_t number, int64_t batch)
+{
+    const struct stage *stage = &stages->all[number];
+    const struct run_options *o = session->options;
+    struct loader_options loader = stage_loader(stages, number, session, batch);
+    char title[128];
+    int64_t epoch_steps;
+    TRY(loader_count_steps(&epoch_steps, stage->train, &loader, 1));
+    stage_title(title, o, number);
+    strbuf_printf(out, "%s%ssteps: %lld in all, %lld warm-up; %lld an epoch; a global batch is %lld %s\n",
+                  title, *title ? ": " : "", (long long)stage->steps,
+                  (long long)schedule_warmup(&stage->options.optimizer, stage->steps), (long long)epoch_steps,
+                  (long long)batch, o->packing ? "packs" : "rows");
+    bool mixed = stage->options.n_train_sources > 1 || stage->options.train_sources->weight != 1 ||
+                 stage->options.train_sources->max_epochs > 0;
+    return mixed ? plan_mixture(out, stage) : LORAD_OK;
+}
+
+static enum status plan_all(struct strbuf *out, struct session *session, struct stages *stages, int world)
 {
     const struct run_options *o = session->options;
-    struct prepare_options prepare = data_prepare_options(session, DATA_TRAIN);
-    struct prepare_report *report = calloc(1, sizeof *report);
-    char *dir = NULL;
-    enum status status =
-        report ? dataset_prepare(&dir, &prepare, report) : FAIL(LORAD_NOMEM, "out of memory");
-    if (status == LORAD_OK) status = dataset_open(rows, dir);
-    free(report);
-    free(dir);
-    if (status != LORAD_OK) return status;
-    struct loader_options loader = data_train_loader(session, 1);
-    struct loader_capacity capacity = loader_capacity(*rows, &loader);
-    if (data_has_eval(o)) {
-        int32_t tokens = o->per_device_eval_batch_size * o->cutoff_len;
-        capacity = data_larger(capacity,
-                               (struct loader_capacity){.tokens = tokens, .sequences = capacity.sequences});
-    }
-    TRY(plan_memory(out, session, capacity, world));
-    return plan_steps(out, session, *rows);
+    TRY(stages_open(stages, session, NULL));
+    TRY(plan_memory(out, session, stages_capacity(stages, session), world));
+    int64_t batch = o->global_batch_size > 0 ? o->global_batch_size
+                                             : (int64_t)o->per_device_train_batch_size *
+                                                   o->gradient_accumulation_steps * session->part.dp;
+    TRY(stages_measure(stages, session, batch));
+    for (int32_t i = 0; i < stages->n; i++) TRY(plan_stage(out, session, stages, i, batch));
+    if (stages->n > 1)
+        strbuf_printf(out, "steps of all stages: at most %lld\n",
+                      (long long)stages_total_steps(stages, &(struct stage_state){0}));
+    return LORAD_OK;
 }
 
 enum status run_plan(struct strbuf *out, const struct run_options *options, int world)
 {
     struct session session;
-    struct dataset *rows = NULL;
+    struct stages stages = {0};
     enum status status = session_read(&session, options, options->adapter_dir, SESSION_TRAIN);
-    if (status == LORAD_OK) status = plan_all(out, &session, &rows, world);
-    dataset_close(rows);
+    if (status == LORAD_OK) status = plan_all(out, &session, &stages, world);
+    stages_close(&stages);
     session_close(&session);
     return status;
 }

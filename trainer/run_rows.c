@@ -22,13 +22,15 @@ struct rows_part {
 
 struct run_rows {
     struct session session;
+    struct stage_options stage;
     struct rows_part part[2]; /* by enum data_part */
 };
 
-enum status run_rows_open(struct run_rows **out, const struct run_options *options)
+enum status run_rows_open(struct run_rows **out, const struct run_options *options, int32_t stage)
 {
     struct run_rows *rows = memory_new(1, sizeof *rows);
     if (!rows) return LORAD_NOMEM;
+    rows->stage = run_stage(options, stage);
     enum status status = session_read_text(&rows->session, options);
     if (status == LORAD_OK)
         *out = rows;
@@ -53,7 +55,7 @@ void run_rows_close(struct run_rows *rows)
 enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify)
 {
     enum data_part part = held_out ? DATA_EVAL : DATA_TRAIN;
-    struct prepare_options options = data_prepare_options(&rows->session, part);
+    struct prepare_options options = data_prepare_options(&rows->session, &rows->stage, part);
     struct preparation *preparation;
     char *folder = NULL;
     TRY(preparation_begin(&preparation, &options));

@@ -246,7 +246,7 @@ static enum status read_candidate(struct saver *saver, const char *dir, struct r
     if (status == LORAD_OK) {
         saver->session->adapter->applied_steps = state->applied_steps;
         status = model_set_adapter(saver->session->model, saver->session->adapter);
-        if (saver->session->ranks.rank == 0) run_state_announce(json, saver->session, dir);
+        if (saver->session->ranks.rank == 0) run_state_announce(json, identity, saver->session, dir);
         *manifest = checkpoint_manifest_hash(checkpoint);
         *id = checkpoint_id_of(checkpoint);
     }

@@ -6,15 +6,22 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "trainer/stage_identity.h"
 
-void run_identity_make(struct run_identity *out, const struct session *session, const struct dataset *train)
+enum { STATE_VERSION = 2 };
+
+static const char *const end_words[STAGE_ENDS] = {[STAGE_GOES_ON] = "goes_on",
+                                                  [STAGE_LENGTH] = "length",
+                                                  [STAGE_EVAL_LOSS] = "eval_loss_below",
+                                                  [STAGE_PLATEAU] = "plateau",
+                                                  [STAGE_EARLY_STOPPING] = "early_stopping"};
+
+void run_identity_make(struct run_identity *out, const struct session *session)
 {
     const struct run_options *o = session->options;
     *out = (struct run_identity){
         .model = session->model_hash,
         .tokenizer = tokenizer_hash(session->tokenizer),
-        .dataset = dataset_fingerprint(train),
-        .dataset_key = dataset_key(train),
         .lora_rank = session->lora->rank,
         .lora_alpha = session->lora->alpha,
         .use_rslora = session->lora->use_rslora,
@@ -48,7 +55,9 @@ static void write_identity(struct strbuf *out, const struct run_identity *identi
     strbuf_puts(out, "\"identity\":{");
     write_hash(out, "model", identity->model);
     write_hash(out, "tokenizer", identity->tokenizer);
-    write_hash(out, "dataset", identity->dataset);
+    strbuf_puts(out, "\"stages\":[");
+    for (int32_t i = 0; i < identity->n_stages; i++) stage_identity_write(out, &identity->stages[i], i);
+    strbuf_puts(out, "],");
     write_real(out, "lora_alpha", identity->lora_alpha);
     strbuf_printf(
         out,
@@ -73,26 +82,139 @@ static void write_layout(struct strbuf *out, const struct session *session)
     strbuf_printf(out, ",\"config\":\"%s\"}", config);
 }
 
+static void write_record(struct strbuf *out, const struct stage_record *record)
+{
+    strbuf_puts(out, "{\"name\":");
+    js_write_string(out, record->name, strlen(record->name));
+    if (record->has_loss) {
+        strbuf_puts(out, ",\"eval_loss\":");
+        js_write_double(out, record->eval_loss);
+    }
+    strbuf_printf(out, ",\"end\":\"%s\",\"first_step\":%lld,\"last_step\":%lld}", end_words[record->end],
+                  (long long)record->first_step, (long long)record->last_step);
+}
+
+static void write_append(struct strbuf *out, const struct append_record *append)
+{
+    strbuf_printf(out, "{\"epoch\":%lld,\"old_rows\":[", (long long)append->epoch);
+    for (int32_t g = 0; g < append->n_groups; g++)
+        strbuf_printf(out, "%s%lld", g ? "," : "", (long long)append->old_rows[g]);
+    strbuf_puts(out, "]}");
+}
+
+static void write_stage(struct strbuf *out, const struct stage_state *stage)
+{
+    strbuf_printf(out,
+                  "\"stage\":{\"number\":%d,\"first_step\":%lld,\"evaluations_on_plateau\":%d,"
+                  "\"spent\":%s,",
+                  stage->number, (long long)stage->first_step, stage->evaluations_on_plateau,
+                  stage->spent ? "true" : "false");
+    if (stage->has_loss) write_real(out, "last_loss", stage->last_loss);
+    if (stage->has_level) write_real(out, "level", stage->level);
+    strbuf_puts(out, "\"appends\":[");
+    for (int32_t i = 0; i < stage->n_appends; i++) {
+        if (i) strbuf_putc(out, ',');
+        write_append(out, &stage->appends[i]);
+    }
+    strbuf_puts(out, "],\"done\":[");
+    for (int32_t i = 0; i < stage->number; i++) {
+        if (i) strbuf_putc(out, ',');
+        write_record(out, &stage->done[i]);
+    }
+    strbuf_puts(out, "]},");
+}
+
 void run_state_write(struct strbuf *out, const struct run_state *state, const struct run_identity *identity,
                      const struct session *session)
 {
-    strbuf_printf(out,
-                  "{\"step\":%lld,\"applied_steps\":%lld,\"total_steps\":%lld,"
-                  "\"cursor\":{\"epoch\":%lld,\"window\":%lld,\"pack\":%lld},\"global_batch_size\":%lld,"
-                  "\"tokens\":%lld,\"supervised_tokens\":%lld,\"skipped_in_row\":%d,\"skipped_steps\":%lld,"
-                  "\"best_step\":%lld,\"evaluations_without_gain\":%d,\"metrics_bytes\":%lld,",
-                  (long long)state->step, (long long)state->applied_steps, (long long)state->total_steps,
-                  (long long)state->cursor.epoch, (long long)state->cursor.window,
-                  (long long)state->cursor.pack, (long long)state->global_batch_size,
-                  (long long)state->tokens, (long long)state->supervised_tokens, state->skipped_in_row,
-                  (long long)state->skipped_steps, (long long)state->best_step,
-                  state->evaluations_without_gain, (long long)state->metrics_bytes);
+    strbuf_printf(
+        out,
+        "{\"version\":%d,\"step\":%lld,\"applied_steps\":%lld,\"total_steps\":%lld,"
+        "\"cursor\":{\"epoch\":%lld,\"window\":%lld,\"pack\":%lld},\"global_batch_size\":%lld,"
+        "\"tokens\":%lld,\"supervised_tokens\":%lld,\"skipped_in_row\":%d,\"skipped_steps\":%lld,"
+        "\"best_step\":%lld,\"evaluations_without_gain\":%d,\"metrics_bytes\":%lld,",
+        STATE_VERSION, (long long)state->step, (long long)state->applied_steps, (long long)state->total_steps,
+        (long long)state->cursor.epoch, (long long)state->cursor.window, (long long)state->cursor.pack,
+        (long long)state->global_batch_size, (long long)state->tokens, (long long)state->supervised_tokens,
+        state->skipped_in_row, (long long)state->skipped_steps, (long long)state->best_step,
+        state->evaluations_without_gain, (long long)state->metrics_bytes);
     write_real(out, "epoch", state->epoch);
     if (state->has_best) write_real(out, "best_metric", state->best_metric);
+    strbuf_printf(out, "\"evaluation_owed\":%s,", state->evaluation_owed ? "true" : "false");
+    write_stage(out, &state->stage);
     write_identity(out, identity);
     strbuf_putc(out, ',');
     write_layout(out, session);
     strbuf_putc(out, '}');
+}
+
+static enum status read_record(struct stage_record *out, const struct json *json, const char *where)
+{
+    const char *name, *end;
+    TRY(js_need_string(&name, json, "name", where));
+    TRY(js_need_string(&end, json, "end", where));
+    TRY(js_need_int(&out->first_step, json, "first_step", where));
+    TRY(js_need_int(&out->last_step, json, "last_step", where));
+    snprintf(out->name, sizeof out->name, "%s", name);
+    out->has_loss = js_get(json, "eval_loss") != NULL;
+    if (out->has_loss) TRY(js_need_real(&out->eval_loss, json, "eval_loss", where));
+    for (int i = STAGE_LENGTH; i < STAGE_ENDS; i++)
+        if (strcmp(end_words[i], end) == 0) out->end = (enum stage_end)i;
+    if (out->end == STAGE_GOES_ON) return FAIL(LORAD_DATA, "%s: a stage cannot end by \"%.40s\"", where, end);
+    return LORAD_OK;
+}
+
+static enum status read_appends(struct stage_state *out, const struct json *stage, const char *where)
+{
+    const struct json *list, *rows;
+    TRY(js_need(&list, stage, "appends", JS_ARRAY, where));
+    if (js_length(list) > MOST_APPENDS)
+        return FAIL(LORAD_DATA, "%s: rows were added %zu times, more than %d", where, js_length(list),
+                    MOST_APPENDS);
+    out->n_appends = (int32_t)js_length(list);
+    for (int32_t i = 0; i < out->n_appends; i++) {
+        struct append_record *append = &out->appends[i];
+        TRY(js_need_int(&append->epoch, js_at(list, (size_t)i), "epoch", where));
+        TRY(js_need(&rows, js_at(list, (size_t)i), "old_rows", JS_ARRAY, where));
+        if (js_length(rows) > MOST_APPEND_GROUPS || append->epoch < 0)
+            return FAIL(LORAD_DATA, "%s: what was added to %zu datasets in epoch %lld makes no sense", where,
+                        js_length(rows), (long long)append->epoch);
+        append->n_groups = (int32_t)js_length(rows);
+        for (int32_t g = 0; g < append->n_groups; g++)
+            append->old_rows[g] = js_int(js_at(rows, (size_t)g), 0);
+    }
+    return LORAD_OK;
+}
+
+/* An optional number. */
+static enum status read_real(bool *has, double *out, const struct json *json, const char *key,
+                             const char *where)
+{
+    *has = js_get(json, key) != NULL;
+    return *has ? js_need_real(out, json, key, where) : LORAD_OK;
+}
+
+static enum status read_stage(struct stage_state *out, const struct json *json, const char *where)
+{
+    const struct json *stage, *done;
+    int64_t number, on_plateau;
+    TRY(js_need(&stage, json, "stage", JS_OBJECT, where));
+    TRY(js_need_int(&number, stage, "number", where));
+    TRY(js_need_int(&out->first_step, stage, "first_step", where));
+    TRY(js_need_int(&on_plateau, stage, "evaluations_on_plateau", where));
+    TRY(js_need(&done, stage, "done", JS_ARRAY, where));
+    TRY(read_appends(out, stage, where));
+    TRY(read_real(&out->has_loss, &out->last_loss, stage, "last_loss", where));
+    TRY(read_real(&out->has_level, &out->level, stage, "level", where));
+    if (number < 0 || number >= MOST_STAGES || js_length(done) != (size_t)number || on_plateau < 0 ||
+        on_plateau > INT32_MAX || out->first_step < 0)
+        return FAIL(LORAD_DATA, "%s: stage %lld after %zu others at step %lld makes no sense", where,
+                    (long long)number, js_length(done), (long long)out->first_step);
+    out->spent = js_bool(js_get(stage, "spent"), false);
+    out->number = (int32_t)number;
+    out->evaluations_on_plateau = (int32_t)on_plateau;
+    for (int32_t i = 0; i < out->number; i++) TRY(read_record(&out->done[i], js_at(done, (size_t)i), where));
+    return LORAD_OK;
 }
 
 enum status run_state_read(struct run_state *out, const struct json *json, const char *where)
@@ -123,12 +245,17 @@ enum status run_state_read(struct run_state *out, const struct json *json, const
     TRY(js_need_int(&state.cursor.window, cursor, "window", where));
     TRY(js_need_int(&state.cursor.pack, cursor, "pack", where));
     TRY(js_need_real(&state.epoch, json, "epoch", where));
+    state.evaluation_owed = js_bool(js_get(json, "evaluation_owed"), false);
+    TRY(read_stage(&state.stage, json, where));
+    state.stage.n_groups =
+        stage_identity_rows(state.stage.group_rows, MOST_APPEND_GROUPS,
+                            js_at(js_get(js_get(json, "identity"), "stages"), (size_t)state.stage.number));
     state.skipped_in_row = (int32_t)skipped_in_row;
     state.evaluations_without_gain = (int32_t)without_gain;
     state.has_best = js_get(json, "best_metric") != NULL;
     if (state.has_best) TRY(js_need_real(&state.best_metric, json, "best_metric", where));
     if (state.step < 0 || state.applied_steps < 0 || state.applied_steps > state.step ||
-        state.global_batch_size < 1)
+        state.stage.first_step > state.step || state.global_batch_size < 1)
         return FAIL(
             LORAD_DATA, "%s: step %lld, applied_steps %lld and global_batch_size %lld do not fit together",
             where, (long long)state.step, (long long)state.applied_steps, (long long)state.global_batch_size);
@@ -148,11 +275,11 @@ static void text_of(struct strbuf *out, const struct json *value)
         strbuf_puts(out, "nothing");
 }
 
-static bool is_hash(const char *text, struct hash128 hash)
+/* Stages of a checkpoint that must be what they were; MOST_STAGES when its number makes no sense. */
+static int32_t stages_begun(const struct json *json)
 {
-    char hex[33];
-    hash128_hex(hash, hex);
-    return strcmp(text, hex) == 0;
+    int64_t number = js_int(js_get(js_get(json, "stage"), "number"), -1);
+    return number >= 0 && number < MOST_STAGES ? (int32_t)number + 1 : MOST_STAGES;
 }
 
 enum status run_identity_check(const struct json *json, const struct run_identity *now, const char *where)
@@ -160,23 +287,33 @@ enum status run_identity_check(const struct json *json, const struct run_identit
     const struct json *old;
     struct json *mine = NULL;
     struct strbuf text = STRBUF_EMPTY, differences = STRBUF_EMPTY, was = STRBUF_EMPTY, is = STRBUF_EMPTY;
+    int64_t version = js_int(js_get(json, "version"), 0);
+    if (version != STATE_VERSION)
+        return FAIL(LORAD_CONFIG,
+                    "%s was written by another version of lorad (state %lld; this one reads %d): continue it "
+                    "with that version, or start fresh with another output_dir",
+                    where, (long long)version, STATE_VERSION);
     TRY(js_need(&old, json, "identity", JS_OBJECT, where));
     strbuf_putc(&text, '{');
     write_identity(&text, now);
     strbuf_putc(&text, '}');
     enum status status = js_parse(&mine, strbuf_text(&text), text.length, "identity");
     const struct json *wanted = js_get(mine, "identity");
+    int32_t begun = stages_begun(json);
+    if (status == LORAD_OK)
+        stage_identity_compare(&differences, js_get(old, "stages"), now->stages, now->n_stages,
+                               (struct stage_span){0, begun, begun - 1});
     for (void *it = js_first(wanted); status == LORAD_OK && it; it = js_next(wanted, it)) {
+        if (strcmp(js_key(it), "stages") == 0) continue;
         text_of(&is, js_member(it));
         text_of(&was, js_get(old, js_key(it)));
         if (strcmp(strbuf_text(&is), strbuf_text(&was)) == 0) continue;
-        if (strcmp(js_key(it), "dataset") == 0 && is_hash(strbuf_text(&was), now->dataset_key)) continue;
         bool hash = strlen(strbuf_text(&is)) == 32;
-        strbuf_printf(&differences, "%s%s", differences.length ? ", " : "", js_key(it));
         if (hash)
-            strbuf_puts(&differences, " (its contents changed)");
+            difference_add(&differences, "%s (its contents changed)", js_key(it));
         else
-            strbuf_printf(&differences, " (was %s, is %s)", strbuf_text(&was), strbuf_text(&is));
+            difference_add(&differences, "%s (was %s, is %s)", js_key(it), strbuf_text(&was),
+                           strbuf_text(&is));
     }
     if (status == LORAD_OK && differences.length)
         status = FAIL(
@@ -262,7 +399,20 @@ static void announce_config(const struct session *session, const char *dir)
     free(path);
 }
 
-void run_state_announce(const struct json *json, const struct session *session, const char *dir)
+/* Stages behind the one in progress may be others now. */
+static void announce_stages(const struct json *json, const struct run_identity *identity)
+{
+    struct strbuf differences = STRBUF_EMPTY;
+    int32_t begun = stages_begun(json);
+    stage_identity_compare(&differences, js_get(js_get(json, "identity"), "stages"), identity->stages,
+                           identity->n_stages, (struct stage_span){begun, MOST_STAGES, -1});
+    if (differences.length)
+        log_info("stages that have not begun differ from the checkpoint's: %s", strbuf_text(&differences));
+    strbuf_free(&differences);
+}
+
+void run_state_announce(const struct json *json, const struct run_identity *identity,
+                        const struct session *session, const char *dir)
 {
     const struct json *layout = js_get(json, "layout");
     int64_t tp = js_int(js_get(layout, "tensor_parallel_size"), 0),
@@ -279,4 +429,5 @@ void run_state_announce(const struct json *json, const struct session *session, 
     if (device && strcmp(device, device_describe(session->device)) != 0)
         log_info("computed before on \"%s\": losses equal up to rounding", device);
     if (config && strcmp(config, mine) != 0) announce_config(session, dir);
+    announce_stages(json, identity);
 }

@@ -14,12 +14,50 @@
 #include "dataloader/dataloader.h"
 #include "trainer/session.h"
 
+enum stage_end { STAGE_GOES_ON, STAGE_LENGTH, STAGE_EVAL_LOSS, STAGE_PLATEAU, STAGE_EARLY_STOPPING };
+enum { STAGE_ENDS = STAGE_EARLY_STOPPING + 1 };
+
+/* The journal of a stage that was left. */
+struct stage_record {
+    char name[STAGE_NAME_BYTES];
+    int64_t first_step, last_step; /* steps of the run before it, and with it */
+    enum stage_end end;
+    bool has_loss;
+    double eval_loss; /* of its last evaluation */
+};
+
+/* Rows were added while the run stood in this stage: see mixture.h. */
+enum { MOST_APPENDS = 16, MOST_APPEND_GROUPS = 64 };
+struct append_record {
+    int64_t epoch;                        /* the one that holds them */
+    int32_t n_groups;                     /* before */
+    int64_t old_rows[MOST_APPEND_GROUPS]; /* [n_groups], zeros behind */
+};
+
+/* Where the run stands among its stages. The counters are those of the stage in progress. */
+struct stage_state {
+    int32_t number;     /* of the stage in progress, from 0 */
+    int64_t first_step; /* steps of the run before it */
+    bool has_loss;
+    double last_loss; /* eval_loss of its last evaluation */
+    bool has_level;
+    double level; /* the eval_loss that min_delta is counted from */
+    int32_t evaluations_on_plateau;
+    struct append_record appends[MOST_APPENDS]; /* [n_appends] */
+    int32_t n_appends;
+    int64_t group_rows[MOST_APPEND_GROUPS]; /* of a checkpoint that was read: rows of its datasets then */
+    int32_t n_groups;
+    bool spent; /* every dataset entry has reached its epochs: no step can follow */
+    struct stage_record done[MOST_STAGES]; /* [number] */
+};
+
 struct run_state {
     int64_t step;          /* optimizer steps consumed, skipped ones included */
     int64_t applied_steps; /* Adam's t */
-    int64_t total_steps;   /* planned: part of the schedule */
-    struct data_cursor cursor;
-    double epoch; /* passes so far, for people */
+    int64_t total_steps;   /* planned, of all stages */
+    struct stage_state stage;
+    struct data_cursor cursor; /* in the data of the stage in progress */
+    double epoch;              /* passes over it so far, for people */
     int64_t global_batch_size;
     int64_t tokens, supervised_tokens; /* trained on so far */
     int32_t skipped_in_row;
@@ -28,13 +66,17 @@ struct run_state {
     double best_metric;
     int64_t best_step;
     int32_t evaluations_without_gain;
+    bool evaluation_owed; /* one was due at `step`, but the run was asked to stop: it comes first */
     int64_t metrics_bytes;
 };
 
+struct stage_identity;
+
 /* What may not change between the parts of one run. */
 struct run_identity {
-    struct hash128 model, tokenizer, dataset;
-    struct hash128 dataset_key; /* of the same rows: what they are known by while they are being prepared */
+    struct hash128 model, tokenizer;
+    const struct stage_identity *stages; /* borrowed; stage_identity.h */
+    int32_t n_stages;
     char template_name[32];
     int32_t lora_rank;
     double lora_alpha;
@@ -46,7 +88,8 @@ struct run_identity {
     char precision[8];
 };
 
-void run_identity_make(struct run_identity *out, const struct session *session, const struct dataset *train);
+/* All but the stages: stages_identify. */
+void run_identity_make(struct run_identity *out, const struct session *session);
 
 /* Appends one JSON object. `about`: layout and build, for people and for the announcement of what differs. */
 void run_state_write(struct strbuf *out, const struct run_state *state, const struct run_identity *identity,
@@ -56,11 +99,13 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
 enum status run_state_read(struct run_state *out, const struct json *json,
                            const char *where) LORAD_WARN_UNUSED;
 /* LORAD_CONFIG with every difference named when the checkpoint belongs to another model, data or adapter
- * shape. */
+ * shape. Stages that have not begun may differ, and rows may have been added to the one in progress when its
+ * identity says so. */
 enum status run_identity_check(const struct json *json, const struct run_identity *now,
                                const char *where) LORAD_WARN_UNUSED;
-/* Logs what may change but is worth knowing: layout, threads, configuration. */
-void run_state_announce(const struct json *json, const struct session *session, const char *dir);
+/* Logs what may change but is worth knowing: layout, threads, configuration, stages that have not begun. */
+void run_state_announce(const struct json *json, const struct run_identity *identity,
+                        const struct session *session, const char *dir);
 /* Appends "key (was X, is Y), ..." for the keys in which two canonical configurations (options->config_text:
  * one key a line) differ, resume_from_checkpoint aside. */
 void run_config_differences(struct strbuf *out, const char *was, const char *is);

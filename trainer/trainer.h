@@ -26,6 +26,7 @@ enum schedule_kind {
     SCHEDULE_CONSTANT_WITH_WARMUP
 };
 enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
+enum data_policy { DATA_REFUSE, DATA_APPEND }; /* of rows added to a run that is resumed */
 enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
 enum checkpointing { CHECKPOINTING_AUTO, CHECKPOINTING_NONE, CHECKPOINTING_MLP, CHECKPOINTING_LAYER };
 
@@ -59,6 +60,30 @@ struct optimizer_options {
     int32_t n_lr_groups;
 };
 
+/* When a stage ends before its length is done; both look at eval_loss. */
+struct promotion {
+    double eval_loss_below;      /* 0: not asked for */
+    int32_t plateau_evaluations; /* so many in a row without a gain of min_delta; 0: not asked for */
+    double min_delta;
+};
+
+/* What a stage of a run has of its own, complete: what it does not say itself it has from the run. */
+struct stage_options {
+    int32_t number;   /* from 0 */
+    const char *name; /* "": the run has no `stages` and is this one */
+    const struct dataset_source *train_sources;
+    int32_t n_train_sources;
+    const struct dataset_source *eval_sources; /* the run's own list unless the stage names another */
+    int32_t n_eval_sources;
+    double val_size;
+    enum mix_strategy mix_strategy;
+    struct optimizer_options optimizer;
+    double num_train_epochs;
+    int64_t max_steps, max_tokens; /* > 0: instead of epochs; at most one of them */
+    struct promotion promote;
+};
+enum { MOST_STAGES = 64, STAGE_NAME_BYTES = 64 };
+
 /* What is looked for in the rows before they are trained on. */
 struct inspect_keys {
     enum pii_policy pii;
@@ -85,6 +110,10 @@ struct run_options {
     const struct dataset_source *eval_sources;
     int32_t n_eval_sources;
     double val_size;
+    enum mix_strategy mix_strategy;
+    enum data_policy data_policy;
+    const struct stage_options *stages;
+    int32_t n_stages;          /* 0: the run is one stage, made of the fields here */
     const char *template_name; /* NULL: the model's own */
     struct chat_options chat;
     int32_t cutoff_len;
@@ -98,6 +127,7 @@ struct run_options {
     struct optimizer_options optimizer;
     double num_train_epochs;
     int64_t max_steps;                   /* > 0 overrides epochs */
+    int64_t max_tokens;                  /* > 0 overrides epochs: real tokens, without padding */
     int32_t per_device_train_batch_size; /* packs in a micro-batch */
     int32_t per_device_eval_batch_size;
     int32_t gradient_accumulation_steps; /* used when global_batch_size == 0 */
@@ -126,6 +156,10 @@ struct run_options {
     struct hash128 config_hash; /* of everything that must be the same on all ranks */
     const char *config_text;    /* the resolved configuration, kept beside the checkpoints */
 };
+
+/* The stages of a run: one, made of the run's own fields, without `stages`. */
+int32_t run_stages(const struct run_options *options);
+struct stage_options run_stage(const struct run_options *options, int32_t number);
 
 /* Trains from start to adapter. Collective over the world. The main thread. Returns LORAD_REQUEUE when it
  * checkpointed on request. Errors have been made common to all ranks where that was possible. */
@@ -159,7 +193,8 @@ enum status run_plan(struct strbuf *out, const struct run_options *options, int 
 /* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a device. */
 struct run_rows;
 /* Tokenizer, template, word list. Borrows the options. Owns: *out. */
-enum status run_rows_open(struct run_rows **out, const struct run_options *options) LORAD_WARN_UNUSED;
+enum status run_rows_open(struct run_rows **out, const struct run_options *options,
+                          int32_t stage) LORAD_WARN_UNUSED; /* of one stage */
 void run_rows_close(struct run_rows *rows);
 /* Prepares, or finds, the training or the held-out rows; a bar shows how far it is. verify: everything is then read
  * again and compared with the hashes that were stored. Blocks. */
