@@ -241,6 +241,14 @@ static double step_limit(const struct run *run)
     return run->slowest_seconds > 0 ? fmax(30.0, 5.0 * run->slowest_seconds) : 0.0;
 }
 
+/* Once all rows are there, they are known by their contents. */
+static enum status follow_preparing(struct run *run)
+{
+    if (!run->preparing) return LORAD_OK;
+    TRY(preparing_poll(&run->preparing, &run->session, DATA_TRAIN));
+    return run->preparing ? LORAD_OK : stages_identify(&run->identity, &run->stages, false);
+}
+
 static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
 {
     const struct stage *stage = stage_now(run);
@@ -405,7 +413,7 @@ static enum status train_steps(struct run *run)
         TRY(train_step(run, &info, &result));
         TRY(advance(run, &info, &result));
         report(run, &info, &result, clock_seconds_since(start));
-        TRY(preparing_poll(&run->preparing, &run->session, DATA_TRAIN));
+        TRY(follow_preparing(run));
         TRY(at_boundary(run, &info, &result));
     }
     return LORAD_OK;

@@ -244,7 +244,7 @@ int64_t stages_total_steps(const struct stages *stages, const struct stage_state
 static enum status hash_groups(struct stage *stage, bool may_grow)
 {
     enum { ALWAYS_HASHED_ROWS = 1 << 20 };
-    if (!dataset_complete(stage->train)) return LORAD_OK;
+    if (stage->group_hashes || !dataset_complete(stage->train)) return LORAD_OK;
     if (!may_grow && dataset_raw_rows(stage->train) > ALWAYS_HASHED_ROWS) return LORAD_OK;
     int32_t n = stage->options.n_train_sources;
     stage->group_hashes = memory_new((size_t)n, sizeof *stage->group_hashes);

@@ -29,7 +29,7 @@ expect 0 "adapter written" --set max_steps=1
 expect 73 "already holds a run" --set max_steps=2
 expect 78 "lora_rank (was 16, is 4)" "${resume[@]}" --set max_steps=2 --set lora_rank=4
 expect 78 "belongs to another run: lora" "${resume[@]}" --set max_steps=2 --set lora_target=q_proj
-expect 78 "dataset (its contents changed)" "${resume[@]}" --set max_steps=2 \
+expect 78 "dataset (its contents changed: tests/data/finance-zh/fin_stage2_company.jsonl has " "${resume[@]}" --set max_steps=2 \
     --set dataset=tests/data/finance-zh/fin_stage2_company.jsonl
 
 expect 78 "lora_alpha (was 32, is 3)" "${resume[@]}" --set max_steps=2 --set lora_alpha=3
