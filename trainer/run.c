@@ -371,7 +371,6 @@ static enum status save_now(struct run *run)
     progress_note(run->progress, "saving");
     watchdog_note(run->watchdog, run->state.step, "save", 0);
     run->state.metrics_bytes = metrics_offset(run->metrics);
-    run->identity.dataset = dataset_fingerprint(run->train); /* known by now, maybe */
     TRY(saver_save(&run->saver, &run->state, &run->identity));
     saver_collect(&run->saver, run->options->save_total_limit,
                   run->state.has_best ? run->state.best_step : -1);
