@@ -13,7 +13,7 @@ enum status file_read(char **out, size_t *length, const char *path, size_t max_b
 {
     enum status status = LORAD_OK;
     char *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     if (fd < 0) return FAIL(LORAD_NOT_FOUND, "cannot open %s: %s", path, strerror(errno));
 
     struct stat info;
