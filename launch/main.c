@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "launch/command.h"
 #include "launch/ranks.h"
+#include "launch/signals.h"
 #include "launch/spinning.h"
 #include "launch/verbs.h"
 
@@ -15,8 +16,8 @@ static const struct verb verbs[] = {
     {"eval", "loss, perplexity and accuracy on the held-out rows", true, false, run_on_ranks, NULL,
      verb_eval},
     {"generate", "answer one prompt", true, false, run_on_ranks, NULL, verb_generate},
-    {"tokenize", "JSON strings to token numbers, a line each; --decode: back; --template: chat rows", false, false,
-     run_alone, verb_tokenize, NULL},
+    {"tokenize", "JSON strings to token numbers, a line each; --decode: back; --template: chat rows", false,
+     false, run_alone, verb_tokenize, NULL},
     {"help", "the configuration keys; help KEY: one of them", false, true, run_alone, verb_help, NULL},
 };
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
@@ -42,6 +43,7 @@ static int print_version(void)
 int main(int argc, char **argv)
 {
     spinning_choose(argv);
+    signals_explain_bus();
     struct command command;
     enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
     if (status != LORAD_OK) {
