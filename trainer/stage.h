@@ -4,9 +4,9 @@
  *
  * Invariants:
  *  1. Whether a stage is over is a function of the options and the run's state alone (stage_end), so a
- * resumed run decides as the uninterrupted one did, whatever was going on when it was killed.
+ *     resumed run decides as the uninterrupted one did, whatever was going on when it was killed.
  *  2. What depended on results is in the state, and so in the manifest: the counters of the stage in
- * progress, and the record of every stage that was left.
+ *     progress, and the record of every stage that was left.
  *  3. A step never holds rows of two stages; stage n's order of rows depends on n and not on the stages
  *     before.
  */
