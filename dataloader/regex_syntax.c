@@ -2,11 +2,13 @@
  * regex_syntax.c
  *
  * Invariants
- *  1. One pass; every construct is either copied because both syntaxes give it one meaning, rewritten, or refused.
- *  2. Character classes are those of Unicode 16, which Hugging Face's regex library knows: a property is written with the
- *     characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one twice does no harm.
- *  3. In Ruby syntax x{n,m}+ is a repeated repetition, not a possessive one; {,n} starts at 0; \v is one character; \h is
- *     a hexadecimal digit; a bracket inside a class is a class.
+ *  1. One pass; every construct is either copied because both syntaxes give it one meaning, rewritten, or
+ *     refused.
+ *  2. Character classes are those of Unicode 16, which Hugging Face's regex library knows: a property is
+ *     written with the characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one
+ *     twice does no harm.
+ *  3. In Ruby syntax x{n,m}+ is a repeated repetition, not a possessive one; {,n} starts at 0; \v is one
+ *     character; \h is a hexadecimal digit; a bracket inside a class is a class.
  */
 #include "dataloader/regex_syntax.h"
 
@@ -123,8 +125,8 @@ static bool add_class(struct strbuf *out, char letter)
     }
 }
 
-/* Copies a character. Under (?i) some pairs of letters are also one character of another case for Oniguruma (ss and
- * U+00DF), and characters beyond ASCII fold differently. */
+/* Copies a character. Under (?i) some pairs of letters are also one character of another case for Oniguruma
+ * (ss and U+00DF), and characters beyond ASCII fold differently. */
 static enum status add_literal(struct translation *t)
 {
     static const char *const folded[] = {"ss", "ff", "fi", "fl", "st"};

@@ -251,8 +251,8 @@ close_file:
     return status;
 }
 
-/* Rows are served in another order than they lie in, and read_ahead.h fetches what is needed: the kernel shall not read
- * what is around each of them, which would be most of the file for a few rows of it. */
+/* Rows are served in another order than they lie in, and read_ahead.h fetches what is needed: the kernel
+ * shall not read what is around each of them, which would be most of the file for a few rows of it. */
 static void expect_random_reads(const struct shard_map *shard)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)shard->map;
