@@ -1,9 +1,11 @@
 /*
- * decode.c: each step takes a list of pieces to another one, as Hugging Face's decode_chain does, but as they come.
+ * decode.c: each step takes a list of pieces to another one, as Hugging Face's decode_chain does, but as they
+ * come.
  *
  * Invariants
- *  1. A step passes on what no later token can change and holds back the rest: bytes that are no whole character yet, a run
- *     of <0xHH> tokens (one invalid byte makes all of it U+FFFD), the beginning of a text to be replaced.
+ *  1. A step passes on what no later token can change and holds back the rest: bytes that are no whole
+ *     character yet, a run of <0xHH> tokens (one invalid byte makes all of it U+FFFD), the beginning of a
+ *     text to be replaced.
  *  2. ByteLevel and Fuse make one piece of all; it is passed on in parts, each of whole characters.
  */
 #include "dataloader/decode.h"

@@ -4,11 +4,11 @@
  *
  * Invariants
  *  1. The results are those of Hugging Face tokenizers 0.22, whose parts follow different versions of
- * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
- * utf8proc knows another. The tables below hold the differences; the tests compare every character.
+ *     Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
+ *     utf8proc knows another. The tables below hold the differences; the tests compare every character.
  *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches
- * between characters that can never combine with what precedes them; all bytes of a changed stretch come from
- * the whole stretch.
+ *     between characters that can never combine with what precedes them; all bytes of a changed stretch come
+ *     from the whole stretch.
  */
 #include "dataloader/normalize.h"
 

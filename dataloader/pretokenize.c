@@ -2,10 +2,10 @@
  * pretokenize.c: cutting text into words.
  *
  * Invariants
- *  1. Words do not overlap, stand in order and are not empty. A step makes them finer, leaves out what it removes, or
- *     rewrites them into another text.
- *  2. The two regular expressions of the byte-level families are followed by hand, alternative by alternative, with the
- *     character classes of unicode.h; any other goes through PCRE2 (regex_syntax.h).
+ *  1. Words do not overlap, stand in order and are not empty. A step makes them finer, leaves out what it
+ *     removes, or rewrites them into another text.
+ *  2. The two regular expressions of the byte-level families are followed by hand, alternative by
+ *     alternative, with the character classes of unicode.h; any other goes through PCRE2 (regex_syntax.h).
  *  3. A step sees each word by itself, as if nothing stood around it. The steps by hand take linear time.
  */
 #include "dataloader/pretokenize.h"
@@ -211,8 +211,8 @@ static enum status next_match(const struct pretokenize_step *step, struct pretok
     return LORAD_OK;
 }
 
-/* All matches in the n > 0 bytes at `text` and what lies between them; which of them are matches is told by their place
- * in `matches`: bit 31 of the end. An empty match directly behind another one is none. */
+/* All matches in the n > 0 bytes at `text` and what lies between them; which of them are matches is told by
+ * their place in `matches`: bit 31 of the end. An empty match directly behind another one is none. */
 enum { MATCH_BIT = 31 };
 
 static enum status find_matches(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,

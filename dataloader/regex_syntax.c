@@ -3,12 +3,12 @@
  *
  * Invariants
  *  1. One pass; every construct is either copied because both syntaxes give it one meaning, rewritten, or
- * refused.
+ *     refused.
  *  2. Character classes are those of Unicode 16, which Hugging Face's regex library knows: a property is
- * written with the characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one twice
- * does no harm.
+ *     written with the characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one
+ *     twice does no harm.
  *  3. In Ruby syntax x{n,m}+ is a repeated repetition, not a possessive one; {,n} starts at 0; \v is one
- * character; \h is a hexadecimal digit; a bracket inside a class is a class.
+ *     character; \h is a hexadecimal digit; a bracket inside a class is a class.
  */
 #include "dataloader/regex_syntax.h"
 

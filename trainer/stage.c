@@ -122,7 +122,8 @@ static struct dataset *find_eval(const struct stages *stages, const struct stage
     return NULL;
 }
 
-/* Training may begin with the first rows when nothing asks for the last one: neither a length nor a comparison. */
+/* Training may begin with the first rows when nothing asks for the last one: neither a length nor a
+ * comparison. */
 static bool may_go_on(const struct session *session, const struct stage_options *stage)
 {
     const struct run_options *run = session->options;

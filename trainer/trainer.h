@@ -190,14 +190,15 @@ enum status run_generate(const struct run_options *options, const struct generat
  */
 enum status run_plan(struct strbuf *out, const struct run_options *options, int world) LORAD_WARN_UNUSED;
 
-/* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a device. */
+/* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a
+ * device. */
 struct run_rows;
 /* Tokenizer, template, word list. Borrows the options. Owns: *out. */
 enum status run_rows_open(struct run_rows **out, const struct run_options *options,
                           int32_t stage) LORAD_WARN_UNUSED; /* of one stage */
 void run_rows_close(struct run_rows *rows);
-/* Prepares, or finds, the training or the held-out rows; a bar shows how far it is. verify: everything is then read
- * again and compared with the hashes that were stored. Blocks. */
+/* Prepares, or finds, the training or the held-out rows; a bar shows how far it is. verify: everything is
+ * then read again and compared with the hashes that were stored. Blocks. */
 enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify) LORAD_WARN_UNUSED;
 const char *run_rows_folder(const struct run_rows *rows, bool held_out); /* borrowed; NULL: not prepared */
 /* Looks at all rows at once, for duplicates and overlap, and writes report.html. Blocks. */
