@@ -4,11 +4,11 @@
  *
  * Invariants
  *  1. The results are those of Hugging Face tokenizers 0.22, whose parts follow different versions of
- * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17. utf8proc knows
- *     another. The tables below hold the differences; the tests compare every character.
- *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches between
- *     characters that can never combine with what precedes them; all bytes of a changed stretch come from the
- *     whole stretch.
+ * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
+ * utf8proc knows another. The tables below hold the differences; the tests compare every character.
+ *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches
+ * between characters that can never combine with what precedes them; all bytes of a changed stretch come from
+ * the whole stretch.
  */
 #include "dataloader/normalize.h"
 
@@ -49,6 +49,14 @@ static const struct range new_numbers[] = {
     {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA},
 };
 
+/* Marks and digits that Unicode 15.1 and 16 added: parts of words. */
+static const struct range new_in_words[] = {
+    {0x00897, 0x00897}, {0x10D40, 0x10D49}, {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0},
+    {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2},
+    {0x113E1, 0x113E2}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F5A, 0x11F5A}, {0x1611E, 0x16139},
+    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5EE, 0x1E5EF}, {0x1E5F1, 0x1E5FA},
+};
+
 /* Combining characters younger than the NFC of Hugging Face tokenizers, which leaves them where they stand.
  */
 static const struct range inert_marks[] = {
@@ -62,20 +70,23 @@ static const struct range inert_marks[] = {
     {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
 };
 
-/* Characters whose decomposition is younger than that: only where the form decomposes; only in the compatible forms. */
+/* Characters whose decomposition is younger than that: only where the form decomposes; only in the compatible
+ * forms. */
 static const struct range inert_decomposed[] = {{0x11938, 0x11938}};
 static const struct range inert_compatible[] = {
     {0x032FF, 0x032FF}, {0x0A7F2, 0x0A7F4}, {0x0AB69, 0x0AB69}, {0x10781, 0x10785}, {0x10787, 0x107B0},
     {0x107B2, 0x107BA}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9},
 };
 
-/* Lower case that Unicode 16 and 17 added: [first, last] has it `distance` away, every `step`-th character. */
+/* Lower case that Unicode 16 and 17 added: [first, last] has it `distance` away, every `step`-th character.
+ */
 static const struct {
     uint32_t first, last, step;
     int32_t distance;
 } new_lower[] = {
-    {0x1C89, 0x1C89, 1, 1},    {0xA7CB, 0xA7CB, 1, -0xA567}, {0xA7CC, 0xA7CE, 2, 1},     {0xA7D2, 0xA7D4, 2, 1},
-    {0xA7DA, 0xA7DA, 1, 1},    {0xA7DC, 0xA7DC, 1, -0xA641}, {0x10D50, 0x10D65, 1, 0x20}, {0x16EA0, 0x16EB8, 1, 0x1B},
+    {0x1C89, 0x1C89, 1, 1},      {0xA7CB, 0xA7CB, 1, -0xA567}, {0xA7CC, 0xA7CE, 2, 1},
+    {0xA7D2, 0xA7D4, 2, 1},      {0xA7DA, 0xA7DA, 1, 1},       {0xA7DC, 0xA7DC, 1, -0xA641},
+    {0x10D50, 0x10D65, 1, 0x20}, {0x16EA0, 0x16EB8, 1, 0x1B},
 };
 
 /* Punctuation for Hugging Face's Punctuation, which knows Unicode 9, where utf8proc says otherwise. */
@@ -148,13 +159,14 @@ bool unicode_is_word(uint32_t character)
         return true;
     default:
         return unicode_class(character) == UNICODE_LETTER || character == 0x200C || character == 0x200D ||
-               IN(character, enclosed_letters);
+               IN(character, enclosed_letters) || IN(character, new_in_words);
     }
 }
 
 bool unicode_is_punctuation(uint32_t character)
 {
-    if (character < 0x80) return character > ' ' && character < 0x7F && unicode_ascii_class[character] == UNICODE_OTHER;
+    if (character < 0x80)
+        return character > ' ' && character < 0x7F && unicode_ascii_class[character] == UNICODE_OTHER;
     switch (utf8proc_category((utf8proc_int32_t)character)) {
     case UTF8PROC_CATEGORY_PC:
     case UTF8PROC_CATEGORY_PD:
@@ -198,9 +210,11 @@ static enum status read_replace(struct normalizer *out, const struct json *value
     const char *content;
     TRY(js_need(&pattern, value, "pattern", JS_OBJECT, where));
     TRY(js_need_string(&content, value, "content", where));
-    const char *text = js_string(js_get(pattern, "String"), NULL), *regex = js_string(js_get(pattern, "Regex"), NULL);
+    const char *text = js_string(js_get(pattern, "String"), NULL),
+               *regex = js_string(js_get(pattern, "Regex"), NULL);
     if (text && *text) return normalizer_add(out, NORMALIZE_REPLACE, text, content);
-    if (!regex || !*regex) return FAIL(LORAD_DATA, "%s: normalizer Replace without a pattern is not supported", where);
+    if (!regex || !*regex)
+        return FAIL(LORAD_DATA, "%s: normalizer Replace without a pattern is not supported", where);
     struct strbuf perl = STRBUF_EMPTY;
     enum status status = regex_translate(&perl, regex, where);
     struct pattern *compiled = NULL;
@@ -219,7 +233,7 @@ static enum status read_step(struct normalizer *out, const struct json *value, c
     static const struct {
         const char *name;
         enum normalize_kind kind;
-    } simple[] = {{"NFC", NORMALIZE_NFC},   {"NFD", NORMALIZE_NFD},   {"NFKC", NORMALIZE_NFKC},
+    } simple[] = {{"NFC", NORMALIZE_NFC},   {"NFD", NORMALIZE_NFD},     {"NFKC", NORMALIZE_NFKC},
                   {"NFKD", NORMALIZE_NFKD}, {"Strip", NORMALIZE_STRIP}, {"Lowercase", NORMALIZE_LOWERCASE}};
     const char *type, *content;
     TRY(js_need_string(&type, value, "type", where));
@@ -277,7 +291,8 @@ enum status textbuf_append(struct textbuf *out, const struct textbuf *in, size_t
 }
 
 enum status textbuf_replace_in(struct textbuf *out, const struct textbuf *in, size_t begin, size_t end,
-                               const char *pattern, size_t pattern_length, const char *content, size_t content_length)
+                               const char *pattern, size_t pattern_length, const char *content,
+                               size_t content_length)
 {
     size_t kept = begin; /* start of the part not yet copied */
     while (kept < end) {
@@ -285,7 +300,8 @@ enum status textbuf_replace_in(struct textbuf *out, const struct textbuf *in, si
         if (!found) break;
         size_t at = (size_t)(found - in->data);
         TRY(textbuf_append(out, in, kept, at));
-        uint32_t from = in->want_map ? in->from[at] : 0, to = in->want_map ? in->to[at + pattern_length - 1] : 0;
+        uint32_t from = in->want_map ? in->from[at] : 0,
+                 to = in->want_map ? in->to[at + pattern_length - 1] : 0;
         TRY(textbuf_add(out, content, content_length, from, to, 0));
         kept = at + pattern_length;
     }
@@ -330,7 +346,8 @@ static struct form form_of(enum normalize_kind kind)
     return (struct form){options | (compatible ? UTF8PROC_COMPAT : 0), composes, compatible};
 }
 
-/* Whether the form never joins the character with what precedes it, nor moves it. False may be said of any. */
+/* Whether the form never joins the character with what precedes it, nor moves it. False may be said of any.
+ */
 static inline bool starts_stretch(struct form form, uint32_t character)
 {
     if (character < 0x300 || (character >= 0x4E00 && character < 0xA000) ||
@@ -355,15 +372,18 @@ static inline bool is_plain(struct form form, uint32_t character)
 /* Whether Hugging Face's forms do not know the character: it stays where it is. */
 static bool is_inert(struct form form, uint32_t character)
 {
-    return character >= 0x300 && (IN(character, inert_marks) || (!form.composes && IN(character, inert_decomposed)) ||
-                                  (form.compatible && IN(character, inert_compatible)));
+    return character >= 0x300 &&
+           (IN(character, inert_marks) || (!form.composes && IN(character, inert_decomposed)) ||
+            (form.compatible && IN(character, inert_compatible)));
 }
 
-static enum status map_stretch(struct form form, struct textbuf *out, const struct textbuf *in, size_t begin, size_t end)
+static enum status map_stretch(struct form form, struct textbuf *out, const struct textbuf *in, size_t begin,
+                               size_t end)
 {
     utf8proc_uint8_t *mapped = NULL;
-    utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)in->data + begin, (utf8proc_ssize_t)(end - begin),
-                                           &mapped, (utf8proc_option_t)form.options);
+    utf8proc_ssize_t length =
+        utf8proc_map((const utf8proc_uint8_t *)in->data + begin, (utf8proc_ssize_t)(end - begin), &mapped,
+                     (utf8proc_option_t)form.options);
     if (length < 0) return FAIL(LORAD_NOMEM, "Unicode normal form: %s", utf8proc_errmsg(length));
     enum status status;
     if ((size_t)length == end - begin && memcmp(mapped, in->data + begin, end - begin) == 0)
@@ -426,7 +446,8 @@ static enum status lower_text(struct textbuf *out, const struct textbuf *in)
         size_t n = (size_t)utf8proc_encode_char((utf8proc_int32_t)small, (utf8proc_uint8_t *)text);
         if (character == 0x130) n += (size_t)utf8proc_encode_char(0x307, (utf8proc_uint8_t *)text + n);
         TRY(textbuf_append(out, in, kept, i));
-        TRY(textbuf_add(out, text, n, in->want_map ? in->from[i] : 0, in->want_map ? in->to[i + length - 1] : 0, 0));
+        TRY(textbuf_add(out, text, n, in->want_map ? in->from[i] : 0,
+                        in->want_map ? in->to[i + length - 1] : 0, 0));
         kept = i + length;
     }
     return textbuf_append(out, in, kept, in->length);
@@ -439,7 +460,8 @@ static enum status strip(const struct normalize_step *step, struct textbuf *out,
     return end > begin ? textbuf_append(out, in, begin, end) : LORAD_OK;
 }
 
-static enum status run_pattern(const struct normalize_step *step, struct textbuf *out, const struct textbuf *in)
+static enum status run_pattern(const struct normalize_step *step, struct textbuf *out,
+                               const struct textbuf *in)
 {
     struct pattern_memory *memory;
     TRY(pattern_memory_create(&memory));
