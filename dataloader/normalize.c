@@ -49,6 +49,14 @@ static const struct range new_numbers[] = {
     {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA},
 };
 
+/* Marks and digits that Unicode 15.1 and 16 added: parts of words. */
+static const struct range new_in_words[] = {
+    {0x00897, 0x00897}, {0x10D40, 0x10D49}, {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0},
+    {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2},
+    {0x113E1, 0x113E2}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F5A, 0x11F5A}, {0x1611E, 0x16139},
+    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5EE, 0x1E5EF}, {0x1E5F1, 0x1E5FA},
+};
+
 /* Combining characters younger than the NFC of Hugging Face tokenizers, which leaves them where they stand.
  */
 static const struct range inert_marks[] = {
@@ -151,7 +159,7 @@ bool unicode_is_word(uint32_t character)
         return true;
     default:
         return unicode_class(character) == UNICODE_LETTER || character == 0x200C || character == 0x200D ||
-               IN(character, enclosed_letters);
+               IN(character, enclosed_letters) || IN(character, new_in_words);
     }
 }
 

@@ -472,6 +472,32 @@ static void refuses_patterns(void **state)
     }
 }
 
+/* A digit of Unicode 16, younger than the tables of utf8proc, is a part of a word: unknown characters fuse
+ * inside one. */
+static void young_digit_in_word(void **state)
+{
+    (void)state;
+    write_file("tokenizer.json",
+               "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"vocab\":{\"?\":0},"
+               "\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Whitespace\"}}");
+    struct tokenizer *tokenizer = NULL;
+    struct token_list list = {0};
+    assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+    assert_ok(tokenizer_encode(tokenizer,
+                               "a\xF0\x91\x9B\x91"
+                               "a",
+                               6, full, &list));
+    assert_int_equal(list.length, 1);
+    list.length = 0;
+    assert_ok(tokenizer_encode(tokenizer,
+                               "a\xE2\x82\xAC"
+                               "a",
+                               5, full, &list)); /* the euro sign is none */
+    assert_int_equal(list.length, 3);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
 /* Hugging Face's library counts six numbers of Latin-1 as \\w, but not inside brackets. */
 static void word_class_in_brackets(void **state)
 {
@@ -559,6 +585,7 @@ int main(void)
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_patterns),
         cmocka_unit_test(word_class_in_brackets),
+        cmocka_unit_test(young_digit_in_word),
         cmocka_unit_test(opens_the_smallest),
         cmocka_unit_test(reads_vocab_and_merges),
     };
