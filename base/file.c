@@ -13,8 +13,11 @@ enum status file_read(char **out, size_t *length, const char *path, size_t max_b
 {
     enum status status = LORAD_OK;
     char *text = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return FAIL(LORAD_NOT_FOUND, "cannot open %s: %s", path, strerror(errno));
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
+    if (fd < 0) {
+        bool few = errno == EMFILE || errno == ENFILE || errno == EIO || errno == ENOMEM;
+        return FAIL(few ? LORAD_IO : LORAD_NOT_FOUND, "cannot open %s: %s", path, strerror(errno));
+    }
 
     struct stat info;
     if (fstat(fd, &info) != 0) {
@@ -26,8 +29,8 @@ enum status file_read(char **out, size_t *length, const char *path, size_t max_b
         goto close_file;
     }
     if ((uint64_t)info.st_size > max_bytes) {
-        status = FAIL(LORAD_DATA, "%s has %lld bytes; at most %zu are accepted", path, (long long)info.st_size,
-                      max_bytes);
+        status = FAIL(LORAD_DATA, "%s has %lld bytes; at most %zu are accepted", path,
+                      (long long)info.st_size, max_bytes);
         goto close_file;
     }
     size_t size = (size_t)info.st_size, done = 0;

@@ -162,7 +162,8 @@ static enum status prepare_or_follow(struct preparation *p)
     bool fresh = p->options.overwrite_cache && !p->options.follow, followed = false;
     for (int quiet = 0;;) {
         bool got = false;
-        enum folder_state state = fresh ? FOLDER_DAMAGED : prepare_folder_look(p->folder, &p->report);
+        enum folder_state state = FOLDER_DAMAGED;
+        if (!fresh) TRY(prepare_folder_look(&state, p->folder, &p->report));
         if (state == FOLDER_COMPLETE) return LORAD_OK;
         if (atomic_load(&p->stop)) return FAIL(LORAD_REQUEUE, "preparing was stopped");
         if (!p->options.follow) TRY(prepare_lock_try(&p->held, p->folder, &got));
@@ -171,8 +172,11 @@ static enum status prepare_or_follow(struct preparation *p)
             if (failure != LORAD_OK && failure != LORAD_REQUEUE)
                 return prepare_lock_failure(p->folder, failure);
             /* Another process may have finished it meanwhile. */
-            if (!fresh) state = prepare_folder_look(p->folder, &p->report);
+            if (!fresh) TRY(prepare_folder_look(&state, p->folder, &p->report));
             if (state == FOLDER_COMPLETE) return LORAD_OK;
+            if (state == FOLDER_DAMAGED && !fresh)
+                log_warn("prepared data cannot be used and is made again: %s", status_message());
+            status_clear();
             return fill_locked(p, state == FOLDER_DAMAGED);
         }
         if (!followed && !p->options.follow)
@@ -251,10 +255,14 @@ enum status preparation_begin(struct preparation **out, const struct prepare_opt
     pthread_cond_init(&p->changed, NULL);
     enum status status = make(p, options);
     bool fresh = options->overwrite_cache && !options->follow;
-    if (status == LORAD_OK && !fresh && prepare_folder_look(p->folder, &p->report) == FOLDER_COMPLETE)
+    enum folder_state state = FOLDER_DAMAGED;
+    if (status == LORAD_OK && !fresh) status = prepare_folder_look(&state, p->folder, &p->report);
+    if (status == LORAD_OK && state == FOLDER_COMPLETE)
         p->rows_known = p->done = true;
-    else if (status == LORAD_OK)
+    else if (status == LORAD_OK) {
+        status_clear();
         status = start_thread(p);
+    }
     if (status == LORAD_OK)
         *out = p;
     else

@@ -84,12 +84,14 @@ static bool is_scaffold(const char *name)
            strcmp(name, DATASET_GROWING) == 0 || prepare_is_of_shard(name);
 }
 
-enum folder_state prepare_folder_look(const char *folder, struct prepare_report *report)
+enum status prepare_folder_look(enum folder_state *state, const char *folder, struct prepare_report *report)
 {
     char *path = file_join(folder, DATASET_COMPLETE);
-    bool sealed = path && file_exists(path);
+    if (!path) return LORAD_NOMEM;
+    bool sealed = file_exists(path), readable = access(path, R_OK) == 0;
     free(path);
-    if (!sealed) return FOLDER_GROWING;
+    *state = FOLDER_GROWING;
+    if (!sealed) return LORAD_OK;
     struct dataset *dataset = NULL;
     enum status status = dataset_open(&dataset, folder);
     dataset_close(dataset);
@@ -97,11 +99,12 @@ enum folder_state prepare_folder_look(const char *folder, struct prepare_report 
     if (status == LORAD_OK) {
         prepare_report_find_problems(report, folder);
         remove_files(folder, is_scaffold); /* whoever sealed it may have been killed before it could */
-        return FOLDER_COMPLETE;
+        *state = FOLDER_COMPLETE;
+        return LORAD_OK;
     }
-    log_warn("prepared data cannot be used and is made again: %s", status_message());
-    status_clear();
-    return FOLDER_DAMAGED;
+    if (status != LORAD_DATA && !(status == LORAD_NOT_FOUND && readable)) return status;
+    *state = FOLDER_DAMAGED;
+    return LORAD_OK;
 }
 
 /* ---- the raw rows ---- */

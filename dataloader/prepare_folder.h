@@ -7,9 +7,11 @@
 enum folder_state {
     FOLDER_GROWING,  /* or not there */
     FOLDER_COMPLETE, /* the report is set */
-    FOLDER_DAMAGED,  /* sealed, but cannot be used; said so */
+    FOLDER_DAMAGED,  /* sealed, but cannot be used; why is the recorded message */
 };
-enum folder_state prepare_folder_look(const char *folder, struct prepare_report *report);
+/* Fails when the files cannot be read now, which says nothing about what is in them. */
+enum status prepare_folder_look(enum folder_state *state, const char *folder,
+                                struct prepare_report *report) LORAD_WARN_UNUSED;
 
 /* Called once the raw rows are known and the folder can be opened. */
 typedef void prepare_known(void *context);

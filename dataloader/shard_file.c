@@ -226,7 +226,7 @@ static enum status map_file(struct shard_map *shard)
 {
     int fd = open(shard->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return FAIL(errno == ENOENT ? LORAD_NOT_FOUND : LORAD_DATA, "cannot open %s: %s", shard->path,
+        return FAIL(errno == ENOENT ? LORAD_NOT_FOUND : LORAD_IO, "cannot open %s: %s", shard->path,
                     strerror(errno));
     enum status status = LORAD_OK;
     struct stat info;

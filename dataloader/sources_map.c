@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/unpack.h"
+#include "base/utf8.h"
 #include "dataloader/sources_impl.h"
 
 struct scratch {
@@ -89,6 +90,36 @@ static enum status unpack_map(struct source_map *map, enum packing kind, const s
     return LORAD_OK;
 }
 
+/* Whether the first 64 KiB are Chinese in GBK rather than UTF-8 with a few bad bytes: of what is not ASCII,
+ * more than two thirds are pairs of bytes from 0xA1 on that are not UTF-8. */
+static bool looks_like_gbk(const char *text, size_t length)
+{
+    size_t n = length < 1 << 16 ? length : 1 << 16, pairs = 0, others = 0, step;
+    for (size_t i = 0; i < n; i += step) {
+        const unsigned char *at = (const unsigned char *)text + i;
+        uint32_t character;
+        step = utf8_read(&character, text + i, n - i);
+        if (step == 1) continue;
+        bool pair = step == 0 && i + 1 < n && at[0] >= 0xA1 && at[0] < 0xFF && at[1] >= 0xA1 && at[1] < 0xFF;
+        if (pair)
+            pairs++;
+        else
+            others++;
+        if (step == 0) step = pair ? 2 : 1;
+    }
+    return pairs >= 2 && pairs > others;
+}
+
+/* "LE", "BE" or, with a byte order mark, ""; NULL: it begins neither with a mark nor with two ASCII
+ * characters. */
+static const char *utf16_kind(const char *text, size_t length)
+{
+    if (length < 4) return NULL;
+    if (memcmp(text, "\xFF\xFE", 2) == 0 || memcmp(text, "\xFE\xFF", 2) == 0) return "";
+    if (text[0] && !text[1] && text[2] && !text[3]) return "LE";
+    return !text[0] && text[1] && !text[2] && text[3] ? "BE" : NULL;
+}
+
 /* What a file should not be, said before its rows are. */
 static enum status check_kind(const struct source_map *map, bool packed, const struct source_file *file)
 {
@@ -97,8 +128,14 @@ static enum status check_kind(const struct source_map *map, bool packed, const s
     if (*ending && !packed && length > 0)
         return FAIL(LORAD_DATA, "%s is named %s, but is not packed that way; rename it, or pack it again",
                     file->path, ending);
-    if (length >= 2 && (memcmp(map->text, "\xFF\xFE", 2) == 0 || memcmp(map->text, "\xFE\xFF", 2) == 0))
-        return FAIL(LORAD_DATA, "%s is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW", file->path);
+    const char *utf16 = utf16_kind(map->text, length);
+    if (utf16)
+        return FAIL(LORAD_DATA, "%s is UTF-16; convert it: iconv -f UTF-16%s -t UTF-8 OLD > NEW", file->path,
+                    utf16);
+    if (looks_like_gbk(map->text, length))
+        return FAIL(LORAD_DATA,
+                    "%s is not UTF-8 and looks like GBK; convert it: iconv -f GB18030 -t UTF-8 OLD > NEW",
+                    file->path);
     if (length >= 4 && memcmp(map->text, "PAR1", 4) == 0)
         return FAIL(LORAD_DATA,
                     "%s is Parquet, which is not read; convert it: python3 -c \"import pandas; "
@@ -110,7 +147,7 @@ static enum status check_kind(const struct source_map *map, bool packed, const s
 
 enum status source_map_open(struct source_map *out, const struct source_file *file)
 {
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     if (fd < 0) return FAIL(LORAD_NOT_FOUND, "cannot open %s: %s", file->path, strerror(errno));
     struct source_map map = {0};
     enum status status = map_fd(&map, fd, file->path);

@@ -163,7 +163,7 @@ static enum status map_file(struct table_file *table)
 {
     int fd = open(table->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return FAIL(errno == ENOENT ? LORAD_NOT_FOUND : LORAD_DATA, "cannot open %s: %s", table->path,
+        return FAIL(errno == ENOENT ? LORAD_NOT_FOUND : LORAD_IO, "cannot open %s: %s", table->path,
                     strerror(errno));
     struct stat info;
     enum status status;

@@ -69,11 +69,11 @@ static void check_tokenizer(struct preflight *p)
                : " (the model's own)");
 }
 
-/* Model headers, adapter, memory, steps. */
-static void check_plan(struct preflight *p, int ranks)
+/* Model headers, adapter; with the rows memory and steps too. */
+static void check_plan(struct preflight *p, int ranks, bool rows)
 {
     struct strbuf plan = STRBUF_EMPTY;
-    if (check(p, run_plan(&plan, p->run, ranks))) printf("%s\n", strbuf_text(&plan));
+    if (check(p, run_plan(&plan, p->run, ranks, rows)) && rows) printf("%s\n", strbuf_text(&plan));
     strbuf_free(&plan);
 }
 
@@ -134,18 +134,22 @@ static void check_rows(struct preflight *p, int32_t number, bool verify)
     const struct stage_options stage = run_stage(run, number);
     struct run_rows *rows;
     struct strbuf text = STRBUF_EMPTY;
+    int before = p->n_problems;
     if (*stage.name) printf("== stage %d of %d, %s\n", number + 1, run_stages(run), stage.name);
     if (!check(p, run_rows_open(&rows, run, number))) return;
     if (stage.n_train_sources > 0) check(p, run_rows_prepare(rows, false, verify));
     if (stage.n_eval_sources > 0 || stage.val_size > 0) check(p, run_rows_prepare(rows, true, verify));
     if (check(p, run_rows_review(rows))) {
         run_rows_text(rows, &text);
-        if (verify) strbuf_puts(&text, "Every byte was read again and is as it was written.\n");
+        if (verify && p->n_problems == before)
+            strbuf_puts(&text, "Every byte was read again and is as it was written.\n");
         printf("%s", strbuf_text(&text));
     }
     strbuf_free(&text);
-    if (run_rows_folder(rows, false)) check(p, print_rows(p, run_rows_folder(rows, false)));
-    printf("\n");
+    if (run_rows_folder(rows, false)) {
+        check(p, print_rows(p, run_rows_folder(rows, false)));
+        printf("\n");
+    }
     run_rows_close(rows);
 }
 
@@ -186,8 +190,11 @@ enum status verb_check(const struct command *command)
     bool has_model = run->model_dir && file_is_dir(run->model_dir);
     if (has_model) check_tokenizer(&p);
     bool writable = run->output_dir && check_output(&p);
-    for (int32_t i = 0; writable && p.chat && i < run_stages(run); i++) check_rows(&p, i, command->verify);
-    if (has_model && run_stage(run, 0).n_train_sources > 0) check_plan(&p, ranks);
+    bool rows = writable && p.chat;
+    int before = p.n_problems;
+    for (int32_t i = 0; rows && i < run_stages(run); i++) check_rows(&p, i, command->verify);
+    if (has_model && run_stage(run, 0).n_train_sources > 0)
+        check_plan(&p, ranks, rows && p.n_problems == before);
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);
     print_problems(&p);

@@ -108,12 +108,12 @@ static enum status plan_all(struct strbuf *out, struct session *session, struct 
     return LORAD_OK;
 }
 
-enum status run_plan(struct strbuf *out, const struct run_options *options, int world)
+enum status run_plan(struct strbuf *out, const struct run_options *options, int world, bool rows)
 {
     struct session session;
     struct stages stages = {0};
     enum status status = session_read(&session, options, options->adapter_dir, SESSION_TRAIN);
-    if (status == LORAD_OK) status = plan_all(out, &session, &stages, world);
+    if (status == LORAD_OK && rows) status = plan_all(out, &session, &stages, world);
     stages_close(&stages);
     session_close(&session);
     return status;

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "dataloader/data_review.h"
 #include "dataloader/report_html.h"
@@ -63,7 +64,11 @@ enum status run_rows_prepare(struct run_rows *rows, bool held_out, bool verify)
     if (status == LORAD_OK) status = preparation_folder(preparation, &folder);
     enum status end = preparation_finish(preparation, NULL);
     if (status == LORAD_OK) status = end;
-    if (status == LORAD_OK && verify) status = dataset_verify(folder);
+    if (status == LORAD_OK && verify) {
+        status = dataset_verify(folder);
+        if (status == LORAD_DATA)
+            status = status_context(status, "they are prepared again with --set overwrite_cache=true");
+    }
     if (status != LORAD_OK) {
         free(folder);
         return status_context(status, "%s", preparing_name(part));
@@ -92,7 +97,11 @@ enum status run_rows_review(struct run_rows *rows)
     const struct report_html_options page = {.model = o->model_dir,
                                              .template_name = chat_template_name(rows->session.chat),
                                              .cutoff_len = o->cutoff_len};
-    return data_review_html(train->folder, train->report, eval->report, &page);
+    enum status status = data_review_html(train->folder, train->report, eval->report, &page);
+    if (status != LORAD_CANNOT_CREATE && status != LORAD_IO) return status;
+    log_warn("the report is not written as a page: %s", status_message());
+    status_clear();
+    return LORAD_OK;
 }
 
 static bool speaks_utf8(void)
@@ -119,7 +128,9 @@ void run_rows_text(const struct run_rows *rows, struct strbuf *out)
         free(problems);
         strbuf_printf(out, "Prepared in %s\n\n", part->folder);
     }
-    if (train) strbuf_printf(out, "As a page: %s/report.html\n", rows->part[DATA_TRAIN].folder);
+    char *page = train ? file_join(rows->part[DATA_TRAIN].folder, "report.html") : NULL;
+    if (page && file_exists(page)) strbuf_printf(out, "As a page: %s\n", page);
+    free(page);
 }
 
 static void write_part(struct strbuf *out, const struct rows_part *part, const char *name)

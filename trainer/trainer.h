@@ -187,8 +187,9 @@ enum status run_generate(const struct run_options *options, const struct generat
 
 /* The plan without running it: the part of `lorad check` that knows the model. Appends a memory table per
  * rank and the step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for.
- */
-enum status run_plan(struct strbuf *out, const struct run_options *options, int world) LORAD_WARN_UNUSED;
+ * rows: false when they could not be prepared; then only the model and the adapter are looked at. */
+enum status run_plan(struct strbuf *out, const struct run_options *options, int world,
+                     bool rows) LORAD_WARN_UNUSED;
 
 /* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a
  * device. */

@@ -536,6 +536,30 @@ static void a_damaged_cache_is_made_again(void **state)
     free(folder);
 }
 
+/* Files that cannot be opened now say nothing about what is in them. */
+static void a_cache_that_cannot_be_read_is_kept(void **state)
+{
+    (void)state;
+    struct prepare_report report;
+    struct preparation *preparation;
+    struct rlimit before, none;
+    char *folder;
+    const struct prepare_options options = options_for(&stage1);
+    assert_ok(dataset_prepare(&folder, &options, &report));
+    struct hash128 expected = folder_hash(folder);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    enum status status = preparation_begin(&preparation, &options);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, LORAD_IO);
+    free(folder);
+    assert_ok(dataset_prepare(&folder, &options, &report));
+    assert_true(report.from_cache);
+    assert_true(hash128_equal(folder_hash(folder), expected));
+    free(folder);
+}
+
 /* Share of real tokens in the packs of the finance rows: the floor is 98 % wherever the rows allow it. */
 static void packs_of_finance_rows_are_full(void **state)
 {
@@ -580,6 +604,7 @@ int main(void)
         cmocka_unit_test(a_full_disk_stops_preparing),
         cmocka_unit_test(several_processes_prepare_the_same),
         cmocka_unit_test(a_damaged_cache_is_made_again),
+        cmocka_unit_test(a_cache_that_cannot_be_read_is_kept),
         cmocka_unit_test(packs_of_finance_rows_are_full),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);

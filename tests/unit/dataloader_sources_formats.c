@@ -476,6 +476,8 @@ static void a_wrong_format_is_one_clear_error(void **state)
     assert_unreadable(&source, LORAD_DATA, "its first line is: First: a line\nThe formats are\n    messages");
     source.path = write_bytes("x.json", "\xFF\xFE{\0}\0", 6);
     assert_unreadable(&source, LORAD_DATA, "is UTF-16");
+    source.path = write_bytes("x.csv", "a\0,\0b\0\n\0", 8);
+    assert_unreadable(&source, LORAD_DATA, "iconv -f UTF-16LE");
     source.path = write_text("x.parquet.txt", "PAR1....PAR1");
     assert_unreadable(&source, LORAD_DATA, "pandas.read_parquet");
     source.path = write_text("x.jsonl", "{\"a\": 1\n{\"b\n");
@@ -484,10 +486,44 @@ static void a_wrong_format_is_one_clear_error(void **state)
     source.columns = (struct source_columns){.prompt = "q", .response = "A"};
     assert_unreadable(&source, LORAD_DATA, "with the names that columns: gives, and none of these fits");
     source.columns = (struct source_columns){0};
-    source.path = write_text("x.txt", "\xC4\xE3\xBA\xC3\xA3\xBA\n");
+    source.path = write_text("x.txt", "\xC4\xE9\n");
     assert_unreadable(&source, LORAD_DATA, "(not UTF-8; if it is GBK, convert it");
-    source.path = write_text("x.jsonl", "{\"instruction\": \"\xC4\xE3\", \"output\": \"\xBA\xC3\"}\n");
-    assert_unreadable(&source, LORAD_DATA, "(not UTF-8; if it is GBK, convert it");
+    source.path = write_text("x.fifo", "");
+    assert_int_equal(unlink(source.path), 0);
+    assert_int_equal(mkfifo(source.path, 0600), 0);
+    assert_unreadable(&source, LORAD_DATA, "is not a regular file");
+    assert_int_equal(unlink(source.path), 0);
+}
+
+/* Whatever the format, and when the header line is ASCII; a bad byte in a UTF-8 file is a matter of its row.
+ */
+static void a_gbk_file_is_refused_with_the_command(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"x.txt", "x.jsonl", "x.csv", "x.csv"};
+    static const char *const texts[] = {
+        "\xC4\xE3\xBA\xC3\xA3\xBA\n",
+        "{\"instruction\": \"\xC4\xE3\", \"output\": \"\xBA\xC3\"}\n",
+        "question,answer\n\xC4\xE3\xBA\xC3,"
+        "\xCE\xAA\xCA\xB2\xC3\xB4\xD5\xE2\xD1\xF9\xA3\xBF\xC7\xEB\xCB\xB5\n",
+        "prompt,response\n\xD0\xBB\xD0\xBB,caf\xC3\xA9 \xC4\xE3\xBA\xC3\xA3\xBA\xC4\xE3\xBA\xC3\xC4\xE3\n",
+    };
+    struct dataset_source source = {0};
+    for (int i = 0; i < 4; i++) {
+        source.path = write_text(names[i], texts[i]);
+        assert_unreadable(&source, LORAD_DATA, "looks like GBK; convert it: iconv -f GB18030 -t UTF-8");
+    }
+    source.format = "text";
+    source.path = write_text("x.txt", texts[0]);
+    assert_unreadable(&source, LORAD_DATA, "looks like GBK");
+
+    struct opened opened;
+    source = (struct dataset_source){
+        .path = write_text("x.csv", "prompt,response\n问题,答案\n\xC4\xE3,caf\xE9\n")};
+    open_source(&opened, &source);
+    assert_row(&opened, 2, "U:问题|A:答案");
+    assert_bad_row(&opened, 3, ROW_BAD_UTF8, "byte 0xc4");
+    close_one(&opened);
 }
 
 static void packed_files_that_are_damaged_are_refused(void **state)
@@ -648,6 +684,7 @@ int main(void)
         cmocka_unit_test(documents_are_learnt_whole),
         cmocka_unit_test(a_large_document_is_cut_at_blank_lines),
         cmocka_unit_test(a_wrong_format_is_one_clear_error),
+        cmocka_unit_test(a_gbk_file_is_refused_with_the_command),
         cmocka_unit_test(packed_files_that_are_damaged_are_refused),
         cmocka_unit_test(folders_and_patterns_name_files),
         cmocka_unit_test(metadata_stands_beside_rows),

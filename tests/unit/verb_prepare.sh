@@ -37,7 +37,8 @@ at=$(($(stat -c %s "$folder/tokens-00000.bin") / 3))
 byte=$(od -An -tu1 -j $at -N1 "$folder/tokens-00000.bin")
 printf "$(printf '\\%03o' $((byte ^ 1)))" | dd of="$folder/tokens-00000.bin" bs=1 seek=$at conv=notrunc status=none
 run 0 -- check --config "$work/config.yaml"
-run 65 "tokens-00000.bin" "damaged" -- check --config "$work/config.yaml" --verify
+run 65 "tokens-00000.bin" "damaged" "overwrite_cache=true" -- check --config "$work/config.yaml" --verify
+grep -q "is as it was written" "$work/out.txt" && fail "damaged, and as it was written"
 run 65 "tokens-00000.bin" "damaged" -- prepare --config "$work/config.yaml" --verify
 run 0 -- prepare --config "$work/config.yaml" --set overwrite_cache=true --verify
 
@@ -47,6 +48,15 @@ run 66 "nowhere.jsonl" -- prepare --config "$work/config.yaml" --set dataset="$w
 printf '{"messages": 1}\n{"messages": 2}\n' >"$work/bad.jsonl"
 run 65 "2 no messages" "bad.jsonl:1" -- prepare --config "$work/config.yaml" --set dataset="$work/bad.jsonl"
 run 64 "does not go with" -- prepare --config "$work/config.yaml" --ranks 4
+
+run 65 "2 no messages" -- check --config "$work/config.yaml" --set dataset="$work/bad.jsonl"
+[ "$(grep -c "bad.jsonl: read as" "$work/err.txt")" = 1 ] || { cat "$work/err.txt"; fail "bad rows are read more than once"; }
+
+# A cache that cannot be written to is as good as another one.
+rm "$folder/report.html" && mkdir -p "$folder/report.html/x"
+run 0 "not written as a page" "Training rows" -- prepare --config "$work/config.yaml"
+run 0 "No problems found" -- check --config "$work/config.yaml"
+rm -r "$folder/report.html"
 
 # Personal data: found, masked, dropped.
 cat >"$work/private.jsonl" <<ROWS
