@@ -111,7 +111,8 @@ struct decoding {
     bool any, inside; /* of the output: a piece was written; one is being written */
 };
 
-enum status decoding_create(struct decoding **out, const struct decoder *decoder, const int16_t *character_byte)
+enum status decoding_create(struct decoding **out, const struct decoder *decoder,
+                            const int16_t *character_byte)
 {
     struct decoding *decoding = memory_new(1, sizeof *decoding);
     if (!decoding) return LORAD_NOMEM;
@@ -245,7 +246,8 @@ static void push_stripped(struct decoding *d, int step, const char *text, size_t
     strbuf_add(&state->piece, text, n);
     const char *piece = strbuf_text(&state->piece);
     size_t length = state->piece.length, end = length;
-    for (int64_t k = 0; k < how->stop && end >= unit && memcmp(piece + end - unit, how->pattern, unit) == 0; k++)
+    for (int64_t k = 0; k < how->stop && end >= unit && memcmp(piece + end - unit, how->pattern, unit) == 0;
+         k++)
         end -= unit;
     strbuf_clear(&state->text);
     strbuf_add(&state->text, piece, end);

@@ -296,7 +296,8 @@ static void need_path(struct config *config, const char *name, const char *path,
                      config_where(where, config, name), path);
 }
 
-static void need_sources(struct config *config, const char *key, const struct dataset_source *sources, int32_t n)
+static void need_sources(struct config *config, const char *key, const struct dataset_source *sources,
+                         int32_t n)
 {
     for (int32_t i = 0; i < n; i++) {
         if (!strpbrk(sources[i].path, "*?[{")) need_path(config, key, sources[i].path, false);

@@ -15,8 +15,8 @@ static const struct verb verbs[] = {
     {"eval", "loss, perplexity and accuracy on the held-out rows", true, false, run_on_ranks, NULL,
      verb_eval},
     {"generate", "answer one prompt", true, false, run_on_ranks, NULL, verb_generate},
-    {"tokenize", "JSON strings to token numbers, a line each; --decode: back; --template: chat rows", false, false,
-     run_alone, verb_tokenize, NULL},
+    {"tokenize", "JSON strings to token numbers, a line each; --decode: back; --template: chat rows", false,
+     false, run_alone, verb_tokenize, NULL},
     {"help", "the configuration keys; help KEY: one of them", false, true, run_alone, verb_help, NULL},
 };
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };

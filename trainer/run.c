@@ -41,7 +41,7 @@ struct run {
     struct session session;
     struct coord *coord; /* rank 0 */
     struct stages stages;
-    struct loader *loader; /* of the stage in progress */
+    struct loader *loader;         /* of the stage in progress */
     struct preparation *preparing; /* of the training rows, while it goes on */
     struct micro_batch batch;
     struct optimizer *optimizer;

@@ -366,10 +366,9 @@ static void files_are_limited_and_missing_paths_named(void **state)
 static void the_shipped_configurations_load(void **state)
 {
     (void)state;
-    static const char *const names[] = {"quickstart",           "fin_stage1",
-                                        "fin_stage2",           "law_qa",
-                                        "fin_stages",           "curriculum/1-general",
-                                        "curriculum/2-company", "curriculum/3-together"};
+    static const char *const names[] = {
+        "quickstart", "fin_stage1",           "fin_stage2",           "law_qa",
+        "fin_stages", "curriculum/1-general", "curriculum/2-company", "curriculum/3-together"};
     assert_int_equal(chdir(LORAD_SOURCE_DIR), 0);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char path[512];
