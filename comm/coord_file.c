@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 
 enum { HEARTBEAT_MS = 5000, STALE_BEATS = 12, MAX_RECORD_BYTES = 64 * 1024 };
 
@@ -382,7 +383,7 @@ static void *beat_until_stopped(void *argument)
 
 static enum status beat_start(struct coord_file *coord)
 {
-    int code = pthread_create(&coord->thread, NULL, beat_until_stopped, coord);
+    int code = thread_start(&coord->thread, beat_until_stopped, coord);
     if (code != 0) return FAIL(LORAD_NOMEM, "cannot start the heartbeat thread: %s", strerror(code));
     coord->beating = true;
     return LORAD_OK;

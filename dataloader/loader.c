@@ -20,12 +20,12 @@
 #include "dataloader/dataloader.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "dataloader/order.h"
 #include "dataloader/read_ahead.h"
 
@@ -372,21 +372,16 @@ static enum status allocate(struct loader *loader)
     return LORAD_OK;
 }
 
-/* Signals are for the main thread. */
 static enum status start_threads(struct loader *loader)
 {
     int32_t wanted = loader->options.threads;
     if (wanted < 1) wanted = 1;
     if (wanted > MOST_THREADS) wanted = MOST_THREADS;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
     while (loader->n_threads < wanted && !error) {
-        error = pthread_create(&loader->thread[loader->n_threads], NULL, run_thread, loader);
+        error = thread_start(&loader->thread[loader->n_threads], run_thread, loader);
         loader->n_threads += !error;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error) return FAIL(LORAD_NOMEM, "cannot start the data threads: %s", strerror(error));
     return LORAD_OK;
 }

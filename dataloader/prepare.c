@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "dataloader/prepare_folder.h"
 #include "dataloader/prepare_lock.h"
 
@@ -232,14 +232,9 @@ static enum status make(struct preparation *p, const struct prepare_options *opt
     return find_folder(p);
 }
 
-/* Signals are for the main thread. */
 static enum status start_thread(struct preparation *p)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&p->thread, NULL, run_thread, p);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = thread_start(&p->thread, run_thread, p);
     if (error) return FAIL(LORAD_NOMEM, "cannot start a thread to prepare data: %s", strerror(error));
     p->started = true;
     return LORAD_OK;

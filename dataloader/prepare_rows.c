@@ -16,12 +16,12 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/thread.h"
 
 enum { CHUNK_ROWS = 256, CHUNK_BYTES = 1 << 20, MOST_THREADS = 64, RELEASE_ROWS = 4096 };
 
@@ -364,18 +364,13 @@ static int32_t usable_threads(int32_t wanted)
     return wanted < MOST_THREADS ? wanted : MOST_THREADS;
 }
 
-/* Signals are for the main thread. */
 static enum status start_workers(struct pipeline *pipeline, int32_t wanted)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
     while (error == 0 && pipeline->n_threads < wanted) {
-        error = pthread_create(&pipeline->thread[pipeline->n_threads], NULL, run_worker, pipeline);
+        error = thread_start(&pipeline->thread[pipeline->n_threads], run_worker, pipeline);
         if (error == 0) pipeline->n_threads++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pipeline->n_threads > 0
                ? LORAD_OK
                : FAIL(LORAD_NOMEM, "cannot start a tokenising thread: %s", strerror(error));

@@ -6,13 +6,13 @@
 #include "dataloader/read_ahead.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/thread.h"
 
 struct byte_span {
     uintptr_t begin, end; /* whole pages */
@@ -97,11 +97,7 @@ enum status read_ahead_create(struct read_ahead **out, const struct dataset *dat
     ahead->page = (uintptr_t)sysconf(_SC_PAGESIZE);
     pthread_mutex_init(&ahead->lock, NULL);
     pthread_cond_init(&ahead->changed, NULL);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    ahead->started = pthread_create(&ahead->thread, NULL, run_thread, ahead) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    ahead->started = thread_start(&ahead->thread, run_thread, ahead) == 0;
     *out = ahead;
     return LORAD_OK;
 }

@@ -8,10 +8,10 @@
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "dataloader/order.h"
 
 enum { MOST_THREADS = 64, WINDOWS_A_THREAD = 8 /* fewer are not worth starting one */ };
@@ -73,11 +73,7 @@ static enum status measure_epoch(struct window_size *out, struct dataset *datase
     if (wanted > cores) wanted = cores;
     int n = 0;
     pthread_mutex_init(&m.lock, NULL);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (n < MOST_THREADS && n + 1 < wanted && pthread_create(&thread[n], NULL, run_thread, &m) == 0) n++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    while (n < MOST_THREADS && n + 1 < wanted && thread_start(&thread[n], run_thread, &m) == 0) n++;
     run_thread(&m);
     for (int i = 0; i < n; i++) pthread_join(thread[i], NULL);
     pthread_mutex_destroy(&m.lock);

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 #include "dataloader/sources_impl.h"
 
 /* One of the dataset_sources as its files are added. */
@@ -34,6 +35,18 @@ void source_list_scratch(struct source_list *list, const char *folder)
     for (int32_t i = 0; i < list->n; i++) list->file[i].scratch_dir = folder;
 }
 
+/* As people and JSON can have it: folders may hold names in GBK, or with line ends in them. */
+static char *printable(const char *name)
+{
+    struct strbuf text = STRBUF_EMPTY;
+    utf8_add_lossy(&text, name, strlen(name));
+    for (size_t i = 0; i < text.length; i++)
+        if ((unsigned char)text.data[i] < 0x20 || text.data[i] == 0x7F) text.data[i] = '?';
+    char *copy = text.failed ? NULL : memory_string(strbuf_text(&text));
+    strbuf_free(&text);
+    return copy;
+}
+
 static enum status add_file(struct adding *adding, const char *path, const char *name)
 {
     struct source_file file = {.format = adding->format, .source = adding->number, .origin = adding->source};
@@ -43,7 +56,7 @@ static enum status add_file(struct adding *adding, const char *path, const char 
     TRY(memory_grow(&block, &adding->capacity, (size_t)list->n + 1, sizeof *list->file));
     list->file = block;
     file.path = memory_string(path);
-    file.name = memory_string(name);
+    file.name = printable(name);
     list->file[list->n++] = file;
     return file.path && file.name ? LORAD_OK : LORAD_NOMEM;
 }

@@ -162,6 +162,8 @@ enum status command_parse(struct command *out, int argc, char **argv, const stru
             status = read_option(&command, argc, argv, &at);
         else if (command.verb->takes_word && !command.word)
             command.word = argv[at];
+        else if (!command.verb->name[0] && verb_find(argv[at], verbs, n))
+            status = FAIL(LORAD_USAGE, "the verb comes first: lorad %s --config FILE ...", argv[at]);
         else
             status = FAIL(LORAD_USAGE, "\"%s\" is one word too many; see lorad --help", argv[at]);
     }

@@ -4,6 +4,7 @@
  */
 #include "launch/config_impl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -287,7 +288,12 @@ static void need_path(struct config *config, const char *name, const char *path,
 {
     char where[600];
     if (!path) return;
-    if (!file_exists(path))
+    errno = 0;
+    bool exists = file_exists(path);
+    if (!exists && errno != ENOENT && errno != ENOTDIR)
+        problems_add(&config->problems, LORAD_NOT_FOUND, "%s: %s cannot be read: %s",
+                     config_where(where, config, name), path, strerror(errno));
+    else if (!exists)
         problems_add(&config->problems, LORAD_NOT_FOUND, "%s: %s does not exist%s",
                      config_where(where, config, name), path,
                      path[0] == '/' ? "" : " (paths are relative to the current folder)");

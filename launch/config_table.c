@@ -353,7 +353,6 @@ const struct config_other config_others[] = {
     {"ignore_data_skip", "", "lorad always resumes at the row where it stopped"},
     {"group_by_length", "", "use packing"},
     {"strict", "*", ""},
-    {"mix_strategy", "concat", "rows of all datasets are joined and shuffled (concat)"},
     {"tokenizer_type", "*", ""},
     {"model_type", "*", ""},
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "launch/command.h"
 #include "launch/ranks.h"
+#include "launch/signals.h"
 #include "launch/spinning.h"
 #include "launch/verbs.h"
 
@@ -42,6 +43,7 @@ static int print_version(void)
 int main(int argc, char **argv)
 {
     spinning_choose(argv);
+    signals_explain_bus();
     struct command command;
     enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
     if (status != LORAD_OK) {

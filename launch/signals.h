@@ -8,6 +8,10 @@
  * exit 130 at once. PIPE is ignored. Installed before MPI starts, because a signal may come while it does. */
 void signals_install(void);
 
+/* BUS: a mapped file became shorter than it was, or cannot be read: names it and ends with the code of
+ * LORAD_IO. */
+void signals_explain_bus(void);
+
 /* Whether TERM came: the launcher is ending the job. */
 bool signals_terminating(void);
 

@@ -167,7 +167,7 @@ static void say_why(struct preparation *preparation, enum data_part part, bool m
              may_go_on
                  ? "the hosts do not name the data the same: all rows are prepared before the first step"
                  : "all rows are prepared before the first step, since the length of the run follows "
-                   "from them; with max_steps it starts at once");
+                   "from them; with max_steps alone it starts at once");
 }
 
 enum status preparing_start(struct preparation **out, char **dir, const struct session *session,

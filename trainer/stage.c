@@ -122,12 +122,21 @@ static struct dataset *find_eval(const struct stages *stages, const struct stage
     return NULL;
 }
 
+/* Whether every dataset has a number of epochs that it may give, so that the rows can be used up. */
+static bool may_run_out(const struct stage_options *stage)
+{
+    for (int32_t i = 0; i < stage->n_train_sources; i++)
+        if (!(stage->train_sources[i].max_epochs > 0)) return false;
+    return true;
+}
+
 /* Training may begin with the first rows when nothing asks for the last one: neither a length nor a
  * comparison. */
 static bool may_go_on(const struct session *session, const struct stage_options *stage)
 {
     const struct run_options *run = session->options;
-    return run->n_stages == 0 && stage->max_steps > 0 && run->data_policy == DATA_REFUSE;
+    return run->n_stages == 0 && stage->max_steps > 0 && !may_run_out(stage) &&
+           run->data_policy == DATA_REFUSE;
 }
 
 static enum status open_stage(struct stages *stages, struct session *session, int32_t number,
@@ -221,7 +230,12 @@ static enum status measure_stage(struct stages *stages, int32_t number, const st
         TRY(loader_measure_tokens(&length, stage->train, &loader, o->max_tokens));
     else if (o->max_steps <= 0)
         TRY(loader_measure(&length, stage->train, &loader, o->num_train_epochs + stage->n_appends));
-    stage->steps = length.steps;
+    else if (may_run_out(o))
+        TRY(loader_measure(&length, stage->train, &loader, MIXTURE_MOST_EPOCHS));
+    if (o->max_steps > 0 && length.steps < o->max_steps)
+        log_warn("max_steps is %lld, but the datasets are used up after %lld steps: each has its `epochs`",
+                 (long long)o->max_steps, (long long)length.steps);
+    stage->steps = o->max_steps > 0 && length.steps > o->max_steps ? o->max_steps : length.steps;
     return LORAD_OK;
 }
 

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "comm/comm.h"
 
 enum { GRACE_MS = 3000, STAGGER_MS = 1000, MAX_STAGGER_MS = 8000 };
@@ -81,7 +82,7 @@ enum status watchdog_open(struct watchdog **out, int rank)
     watchdog->rank = rank;
     watchdog->phase = "start";
     watchdog->since_ns = clock_monotonic_ns();
-    int code = pthread_create(&watchdog->thread, NULL, watch, watchdog);
+    int code = thread_start(&watchdog->thread, watch, watchdog);
     if (code != 0) {
         pthread_cond_destroy(&watchdog->wake);
         pthread_mutex_destroy(&watchdog->lock);

@@ -88,7 +88,12 @@ files bad
 : >"$work/empty.jsonl"
 sed -i "s|^dataset: .*|dataset: $work/empty.jsonl|" "$work/bad/1.yaml"
 $curriculum "$work"/bad/*.yaml -- --set max_steps=1 >"$work/bad.log" 2>&1
-[ $? = 65 ] && [ -e "$work/bad/out 0/adapter_model.safetensors" ] && [ ! -e "$work/bad/out 2" ] ||
+[ $? = 65 ] && grep -q "1.yaml: its rows cannot be used" "$work/bad.log" && [ ! -e "$work/bad/out 0/adapter_model.safetensors" ] ||
+    { cat "$work/bad.log"; fail "rows that cannot be used are told first"; }
+files bad
+sed -i "s|^lora_rank: .*|lora_rank: 4|" "$work/bad/1.yaml" # not that of the adapter before
+$curriculum "$work"/bad/*.yaml -- --set max_steps=1 >"$work/bad.log" 2>&1
+[ $? = 78 ] && [ -e "$work/bad/out 0/adapter_model.safetensors" ] && [ ! -e "$work/bad/out 2/curriculum" ] ||
     { cat "$work/bad.log"; fail "the first failure ends it with its code"; }
 rm -rf "$work/bad/out 0/curriculum"
 $curriculum "$work"/bad/*.yaml >"$work/bad.log" 2>&1

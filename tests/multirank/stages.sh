@@ -83,6 +83,16 @@ gap=$(worst "$work/second.loss" <(sed -n "$((steps + 1))p" "$work/one.loss"))
 echo "first loss of the second stage against a run from the first one's adapter: $gap"
 at_most "$gap" 1e-5 || fail "the second stage does not start from the first one's adapter"
 
+# rows that are used up before max_steps: the length, and with it the schedule, ends there
+sed "s|^dataset: .*|dataset: [{path: $work/a.jsonl, epochs: 2}, {path: $work/b.jsonl, epochs: 1}]|" "$work/first.yaml" >"$work/short.yaml"
+"$lorad" --config "$work/short.yaml" --set output_dir="$work/short" --set max_steps=500 --set eval_strategy=no --set save_strategy=no \
+    --set lr_scheduler_type=linear >"$work/short.log" 2>&1 || { cat "$work/short.log"; fail "rows that are used up"; }
+taken=$(field "$work/short/logs/metrics.jsonl" loss | wc -l)
+grep -q "max_steps is 500, but the datasets are used up after $taken steps" "$work/short.log" || { cat "$work/short.log"; fail "not said"; }
+field "$work/short/logs/metrics.jsonl" learning_rate |
+    awk -v n="$taken" '{ expected = 1e-3 * (n - NR + 1) / n; if ($1 / expected - 1 > 1e-6 || expected / $1 - 1 > 1e-6) exit 1 }' ||
+    fail "the schedule does not end with the rows"
+
 # ---- what may change ----
 # half: a finished run of two stages; again: it is resumed with other ones.
 half() {

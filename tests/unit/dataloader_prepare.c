@@ -297,6 +297,29 @@ static void places_in_a_folder_name_the_file(void **state)
     dataset_close(dataset);
 }
 
+/* A folder unpacked by a program that writes names in GBK. */
+static void names_of_files_may_be_any_bytes(void **state)
+{
+    (void)state;
+    struct prepare_report report;
+    char folder[512], path[600];
+    snprintf(folder, sizeof folder, "%s/names", test_tmpdir());
+    snprintf(path, sizeof path, "%s/\xD6\xD0\n.jsonl", folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+          "\"b\"}]}\n1\n",
+          file);
+    fclose(file);
+    const struct dataset_source source = {.path = folder};
+    struct prepare_options options = options_for(&source);
+    struct dataset *dataset = prepare_and_open(&options, &report);
+    assert_non_null(strstr(dataset_source_name(dataset, 0), "names/\xEF\xBF\xBD\xEF\xBF\xBD?.jsonl"));
+    assert_int_equal(report.rows_dropped, 1);
+    dataset_close(dataset);
+}
+
 static void long_rows_are_dropped_cut_or_refused(void **state)
 {
     (void)state;
@@ -596,6 +619,7 @@ int main(void)
         cmocka_unit_test(a_changed_source_is_prepared_again),
         cmocka_unit_test(every_bad_row_is_counted_and_listed),
         cmocka_unit_test(places_in_a_folder_name_the_file),
+        cmocka_unit_test(names_of_files_may_be_any_bytes),
         cmocka_unit_test(long_rows_are_dropped_cut_or_refused),
         cmocka_unit_test(nothing_to_train_on_is_explained),
         cmocka_unit_test(shards_do_not_depend_on_threads),

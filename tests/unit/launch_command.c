@@ -65,6 +65,8 @@ static void mistakes_are_named(void **state)
                  "--json does not go with lorad");
     assert_fails(parse(&command, WORDS("eval", "--config", "a", "--json=1")), LORAD_USAGE, "takes no value");
     assert_fails(parse(&command, WORDS("eval", "--config", "a", "b")), LORAD_USAGE, "one word too many");
+    assert_fails(parse(&command, WORDS("--config", "a", "eval")), LORAD_USAGE,
+                 "the verb comes first: lorad eval --config");
     assert_fails(parse(&command, WORDS("generate", "--config", "a")), LORAD_USAGE,
                  "--prompt TEXT is missing");
     assert_fails(

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "launch/config.h"
+#include "launch/config_impl.h"
 
 static const char minimal[] = "model_name_or_path: m\ndataset: d.jsonl\noutput_dir: out\n";
 
@@ -361,6 +362,16 @@ static void files_are_limited_and_missing_paths_named(void **state)
     assert_int_equal(config_problem_count(config), 3);
     assert_fails(config_status(config), LORAD_NOT_FOUND, "x.yaml:1: model_name_or_path: m does not exist");
     config_destroy(config);
+
+    char loop[512], text[600];
+    snprintf(loop, sizeof loop, "%s/loop.jsonl", test_tmpdir());
+    assert_int_equal(symlink(loop, loop), 0);
+    snprintf(text, sizeof text, "eval_file: %s\n", loop);
+    config = parse_good(text);
+    config_check_paths(config);
+    assert_int_equal(config_problem_count(config), 3);
+    assert_non_null(strstr(config_problem(config, 2), "loop.jsonl cannot be read: "));
+    config_destroy(config);
 }
 
 static void the_shipped_configurations_load(void **state)
@@ -379,6 +390,14 @@ static void the_shipped_configurations_load(void **state)
         if (config_problem_count(config)) fail_msg("%s", config_problem(config, 0));
         config_destroy(config);
     }
+}
+
+static void no_key_is_refused_as_another_trainers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < config_n_others; i++)
+        if (config_key_find(config_others[i].name) >= 0)
+            fail_msg("%s is in both tables", config_others[i].name);
 }
 
 static void help_knows_every_name(void **state)
@@ -408,6 +427,7 @@ int main(void)
         cmocka_unit_test(a_deep_file_is_refused),
         cmocka_unit_test(files_are_limited_and_missing_paths_named),
         cmocka_unit_test(the_shipped_configurations_load),
+        cmocka_unit_test(no_key_is_refused_as_another_trainers),
         cmocka_unit_test(help_knows_every_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
