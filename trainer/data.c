@@ -74,6 +74,17 @@ static enum status open_rows(struct dataset **out, const struct session *session
     return LORAD_OK;
 }
 
+/* The folder may be gone when preparing has failed since: then that is what there is to say. */
+static enum status open_growing(struct dataset **out, struct preparation **preparation,
+                                const struct session *session, const char *dir, enum data_part part)
+{
+    enum status status = open_rows(out, session, dir);
+    if (status == LORAD_OK || !*preparation) return status;
+    status_clear();
+    TRY(preparing_finish(preparation, session, part));
+    return open_rows(out, session, dir);
+}
+
 static enum status open_alone(struct dataset **out, struct session *session,
                               const struct prepare_options *options)
 {
@@ -96,7 +107,7 @@ enum status data_open(struct dataset **out, struct preparation **preparing, stru
     char *dir = NULL;
     if (!session->world) return open_alone(out, session, &options);
     TRY(preparing_start(&preparation, &dir, session, &options, part, preparing != NULL));
-    enum status status = comm_agree(session->world, open_rows(&dataset, session, dir));
+    enum status status = comm_agree(session->world, open_growing(&dataset, &preparation, session, dir, part));
     free(dir);
     /* Rows that are still being prepared are compared by what decides them. */
     struct hash128 hash = {0};
