@@ -107,11 +107,12 @@ enum status data_open(struct dataset **out, struct preparation **preparing, stru
     char *dir = NULL;
     if (!session->world) return open_alone(out, session, &options);
     TRY(preparing_start(&preparation, &dir, session, &options, part, preparing != NULL));
+    bool growing = preparation != NULL; /* on every rank or on none */
     enum status status = comm_agree(session->world, open_growing(&dataset, &preparation, session, dir, part));
     free(dir);
     /* Rows that are still being prepared are compared by what decides them. */
     struct hash128 hash = {0};
-    if (status == LORAD_OK) hash = preparation ? dataset_key(dataset) : dataset_fingerprint(dataset);
+    if (status == LORAD_OK) hash = growing ? dataset_key(dataset) : dataset_fingerprint(dataset);
     if (status == LORAD_OK) status = session_compare(session, hash, "set of rows", "dataset and eval_file");
     if (status == LORAD_OK) {
         *out = dataset;
