@@ -7,7 +7,6 @@ void arena_init(struct arena *arena, void *base, size_t size_bytes)
 
 enum status arena_take(struct arena *arena, void **out, size_t bytes)
 {
-    if (arena->sealed) return FAIL(LORAD_BUG, "arena is sealed: the plan did not foresee %zu bytes", bytes);
     size_t start = (arena->used_bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN, end;
     if (__builtin_add_overflow(start, bytes, &end) || (arena->base && end > arena->size_bytes))
         return FAIL(LORAD_BUG, "arena of %zu bytes cannot hold %zu more after %zu", arena->size_bytes, bytes,
@@ -15,9 +14,4 @@ enum status arena_take(struct arena *arena, void **out, size_t bytes)
     arena->used_bytes = end;
     *out = arena->base ? arena->base + start : NULL;
     return LORAD_OK;
-}
-
-void arena_seal(struct arena *arena)
-{
-    arena->sealed = true;
 }

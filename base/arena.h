@@ -1,8 +1,8 @@
 /*
  * arena.h: a bump allocator over one caller-owned block: named pieces, one allocation, freed together.
  *
- * Used twice with the same code: with base == NULL it only measures (the plan), with a block it hands out pointers.
- * Invariants: pieces are aligned to ARENA_ALIGN and never overlap; after arena_seal() no piece can be taken.
+ * Used twice with the same code: with base == NULL it only measures (the plan), with a block it hands out
+ * pointers. Invariants: pieces are aligned to ARENA_ALIGN and never overlap.
  */
 #ifndef LORAD_BASE_ARENA_H
 #define LORAD_BASE_ARENA_H
@@ -15,17 +15,14 @@
 enum { ARENA_ALIGN = 256 };
 
 struct arena {
-    char *base;            /* NULL: measuring */
-    size_t size_bytes;     /* of the block; ignored while measuring */
+    char *base;        /* NULL: measuring */
+    size_t size_bytes; /* of the block; ignored while measuring */
     size_t used_bytes;
-    bool sealed;
 };
 
 void arena_init(struct arena *arena, void *base, size_t size_bytes);
 
-/* A piece of `bytes`. While measuring *out is NULL. LORAD_BUG when the block is too small or sealed. */
+/* A piece of `bytes`. While measuring *out is NULL. LORAD_BUG when the block is too small. */
 enum status arena_take(struct arena *arena, void **out, size_t bytes) LORAD_WARN_UNUSED;
-
-void arena_seal(struct arena *arena);
 
 #endif

@@ -8,7 +8,6 @@
 
 static atomic_int threshold = LOG_INFO;
 static atomic_int log_rank = 0, log_world = 1;
-static atomic_bool every_rank = false;
 typedef void hook_fn(void);
 static _Atomic(hook_fn *) hook_before, hook_after;
 
@@ -23,11 +22,6 @@ void log_set_rank(int rank, int world)
     log_world = world;
 }
 
-void log_set_all_ranks(bool on)
-{
-    every_rank = on;
-}
-
 void log_set_hooks(void (*before)(void), void (*after)(void))
 {
     hook_before = before;
@@ -37,11 +31,11 @@ void log_set_hooks(void (*before)(void), void (*after)(void))
 void log_line(enum log_level level, const char *format, ...)
 {
     if ((int)level < threshold) return;
-    if (level < LOG_WARN && log_rank != 0 && !every_rank) return;
+    if (level < LOG_WARN && log_rank != 0) return;
 
     static const char *const tag[] = {"debug: ", "", "warning: ", "error: "};
     char line[8192];
-    int n = log_world > 1 && (level >= LOG_WARN || every_rank)
+    int n = log_world > 1 && level >= LOG_WARN
                 ? snprintf(line, sizeof line, "lorad[%d]: %s", log_rank, tag[level])
                 : snprintf(line, sizeof line, "lorad: %s", tag[level]);
     va_list args;

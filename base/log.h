@@ -1,7 +1,7 @@
 /*
  * log.h: one line = one event, on standard error, stamped with the rank.
  *
- * Only rank 0 prints below WARN unless log_set_all_ranks(true), so a message that every rank would say is said once.
+ * Only rank 0 prints below WARN, so a message that every rank would say is said once.
  * Thread: safe; a line is written with one write(2), so lines of several ranks do not mix.
  */
 #ifndef LORAD_BASE_LOG_H
@@ -13,7 +13,6 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 void log_set_level(enum log_level level);
 void log_set_rank(int rank, int world); /* before this: rank 0 of 1 */
-void log_set_all_ranks(bool on);
 
 /* Called before a line is written and after it, so that a progress bar can clear and redraw itself. NULL: none. */
 void log_set_hooks(void (*before)(void), void (*after)(void));

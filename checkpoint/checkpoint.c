@@ -178,11 +178,6 @@ struct checkpoint_id checkpoint_id_of(const struct checkpoint *checkpoint)
     return checkpoint->manifest.id;
 }
 
-const char *checkpoint_dir_of(const struct checkpoint *checkpoint)
-{
-    return checkpoint->dir;
-}
-
 const struct json *checkpoint_state(const struct checkpoint *checkpoint)
 {
     return checkpoint->manifest.state;

@@ -111,7 +111,6 @@ struct checkpoint;
 enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify) LORAD_WARN_UNUSED;
 void checkpoint_close(struct checkpoint *checkpoint); /* NULL ok */
 struct checkpoint_id checkpoint_id_of(const struct checkpoint *checkpoint);
-const char *checkpoint_dir_of(const struct checkpoint *checkpoint);
 struct json;
 /* The trainer's state object. Borrowed. */
 const struct json *checkpoint_state(const struct checkpoint *checkpoint);

@@ -1,4 +1,4 @@
-/* data_report.c: adding rows and reports up. The rules are in data_report.h. */
+/* data_report.c: adding rows up. The rules are in data_report.h. */
 #include "dataloader/data_report.h"
 
 #include <stdlib.h>
@@ -82,12 +82,6 @@ static void add_place(struct report_places *places, const struct report_place *p
     insert_place(places->first, &places->n, REPORT_PLACES, place);
 }
 
-static void merge_places(struct report_places *into, const struct report_places *from)
-{
-    into->rows += from->rows;
-    for (int32_t i = 0; i < from->n; i++) insert_place(into->first, &into->n, REPORT_PLACES, &from->first[i]);
-}
-
 /* The entry of this word, made when it is new. */
 static enum status find_word(struct report_word **out, struct data_report *report, int32_t word,
                              const char *text)
@@ -156,58 +150,6 @@ enum status data_report_add(struct data_report *report, const struct report_row 
     group->supervised_tokens += row->n_supervised;
     length_histogram_add(&report->row_tokens, row->n_tokens);
     length_histogram_add(&report->answer_tokens, row->n_supervised);
-    return LORAD_OK;
-}
-
-static bool same_layout(const struct data_report *a, const struct data_report *b)
-{
-    if (a->n_groups != b->n_groups || a->n_files != b->n_files) return false;
-    for (int32_t i = 0; i < a->n_groups; i++)
-        if (strcmp(a->group[i].name, b->group[i].name) != 0) return false;
-    for (int32_t i = 0; i < a->n_files; i++)
-        if (a->file[i].group != b->file[i].group || strcmp(a->file[i].name, b->file[i].name) != 0)
-            return false;
-    return true;
-}
-
-static enum status merge_words(struct data_report *into, const struct data_report *from)
-{
-    for (size_t i = 0; i < from->n_words; i++) {
-        const struct report_word *other = &from->word[i];
-        struct report_word *word;
-        TRY(find_word(&word, into, other->word, other->text));
-        word->rows += other->rows;
-        word->count += other->count;
-        for (int32_t k = 0; k < other->n; k++)
-            insert_place(word->first, &word->n, REPORT_WORD_PLACES, &other->first[k]);
-    }
-    return LORAD_OK;
-}
-
-enum status data_report_merge(struct data_report *into, const struct data_report *from)
-{
-    if (!same_layout(into, from)) return FAIL(LORAD_BUG, "reports of other files cannot be added up");
-    TRY(merge_words(into, from));
-    for (int32_t i = 0; i < into->n_groups; i++) {
-        into->group[i].rows_read += from->group[i].rows_read;
-        into->group[i].rows_kept += from->group[i].rows_kept;
-        into->group[i].tokens += from->group[i].tokens;
-        into->group[i].supervised_tokens += from->group[i].supervised_tokens;
-    }
-    into->rows_read += from->rows_read;
-    into->rows_kept += from->rows_kept;
-    into->rows_dropped += from->rows_dropped;
-    into->rows_masked += from->rows_masked;
-    into->tokens += from->tokens;
-    into->supervised_tokens += from->supervised_tokens;
-    into->seconds += from->seconds;
-    for (int i = 0; i < ROW_PROBLEMS; i++) merge_places(&into->problem[i], &from->problem[i]);
-    for (int i = 0; i < FINDINGS; i++) {
-        merge_places(&into->finding[i], &from->finding[i]);
-        into->finding_count[i] += from->finding_count[i];
-    }
-    length_histogram_merge(&into->row_tokens, &from->row_tokens);
-    length_histogram_merge(&into->answer_tokens, &from->answer_tokens);
     return LORAD_OK;
 }
 

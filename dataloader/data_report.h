@@ -2,9 +2,9 @@
  * data_report.h: everything that is said about a data set once its rows have been read.
  *
  * Invariants:
- * (1) the report is a sum over rows: it depends neither on the order in which rows are added nor on how they
- *     are dealt to reports that are merged afterwards. Lists of places keep the smallest raw row numbers.
- * (2) written and read back it is the same report, so that interrupted preparing goes on where it stopped.
+ * (1) the report is a sum over rows: it does not depend on the order in which rows are added. Lists of places
+ * keep the smallest raw row numbers. (2) written and read back it is the same report, so that interrupted
+ * preparing goes on where it stopped.
  */
 #ifndef LORAD_DATALOADER_DATA_REPORT_H
 #define LORAD_DATALOADER_DATA_REPORT_H
@@ -99,9 +99,6 @@ struct report_row {
 /* words: the list that the findings' words are numbers of; NULL when there is none. LORAD_NOMEM only. */
 enum status data_report_add(struct data_report *report, const struct report_row *row,
                             const struct word_list *words) LORAD_WARN_UNUSED;
-/* Both were created with the same groups and files (LORAD_BUG). Duplicates are not merged: they are found at
- * the end. */
-enum status data_report_merge(struct data_report *into, const struct data_report *from) LORAD_WARN_UNUSED;
 
 /* Sets duplicates (overlap) and gives the pairs their places. */
 typedef struct report_place report_place_of(void *context, int64_t row);

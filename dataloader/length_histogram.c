@@ -41,16 +41,6 @@ void length_histogram_add(struct length_histogram *h, int32_t length)
     h->sum += length;
 }
 
-void length_histogram_merge(struct length_histogram *into, const struct length_histogram *from)
-{
-    if (from->n == 0) return;
-    if (into->n == 0 || from->shortest < into->shortest) into->shortest = from->shortest;
-    if (into->n == 0 || from->longest > into->longest) into->longest = from->longest;
-    for (int32_t bin = 0; bin < HISTOGRAM_BINS; bin++) into->count[bin] += from->count[bin];
-    into->n += from->n;
-    into->sum += from->sum;
-}
-
 int32_t length_histogram_quantile(const struct length_histogram *h, double share)
 {
     double wanted = share * (double)h->n;

@@ -22,7 +22,6 @@ struct length_histogram {
 };
 
 void length_histogram_add(struct length_histogram *histogram, int32_t length);
-void length_histogram_merge(struct length_histogram *into, const struct length_histogram *from);
 /* The smallest length that at least this share (0 to 1) of the rows does not exceed, up to the width of its
  * bin. */
 int32_t length_histogram_quantile(const struct length_histogram *histogram, double share);
