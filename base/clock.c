@@ -25,7 +25,8 @@ double clock_unix_seconds(void)
 void clock_sleep_ms(int64_t milliseconds)
 {
     struct timespec left = {.tv_sec = milliseconds / 1000, .tv_nsec = milliseconds % 1000 * 1000000};
-    while (nanosleep(&left, &left) != 0 && errno == EINTR) {}
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
 }
 
 void clock_utc(char text[21])

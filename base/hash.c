@@ -45,7 +45,8 @@ enum status hash128_parse(struct hash128 *out, const char *text)
         if (digit < 0) break;
         half[i / 16] = half[i / 16] << 4 | (uint64_t)digit;
     }
-    if (i != 32 || text[32]) return FAIL(LORAD_DATA, "\"%.40s\" is not a hash of 32 hexadecimal digits", text);
+    if (i != 32 || text[32])
+        return FAIL(LORAD_DATA, "\"%.40s\" is not a hash of 32 hexadecimal digits", text);
     *out = (struct hash128){.high = half[0], .low = half[1]};
     return LORAD_OK;
 }

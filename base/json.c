@@ -50,21 +50,28 @@ enum js_type js_type(const struct json *value)
 {
     if (!value) return JS_NULL;
     switch (json_typeof(in(value))) {
-    case JSON_OBJECT: return JS_OBJECT;
-    case JSON_ARRAY: return JS_ARRAY;
-    case JSON_STRING: return JS_STRING;
-    case JSON_INTEGER: return JS_INT;
-    case JSON_REAL: return JS_REAL;
+    case JSON_OBJECT:
+        return JS_OBJECT;
+    case JSON_ARRAY:
+        return JS_ARRAY;
+    case JSON_STRING:
+        return JS_STRING;
+    case JSON_INTEGER:
+        return JS_INT;
+    case JSON_REAL:
+        return JS_REAL;
     case JSON_TRUE:
-    case JSON_FALSE: return JS_BOOL;
-    case JSON_NULL: break;
+    case JSON_FALSE:
+        return JS_BOOL;
+    case JSON_NULL:
+        break;
     }
     return JS_NULL;
 }
 
 const char *js_type_name(enum js_type type)
 {
-    static const char *const names[] = {"null",   "true or false", "a whole number", "a number",
+    static const char *const names[] = {"null",     "true or false", "a whole number", "a number",
                                         "a string", "a list",        "an object"};
     return names[type];
 }
@@ -168,7 +175,8 @@ enum status js_need_real(double *out, const struct json *object, const char *key
 
 void js_write_value(struct strbuf *out, const struct json *value)
 {
-    char *text = json_dumps(in(value), JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+    char *text =
+        json_dumps(in(value), JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     if (text)
         strbuf_puts(out, text);
     else
@@ -186,12 +194,23 @@ void js_write_string(struct strbuf *out, const char *text, size_t length)
         strbuf_add(out, text + start, i - start);
         start = i + 1;
         switch (c) {
-        case '"': strbuf_puts(out, "\\\""); break;
-        case '\\': strbuf_puts(out, "\\\\"); break;
-        case '\n': strbuf_puts(out, "\\n"); break;
-        case '\t': strbuf_puts(out, "\\t"); break;
-        case '\r': strbuf_puts(out, "\\r"); break;
-        default: strbuf_printf(out, "\\u%04x", c);
+        case '"':
+            strbuf_puts(out, "\\\"");
+            break;
+        case '\\':
+            strbuf_puts(out, "\\\\");
+            break;
+        case '\n':
+            strbuf_puts(out, "\\n");
+            break;
+        case '\t':
+            strbuf_puts(out, "\\t");
+            break;
+        case '\r':
+            strbuf_puts(out, "\\r");
+            break;
+        default:
+            strbuf_printf(out, "\\u%04x", c);
         }
     }
     strbuf_add(out, text + start, length - start);

@@ -25,20 +25,22 @@ struct pattern_memory {
     pcre2_jit_stack *stack;
 };
 
-static enum status compile(struct pattern *pattern, const char *expression, uint32_t options, enum status code)
+static enum status compile(struct pattern *pattern, const char *expression, uint32_t options,
+                           enum status code)
 {
     int error = 0;
     PCRE2_SIZE at = 0;
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     if (!context) return FAIL(LORAD_NOMEM, "out of memory for a pattern");
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    pattern->code = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, options | PCRE2_UTF, &error, &at,
-                                  context);
+    pattern->code = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, options | PCRE2_UTF, &error,
+                                  &at, context);
     pcre2_compile_context_free(context);
     if (pattern->code) return LORAD_OK;
     char words[160];
     pcre2_get_error_message(error, (PCRE2_UCHAR *)words, sizeof words);
-    return FAIL(code, "\"%s\" is not a regular expression: %s at character %zu", expression, words, (size_t)at + 1);
+    return FAIL(code, "\"%s\" is not a regular expression: %s at character %zu", expression, words,
+                (size_t)at + 1);
 }
 
 static enum status create(struct pattern **out, const char *expression, uint32_t options, enum status code)
@@ -113,14 +115,15 @@ void pattern_memory_destroy(struct pattern_memory *memory)
     free(memory);
 }
 
-enum status pattern_find(const struct pattern *pattern, struct pattern_memory *memory, const char *text, size_t length,
-                         size_t at, size_t *begin, size_t *end)
+enum status pattern_find(const struct pattern *pattern, struct pattern_memory *memory, const char *text,
+                         size_t length, size_t at, size_t *begin, size_t *end)
 {
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
-    int found = pcre2_match(pattern->code, subject, length, at, PCRE2_NO_UTF_CHECK, memory->match, memory->context);
+    int found =
+        pcre2_match(pattern->code, subject, length, at, PCRE2_NO_UTF_CHECK, memory->match, memory->context);
     if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(pattern->code, subject, length, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, memory->match,
-                            memory->context);
+        found = pcre2_match(pattern->code, subject, length, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                            memory->match, memory->context);
     if (found == PCRE2_ERROR_NOMATCH) {
         *begin = SIZE_MAX;
         return LORAD_OK;
@@ -128,7 +131,8 @@ enum status pattern_find(const struct pattern *pattern, struct pattern_memory *m
     if (found < 0) {
         char words[160];
         pcre2_get_error_message(found, (PCRE2_UCHAR *)words, sizeof words);
-        return FAIL(LORAD_DATA, "a pattern of the tokenizer cannot be matched at byte %zu of the text: %s", at, words);
+        return FAIL(LORAD_DATA, "a pattern of the tokenizer cannot be matched at byte %zu of the text: %s",
+                    at, words);
     }
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(memory->match);
     *begin = range[0];

@@ -72,6 +72,7 @@ const char *strbuf_text(const struct strbuf *buffer)
 
 enum status strbuf_status(const struct strbuf *buffer)
 {
-    return buffer->failed ? FAIL(LORAD_NOMEM, "out of memory while building a text of %zu bytes", buffer->length)
-                          : LORAD_OK;
+    return buffer->failed
+               ? FAIL(LORAD_NOMEM, "out of memory while building a text of %zu bytes", buffer->length)
+               : LORAD_OK;
 }

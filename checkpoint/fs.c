@@ -258,8 +258,7 @@ enum status fs_mkdir(struct fs *fs, const char *path)
 enum status fs_sync_dir(struct fs *fs, const char *path)
 {
     int error;
-    do
-        error = -fs->ops->sync_dir(fs->context, path);
+    do error = -fs->ops->sync_dir(fs->context, path);
     while (error == EINTR);
     return error ? FAIL(LORAD_IO, "cannot sync folder %s: %s", path, strerror(error)) : LORAD_OK;
 }

@@ -3,12 +3,12 @@
  *
  * Invariants
  *  1. The pair merged next is the one of lowest rank, the leftmost of equals, as in Hugging Face's priority
- * queue.
+ *     queue.
  *  2. A word is first cut into stretches where no token can reach across (the joints of bpe_build.c), which
- * changes nothing but the length of what has to be merged. An unknown character is a stretch of its own;
- * where it is not (a collision of joints, some bytes without a token), the word is merged whole.
+ *     changes nothing but the length of what has to be merged. An unknown character is a stretch of its own;
+ *     where it is not (a collision of joints, some bytes without a token), the word is merged whole.
  *  3. Short stretches are merged by scanning their ranks, long ones with a heap: no quadratic case, no
- * recursion.
+ *     recursion.
  *  4. The cache is exact: it holds results by their text, and never text that has an unknown character.
  */
 #include "dataloader/bpe.h"

@@ -4,7 +4,7 @@
  * Invariants
  *  1. Of equal merges the last one counts, as in Hugging Face's map.
  *  2. Two characters are joint when some merge makes a token in which they stand side by side, or a part of
- * the one beside the other or a part of it. A collision in the bitmap only loses a cut.
+ *     the one beside the other or a part of it. A collision in the bitmap only loses a cut.
  */
 #include <stdatomic.h>
 #include <stdlib.h>

@@ -8,11 +8,11 @@
  *
  * Invariants
  *  1. The map is untrusted. Everything that can be reached from the root is checked at reading: no look-up
- * leaves the units, every value lies in the replacements at the beginning of a character. Running needs no
- * checks.
+ *     leaves the units, every value lies in the replacements at the beginning of a character. Running needs
+ *     no checks.
  *  2. As in Hugging Face, a grapheme cluster shorter than six bytes is looked up as a whole, and when that
- * finds nothing, or for longer ones, each character is. A look-up takes the shortest text that is a beginning
- * of the key: what lies behind it in the cluster disappears.
+ *     finds nothing, or for longer ones, each character is. A look-up takes the shortest text that is a
+ *     beginning of the key: what lies behind it in the cluster disappears.
  */
 #include "dataloader/charsmap.h"
 

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  1. A model's template is never run: its text, without what Jinja ignores, is looked up among the known
- * ones. What is not known is refused, since a near miss would train the wrong text.
+ *     ones. What is not known is refused, since a near miss would train the wrong text.
  *  2. A default system message does not decide what a template is: it is cut out before hashing and kept.
  *  3. Two texts with one canonical form render alike, whatever the messages.
  */

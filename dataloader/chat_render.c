@@ -3,10 +3,10 @@
  *
  * Invariants
  *  1. Supervised is what generation would have to write: all that stands behind a prompt, up to and with the
- * end token of the turn. White space behind the end token is not.
+ *     end token of the turn. White space behind the end token is not.
  *  2. The text is that of transformers' apply_chat_template for the whole conversation, with two exceptions:
- * an assistant turn that a template opens unasked behind the last answer is left out, and a system message
- * that belongs to the last question (Mistral v3) stays there though an answer follows it.
+ *     an assistant turn that a template opens unasked behind the last answer is left out, and a system
+ *     message that belongs to the last question (Mistral v3) stays there though an answer follows it.
  *  3. Nothing depends on the day: a template that writes today's date gets the date that it falls back to.
  */
 #include "dataloader/chat_parts.h"

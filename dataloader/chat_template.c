@@ -3,9 +3,9 @@
  *
  * Invariants
  *  1. The token numbers are those of transformers' apply_chat_template, except that with split_special_tokens
- * special tokens written in a message stay text.
+ *     special tokens written in a message stay text.
  *  2. A token has a weight when it comes from at least one byte and all its bytes are supervised; which token
- * it is does not matter, so an end token that is also the padding token is learnt.
+ *     it is does not matter, so an end token that is also the padding token is learnt.
  */
 #include "dataloader/chat_template.h"
 

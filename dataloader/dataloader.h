@@ -2,17 +2,18 @@
  * dataloader.h: raw files -> tokenised shards -> a fixed order -> micro-batches, all host bytes.
  *
  * Two halves with files between them:
- *   preparing         reads the sources, renders, tokenises, writes shards to a cache folder keyed by everything that
- *                     decides the rows; a second call finds them and reads nothing else. One process per host does
- *                     it, others follow it as it goes on.
- *   loader            maps the shards and serves the micro-batches of one data-parallel rank.
+ * - preparing: reads the sources, renders, tokenises, writes shards to a cache folder keyed by everything
+ *   that decides the rows; a second call finds them and reads nothing else. One process per host does it,
+ *   others follow it as it goes on.
+ * - loader: maps the shards and serves the micro-batches of one data-parallel rank.
  *
- * The order is a pure function of (data_seed, stage, epoch, position) over raw rows, rejected ones being holes in it
- * (mixture.h); best-fit packing inside fixed windows of that order, packs permuted again inside the window. It depends
- * on no rank, so every rank knows every rank's share, and on no prepared row but those of the window, so training can
- * follow preparing. A global batch is `global_batch_size` packs cut into micro-batches of `micro_batch_size` packs whose
- * content never depends on the layout; micro-batch i of a step goes to data-parallel rank i % dp. The last batch of an
- * epoch may be smaller; a batch never crosses an epoch.
+ * The order is a pure function of (data_seed, stage, epoch, position) over raw rows, rejected ones being
+ * holes in it (mixture.h); best-fit packing inside fixed windows of that order, packs permuted again inside
+ * the window. It depends on no rank, so every rank knows every rank's share, and on no prepared row but those
+ * of the window, so training can follow preparing. A global batch is `global_batch_size` packs cut into
+ * micro-batches of `micro_batch_size` packs whose content never depends on the layout; micro-batch i of a
+ * step goes to data-parallel rank i % dp. The last batch of an epoch may be smaller; a batch never crosses an
+ * epoch.
  *
  * With packing false a pack is a single row, and the rows of a micro-batch are of similar length.
  */
@@ -33,8 +34,8 @@
 
 /* ---- sources and preparing ---- */
 
-/* Names of the members (JSON) or columns (CSV) that hold the parts of a row; NULL: as the format has them. With one of
- * prompt to history given, only the given ones are read. */
+/* Names of the members (JSON) or columns (CSV) that hold the parts of a row; NULL: as the format has them.
+ * With one of prompt to history given, only the given ones are read. */
 struct source_columns {
     const char *prompt, *query, *response, *system, *history;
     const char *messages; /* the list of messages */
@@ -129,16 +130,16 @@ struct prepare_report {
 /* "382 rows kept of 390 (1 empty answer: a.jsonl:17; ...)" for people, appended to a strbuf. */
 void prepare_report_text(const struct prepare_report *report, struct strbuf *out);
 
-/* Reading a cached folder reads no source file, only their size and time; a change of these, of the tokenizer, the
- * template or an option makes another folder. Interrupted preparing continues where the last whole shard ended, and ends
- * with the same bytes when the order is the same. Several processes may prepare the same thing: one does it, the others
- * follow, and take over when it ends early. */
+/* Reading a cached folder reads no source file, only their size and time; a change of these, of the
+ * tokenizer, the template or an option makes another folder. Interrupted preparing continues where the last
+ * whole shard ended, and ends with the same bytes when the order is the same. Several processes may prepare
+ * the same thing: one does it, the others follow, and take over when it ends early. */
 
 /* Preparing in the background. Signals are for other threads. */
 struct preparation;
 
-/* Starts, and reads nothing yet but names. Options, tokenizer and strings are borrowed until preparation_finish. Owns:
- * *out. LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE. */
+/* Starts, and reads nothing yet but names. Options, tokenizer and strings are borrowed until
+ * preparation_finish. Owns: *out. LORAD_NOT_FOUND, LORAD_CONFIG, LORAD_CANNOT_CREATE. */
 enum status preparation_begin(struct preparation **out, const struct prepare_options *options) LORAD_WARN_UNUSED;
 /* Whether the raw rows are known: the folder can be opened (dataset_open) from then on. */
 bool preparation_rows_known(struct preparation *preparation);
@@ -157,8 +158,9 @@ struct preparation_progress {
 struct preparation_progress preparation_progress(const struct preparation *preparation); /* Thread: any */
 /* Stops soon, with LORAD_REQUEUE; what is there is continued next time. Thread: any. */
 void preparation_cancel(struct preparation *preparation);
-/* Waits for the end and destroys. The report is set on success; NULL: not wanted. NULL preparation: nothing. LORAD_DATA
- * when nothing is left to train on, or when excess is RAISE and a row is too long; and as above. */
+/* Waits for the end and destroys. The report is set on success; NULL: not wanted. NULL preparation: nothing.
+ * LORAD_DATA when nothing is left to train on, or when excess is RAISE and a row is too long; and as
+ * above. */
 enum status preparation_finish(struct preparation *preparation, struct prepare_report *report) LORAD_WARN_UNUSED;
 
 /* preparation_start and preparation_finish. Owns: *shard_dir (free), the folder to open. Blocks. */
@@ -167,7 +169,8 @@ enum status dataset_prepare(char **shard_dir, const struct prepare_options *opti
 
 /* ---- prepared rows ---- */
 
-/* A prepared folder, complete or growing. Rows are known by their raw numbers; what was rejected is a hole. */
+/* A prepared folder, complete or growing. Rows are known by their raw numbers; what was rejected is a
+ * hole. */
 struct dataset;
 
 /* Maps shards and checks headers. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out. */
@@ -191,12 +194,12 @@ int64_t dataset_kept_rows(const struct dataset *dataset);  /* complete only */
 int32_t dataset_vocab_size(const struct dataset *dataset); /* every token number is below; checked as rows are served */
 /* Of the contents, whatever the order of preparing; while they are not all known, dataset_key. */
 struct hash128 dataset_fingerprint(const struct dataset *dataset);
-/* Of what decides the contents, as the folder is named: sources with their times, tokenizer, template, options. Known
- * from the start, and another one when a file was only touched. */
+/* Of what decides the contents, as the folder is named: sources with their times, tokenizer, template,
+ * options. Known from the start, and another one when a file was only touched. */
 struct hash128 dataset_key(const struct dataset *dataset);
 
-/* Of the contents of raw rows [first, first + n), numbered from 0: equal where the same rows stand, wherever they
- * begin. Reads the tables of rows, no token. Complete only. */
+/* Of the contents of raw rows [first, first + n), numbered from 0: equal where the same rows stand, wherever
+ * they begin. Reads the tables of rows, no token. Complete only. */
 struct hash128 dataset_rows_fingerprint(const struct dataset *dataset, int64_t first, int64_t n);
 
 struct dataset_row {
@@ -209,13 +212,13 @@ struct dataset_row {
     int32_t source;
     int64_t line;
 };
-/* Of a row that was waited for, or of a complete folder. Of a damaged row, which dataset_row_check refuses, only the
- * numbers are known, and tokens is NULL. Thread: any. */
+/* Of a row that was waited for, or of a complete folder. Of a damaged row, which dataset_row_check refuses,
+ * only the numbers are known, and tokens is NULL. Thread: any. */
 struct dataset_row dataset_row(const struct dataset *dataset, int64_t raw_row);
 /* n_tokens of a row, 0 for a hole, without touching its shard. */
 int32_t dataset_length(const struct dataset *dataset, int64_t raw_row);
-/* The row's bytes against its hash, and its token numbers against the vocabulary. LORAD_DATA. The loader does it for
- * every row it serves. Thread: any. */
+/* The row's bytes against its hash, and its token numbers against the vocabulary. LORAD_DATA. The loader does
+ * it for every row it serves. Thread: any. */
 enum status dataset_row_check(const struct dataset *dataset, int64_t raw_row) LORAD_WARN_UNUSED;
 int32_t dataset_sources(const struct dataset *dataset); /* one a file */
 const char *dataset_source_name(const struct dataset *dataset, int32_t source);
@@ -255,7 +258,8 @@ struct data_cursor {
     int64_t pack;   /* of the window */
 };
 
-/* The `epoch` of a struct mixture_append for rows added when the run stood here: the first that had not begun. */
+/* The `epoch` of a struct mixture_append for rows added when the run stood here: the first that had not
+ * begun. */
 int64_t data_cursor_append_epoch(struct data_cursor at);
 
 /* Host memory for one micro-batch; capacities fixed by loader_capacity. */
@@ -294,24 +298,25 @@ struct step_info {
 
 struct loader;
 
-/* Starts the threads at `from`. Borrows dataset, which may still be growing. Owns: *out. Blocks until the rows of the
- * window at `from` are prepared.
- * LORAD_DATA: no rows, or a cursor that these rows do not have. LORAD_CONFIG: see mixture_create. */
+/* Starts the threads at `from`. Borrows dataset, which may still be growing. Owns: *out. Blocks until the
+ * rows of the window at `from` are prepared. LORAD_DATA: no rows, or a cursor that these rows do not have.
+ * LORAD_CONFIG: see mixture_create. */
 enum status loader_open(struct loader **out, struct dataset *dataset, const struct loader_options *options,
                         struct data_cursor from) LORAD_WARN_UNUSED;
 /* Does not wait for rows that are not prepared yet. */
 void loader_close(struct loader *loader);
 struct loader_capacity loader_capacity(struct dataset *dataset, const struct loader_options *options);
 
-/* Moves to the next step (wrapping into the next epoch) and describes it. All of this rank's micro-batches of the step
- * before must have been taken (LORAD_BUG). Blocks. LORAD_DATA behind a step that was the last; whatever dataset_wait
- * says when preparing fails. */
+/* Moves to the next step (wrapping into the next epoch) and describes it. All of this rank's micro-batches of
+ * the step before must have been taken (LORAD_BUG). Blocks. LORAD_DATA behind a step that was the last;
+ * whatever dataset_wait says when preparing fails. */
 enum status loader_next_step(struct loader *loader, struct step_info *out) LORAD_WARN_UNUSED;
-/* Fills `batch` with the next of this rank's micro-batches of the step; n_tokens = 0 when it has no more. Blocks until
- * it has been made. LORAD_DATA when a row on the disk is damaged. */
+/* Fills `batch` with the next of this rank's micro-batches of the step; n_tokens = 0 when it has no more.
+ * Blocks until it has been made. LORAD_DATA when a row on the disk is damaged. */
 enum status loader_next(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
-/* The same without a copy: *batch points into the loader's own memory (loader_options.host), until the next call of
- * loader_next, loader_lend, loader_next_step or loader_close. A slot is lent, so prefetch counts one less meanwhile. */
+/* The same without a copy: *batch points into the loader's own memory (loader_options.host), until the next
+ * call of loader_next, loader_lend, loader_next_step or loader_close. A slot is lent, so prefetch counts one
+ * less meanwhile. */
 enum status loader_lend(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
 /* Seconds loader_next, loader_lend and loader_next_step have waited so far. */
 double loader_wait_seconds(const struct loader *loader);
@@ -323,8 +328,8 @@ struct run_length {
     int64_t steps, packs, tokens;
     double epochs; /* less than asked for when every group reaches its max_epochs before */
 };
-/* Of epochs [0, epochs), a fraction being that part of the steps of the last one, rounded up. The dataset is complete.
- * Uses as many threads as the process may. Blocks. */
+/* Of epochs [0, epochs), a fraction being that part of the steps of the last one, rounded up. The dataset is
+ * complete. Uses as many threads as the process may. Blocks. */
 enum status loader_measure(struct run_length *out, struct dataset *dataset,
                            const struct loader_options *options, double epochs) LORAD_WARN_UNUSED;
 /* Of the shortest run that trains on at least this many tokens. */

@@ -3,10 +3,11 @@
  *
  * Invariants:
  * (1) shards 0 .. n_shards - 1 are mapped, read-only, until dataset_close; shard[i] never moves. n_shards
- * only grows, and is raised after the shard's places are known. (2) while the folder grows, places belongs to
- * whoever holds `growth`; a row's place is read by others only after a dataset_wait for it. A complete
- * folder's places are places.bin. (3) what the files say is checked before it is followed: dataset_row gives
- * tokens only when the row lies inside its shard, and dataset_row_check fails for any other.
+ *     only grows, and is raised after the shard's places are known.
+ * (2) while the folder grows, places belongs to whoever holds `growth`; a row's place is read by others only
+ *     after a dataset_wait for it. A complete folder's places are places.bin.
+ * (3) what the files say is checked before it is followed: dataset_row gives tokens only when the row lies
+ *     inside its shard, and dataset_row_check fails for any other.
  */
 #include "dataloader/dataloader.h"
 

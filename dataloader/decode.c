@@ -1,9 +1,11 @@
 /*
- * decode.c: each step takes a list of pieces to another one, as Hugging Face's decode_chain does, but as they come.
+ * decode.c: each step takes a list of pieces to another one, as Hugging Face's decode_chain does, but as they
+ * come.
  *
  * Invariants
- *  1. A step passes on what no later token can change and holds back the rest: bytes that are no whole character yet, a run
- *     of <0xHH> tokens (one invalid byte makes all of it U+FFFD), the beginning of a text to be replaced.
+ *  1. A step passes on what no later token can change and holds back the rest: bytes that are no whole
+ *     character yet, a run of <0xHH> tokens (one invalid byte makes all of it U+FFFD), the beginning of a
+ *     text to be replaced.
  *  2. ByteLevel and Fuse make one piece of all; it is passed on in parts, each of whole characters.
  */
 #include "dataloader/decode.h"
@@ -109,7 +111,8 @@ struct decoding {
     bool any, inside; /* of the output: a piece was written; one is being written */
 };
 
-enum status decoding_create(struct decoding **out, const struct decoder *decoder, const int16_t *character_byte)
+enum status decoding_create(struct decoding **out, const struct decoder *decoder,
+                            const int16_t *character_byte)
 {
     struct decoding *decoding = memory_new(1, sizeof *decoding);
     if (!decoding) return LORAD_NOMEM;
@@ -243,7 +246,8 @@ static void push_stripped(struct decoding *d, int step, const char *text, size_t
     strbuf_add(&state->piece, text, n);
     const char *piece = strbuf_text(&state->piece);
     size_t length = state->piece.length, end = length;
-    for (int64_t k = 0; k < how->stop && end >= unit && memcmp(piece + end - unit, how->pattern, unit) == 0; k++)
+    for (int64_t k = 0; k < how->stop && end >= unit && memcmp(piece + end - unit, how->pattern, unit) == 0;
+         k++)
         end -= unit;
     strbuf_clear(&state->text);
     strbuf_add(&state->text, piece, end);

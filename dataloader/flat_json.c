@@ -82,8 +82,8 @@ struct flat {
 
 static enum status bad(const struct flat *flat, const char *what)
 {
-    return FAIL(LORAD_DATA, "%s: not valid JSON: %s expected at byte %zu of the vocabulary or the merges", flat->where,
-                what, (size_t)(flat->at - flat->begin));
+    return FAIL(LORAD_DATA, "%s: not valid JSON: %s expected at byte %zu of the vocabulary or the merges",
+                flat->where, what, (size_t)(flat->at - flat->begin));
 }
 
 /* Moves over white space and the character; false: another one stands there. */

@@ -8,12 +8,14 @@
  *
  * Invariants:
  * (1) everything after `lock` in struct loader, and slot.state, is written under it, and read under it by the
- * side that does not write it. Slot i (at i % prefetch) is the caller's while taken <= i < planned and it is
- * FULL; a thread's while it is FILLING; the planner's when i is not in that range. (2) micro-batch i of a
- * step holds packs [i * micro_batch_size, ...) whatever the layout; this rank makes those with i % dp_size ==
- * dp_rank. (3) slots are planned, and taken, in the order of the run, so what is served does not depend on
- * which thread fills them, or when. (4) after loader_open only a step with more rows than any before it, or a
- * window with longer texts, allocates.
+ *     side that does not write it. Slot i (at i % prefetch) is the caller's while taken <= i < planned and it
+ *     is FULL; a thread's while it is FILLING; the planner's when i is not in that range.
+ * (2) micro-batch i of a step holds packs [i * micro_batch_size, ...) whatever the layout; this rank makes
+ *     those with i % dp_size == dp_rank.
+ * (3) slots are planned, and taken, in the order of the run, so what is served does not depend on which
+ *     thread fills them, or when.
+ * (4) after loader_open only a step with more rows than any before it, or a window with longer texts,
+ *     allocates.
  */
 #include "dataloader/dataloader.h"
 

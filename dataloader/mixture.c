@@ -3,11 +3,12 @@
  *
  * Invariants:
  * (1) eras follow each other: era i holds epochs first_epoch of i .. first_epoch of i + 1 - 1. Era 0 is the
- * run without additions; the k-th append makes an era of one epoch with the new rows and then one with all
- * rows. (2) all numbers of draws are below 2^62: an epoch has at most MOST_DRAWS positions and there are
+ *     run without additions; the k-th append makes an era of one epoch with the new rows and then one with
+ *     all rows.
+ * (2) all numbers of draws are below 2^62: an epoch has at most MOST_DRAWS positions and there are
  *     MIXTURE_MOST_EPOCHS epochs.
  * (3) a group that is drawn at all gives at least one row in every epoch until it reaches its cap, so an
- * epoch is empty only when all later ones of its era are.
+ *     epoch is empty only when all later ones of its era are.
  */
 #include "dataloader/mixture.h"
 

@@ -21,8 +21,9 @@
  *   and each candidate is verified by its estimate. Among the rows that share a band a row is compared with
  *   at most 8 others, so that a million equal rows cost what a million different ones do.
  *
- * Memory: a signature is 136 bytes and may stand in a mapped file. duplicates_find needs 21 bytes a row beside
- * it (210 MB for 10 million rows), overlap_find 40 bytes a row of the second set, which is the smaller one.
+ * Memory: a signature is 136 bytes and may stand in a mapped file. duplicates_find needs 21 bytes a row
+ * beside it (210 MB for 10 million rows), overlap_find 40 bytes a row of the second set, which is the smaller
+ * one.
  */
 #ifndef LORAD_DATALOADER_NEAR_DUPLICATES_H
 #define LORAD_DATALOADER_NEAR_DUPLICATES_H

@@ -4,11 +4,11 @@
  *
  * Invariants
  *  1. The results are those of Hugging Face tokenizers 0.22, whose parts follow different versions of
- * Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
- * utf8proc knows another. The tables below hold the differences; the tests compare every character.
+ *     Unicode: its regex library knows Unicode 16, its normal forms an older one, its lower case Unicode 17.
+ *     utf8proc knows another. The tables below hold the differences; the tests compare every character.
  *  2. A byte of the result says which range of the input it came from. The Unicode forms work on stretches
- * between characters that can never combine with what precedes them; all bytes of a changed stretch come from
- * the whole stretch.
+ *     between characters that can never combine with what precedes them; all bytes of a changed stretch come
+ *     from the whole stretch.
  */
 #include "dataloader/normalize.h"
 
@@ -47,6 +47,14 @@ static const struct range new_letters[] = {
 static const struct range new_numbers[] = {
     {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x16130, 0x16139},
     {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA},
+};
+
+/* Marks and digits that Unicode 15.1 and 16 added: parts of words. */
+static const struct range new_in_words[] = {
+    {0x00897, 0x00897}, {0x10D40, 0x10D49}, {0x10D69, 0x10D6D}, {0x10EFC, 0x10EFC}, {0x113B8, 0x113C0},
+    {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2},
+    {0x113E1, 0x113E2}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F5A, 0x11F5A}, {0x1611E, 0x16139},
+    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1E5EE, 0x1E5EF}, {0x1E5F1, 0x1E5FA},
 };
 
 /* Combining characters younger than the NFC of Hugging Face tokenizers, which leaves them where they stand.
@@ -151,7 +159,7 @@ bool unicode_is_word(uint32_t character)
         return true;
     default:
         return unicode_class(character) == UNICODE_LETTER || character == 0x200C || character == 0x200D ||
-               IN(character, enclosed_letters);
+               IN(character, enclosed_letters) || IN(character, new_in_words);
     }
 }
 

@@ -3,9 +3,9 @@
  *
  * Invariants:
  * (1) while `loaded`, the window that `at` names is in item, slot and first; at.pack is at most its number of
- * packs. When it is equal, `next` names the next window of the epoch that holds a row, or the next epoch. (2)
- * pack k of the window holds slot[first[k]] .. slot[first[k + 1] - 1]. (3) without packing, `phase` is the
- * number of rows that the epoch has before the window.
+ *     packs. When it is equal, `next` names the next window of the epoch that holds a row, or the next epoch.
+ * (2) pack k of the window holds slot[first[k]] .. slot[first[k + 1] - 1].
+ * (3) without packing, `phase` is the number of rows that the epoch has before the window.
  */
 #include "dataloader/order.h"
 

@@ -7,8 +7,9 @@
  *
  * Invariants:
  * (1) head[r] is the newest pack with r tokens of room, or -1; bit r of the tree is set exactly when it is
- * not -1. (2) a bit of an upper level is set exactly when its word of the level below is not zero. (3)
- * between runs the tree is empty and every head is -1.
+ *     not -1.
+ * (2) a bit of an upper level is set exactly when its word of the level below is not zero.
+ * (3) between runs the tree is empty and every head is -1.
  */
 #include "dataloader/packing.h"
 

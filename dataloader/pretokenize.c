@@ -2,10 +2,10 @@
  * pretokenize.c: cutting text into words.
  *
  * Invariants
- *  1. Words do not overlap, stand in order and are not empty. A step makes them finer, leaves out what it removes, or
- *     rewrites them into another text.
- *  2. The two regular expressions of the byte-level families are followed by hand, alternative by alternative, with the
- *     character classes of unicode.h; any other goes through PCRE2 (regex_syntax.h).
+ *  1. Words do not overlap, stand in order and are not empty. A step makes them finer, leaves out what it
+ *     removes, or rewrites them into another text.
+ *  2. The two regular expressions of the byte-level families are followed by hand, alternative by
+ *     alternative, with the character classes of unicode.h; any other goes through PCRE2 (regex_syntax.h).
  *  3. A step sees each word by itself, as if nothing stood around it. The steps by hand take linear time.
  */
 #include "dataloader/pretokenize.h"
@@ -168,7 +168,9 @@ static enum status cut_whitespace(const char *text, size_t i, size_t n, struct w
     while (i < n) {
         uint32_t character = 0;
         size_t length = utf8_read(&character, text + i, n - i);
-        int kind = unicode_class(character) == UNICODE_SPACE ? SPACE : unicode_is_word(character) ? WORD : OTHER;
+        int kind = unicode_class(character) == UNICODE_SPACE ? SPACE
+                   : unicode_is_word(character)              ? WORD
+                                                             : OTHER;
         if (kind != (int)last) {
             if (last != SPACE) TRY(add_word(out, begin, i));
             begin = i;
@@ -182,8 +184,8 @@ static enum status cut_whitespace(const char *text, size_t i, size_t n, struct w
 /* ---- cutting at matches ---- */
 
 /* The next match of the step in [at, n): *begin == SIZE_MAX when there is none. */
-static enum status next_match(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
-                              size_t n, size_t at, size_t *begin, size_t *end)
+static enum status next_match(const struct pretokenize_step *step, struct pretokenize_work *work,
+                              const char *text, size_t n, size_t at, size_t *begin, size_t *end)
 {
     *begin = SIZE_MAX;
     if (step->matcher == MATCH_PATTERN) {
@@ -211,12 +213,12 @@ static enum status next_match(const struct pretokenize_step *step, struct pretok
     return LORAD_OK;
 }
 
-/* All matches in the n > 0 bytes at `text` and what lies between them; which of them are matches is told by their place
- * in `matches`: bit 31 of the end. An empty match directly behind another one is none. */
+/* All matches in the n > 0 bytes at `text` and what lies between them; which of them are matches is told by
+ * their place in `matches`: bit 31 of the end. An empty match directly behind another one is none. */
 enum { MATCH_BIT = 31 };
 
-static enum status find_matches(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
-                                size_t n)
+static enum status find_matches(const struct pretokenize_step *step, struct pretokenize_work *work,
+                                const char *text, size_t n)
 {
     size_t kept = 0, last = SIZE_MAX;
     uint32_t bit = step->invert ? 0 : 1u << MATCH_BIT, other = bit ^ 1u << MATCH_BIT;
@@ -245,8 +247,8 @@ static enum status add_if_any(struct word_list *out, size_t begin, size_t end)
 }
 
 /* Words of [base, base + n) of a text, of which text[0] is byte `base`. */
-static enum status cut_at_matches(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text,
-                                  size_t base, size_t n)
+static enum status cut_at_matches(const struct pretokenize_step *step, struct pretokenize_work *work,
+                                  const char *text, size_t base, size_t n)
 {
     TRY(find_matches(step, work, text, n));
     struct word_list *out = &work->spare;
@@ -272,8 +274,8 @@ static enum status cut_at_matches(const struct pretokenize_step *step, struct pr
 
 /* ---- rewriting ---- */
 
-static enum status rewrite_word(const struct pretokenize_step *step, struct textbuf *out, const struct textbuf *in,
-                                struct word_range word, bool at_start)
+static enum status rewrite_word(const struct pretokenize_step *step, struct textbuf *out,
+                                const struct textbuf *in, struct word_range word, bool at_start)
 {
     const char *text = in->data + word.begin;
     size_t n = word.end - word.begin;
@@ -290,8 +292,8 @@ static enum status rewrite_word(const struct pretokenize_step *step, struct text
     return textbuf_replace_in(out, in, word.begin, word.end, " ", 1, mark, length);
 }
 
-static enum status rewrite(const struct pretokenize_step *step, struct pretokenize_work *work, struct textbuf *out,
-                           const struct textbuf *in, bool at_start)
+static enum status rewrite(const struct pretokenize_step *step, struct pretokenize_work *work,
+                           struct textbuf *out, const struct textbuf *in, bool at_start)
 {
     out->length = 0;
     out->want_map = in->want_map;
@@ -305,7 +307,8 @@ static enum status rewrite(const struct pretokenize_step *step, struct pretokeni
 
 /* ---- all steps ---- */
 
-static enum status cut_words(const struct pretokenize_step *step, struct pretokenize_work *work, const char *text)
+static enum status cut_words(const struct pretokenize_step *step, struct pretokenize_work *work,
+                             const char *text)
 {
     struct word_list *out = &work->spare;
     for (size_t i = 0; i < work->words.length; i++) {

@@ -1,9 +1,9 @@
 /*
- * pretokenize.h: the `pre_tokenizer` of tokenizer.json: cuts text into the words that merges never cross (inside the
- * dataloader folder only).
+ * pretokenize.h: the `pre_tokenizer` of tokenizer.json: cuts text into the words that merges never cross
+ * (inside the dataloader folder only).
  *
- * A pre-tokenizer is a list of steps. Most cut words into finer ones; some rewrite the words first (Metaspace, the space
- * that ByteLevel puts in front).
+ * A pre-tokenizer is a list of steps. Most cut words into finer ones; some rewrite the words first
+ * (Metaspace, the space that ByteLevel puts in front).
  */
 #ifndef LORAD_DATALOADER_PRETOKENIZE_H
 #define LORAD_DATALOADER_PRETOKENIZE_H
@@ -45,7 +45,8 @@ struct pretokenizer {
     bool byte_level; /* the words are bytes in GPT-2's alphabet */
 };
 
-/* value: the JSON of `pre_tokenizer` (NULL or null: text is one word). LORAD_DATA names what is not supported. */
+/* value: the JSON of `pre_tokenizer` (NULL or null: text is one word). LORAD_DATA names what is not
+ * supported. */
 enum status pretokenizer_read(struct pretokenizer *out, const struct json *value, const char *where) LORAD_WARN_UNUSED;
 /* Appends the steps of these pre-tokenizers. */
 enum status pretokenizer_add_pattern(struct pretokenizer *out, const char *pattern, const char *where) LORAD_WARN_UNUSED;
@@ -75,8 +76,8 @@ struct pretokenize_work {
 };
 void pretokenize_work_free(struct pretokenize_work *work);
 
-/* Cuts `in`, which must be valid UTF-8, into work->words, which are ranges of *out: `in` itself unless a step rewrites.
- * at_start: `in` is the beginning of the input. */
+/* Cuts `in`, which must be valid UTF-8, into work->words, which are ranges of *out: `in` itself unless a step
+ * rewrites. at_start: `in` is the beginning of the input. */
 enum status pretokenizer_run(const struct pretokenizer *pretokenizer, struct pretokenize_work *work,
                              const struct textbuf *in, bool at_start, const struct textbuf **out) LORAD_WARN_UNUSED;
 

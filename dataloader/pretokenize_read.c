@@ -62,8 +62,8 @@ static enum status add_compiled(struct pretokenizer *out, const char *pattern, s
 }
 
 /* The known patterns match every character, so that these two mean the same. */
-static enum status add_pattern(struct pretokenizer *out, const char *pattern, enum split_behavior behavior, bool invert,
-                               const char *where)
+static enum status add_pattern(struct pretokenizer *out, const char *pattern, enum split_behavior behavior,
+                               bool invert, const char *where)
 {
     if ((behavior == SPLIT_ISOLATED && !invert) || (behavior == SPLIT_REMOVED && invert)) {
         struct pretokenize_step known = {.kind = PRETOKENIZE_CL100K, .max_digits = 1};
@@ -83,7 +83,8 @@ enum status pretokenizer_add_pattern(struct pretokenizer *out, const char *patte
     return add_pattern(out, pattern, SPLIT_ISOLATED, false, where);
 }
 
-enum status pretokenizer_add_byte_level(struct pretokenizer *out, bool prefix_space, bool use_regex, const char *where)
+enum status pretokenizer_add_byte_level(struct pretokenizer *out, bool prefix_space, bool use_regex,
+                                        const char *where)
 {
     out->byte_level = true;
     if (prefix_space) TRY(add_step(out, (struct pretokenize_step){.kind = PRETOKENIZE_PREFIX_SPACE}, where));
@@ -91,9 +92,11 @@ enum status pretokenizer_add_byte_level(struct pretokenizer *out, bool prefix_sp
     return add_step(out, (struct pretokenize_step){.kind = PRETOKENIZE_GPT2}, where);
 }
 
-static enum status read_behavior(enum split_behavior *out, const struct json *value, const char *type, const char *where)
+static enum status read_behavior(enum split_behavior *out, const struct json *value, const char *type,
+                                 const char *where)
 {
-    static const char *const name[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const name[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                       "Contiguous"};
     const char *text;
     TRY(js_need_string(&text, value, "behavior", where));
     for (int i = 0; i < 5; i++) {
@@ -107,7 +110,8 @@ static enum status read_behavior(enum split_behavior *out, const struct json *va
 static enum status read_split(struct pretokenizer *out, const struct json *value, const char *where)
 {
     const struct json *pattern = js_get(value, "pattern");
-    const char *regex = js_string(js_get(pattern, "Regex"), NULL), *text = js_string(js_get(pattern, "String"), NULL);
+    const char *regex = js_string(js_get(pattern, "Regex"), NULL),
+               *text = js_string(js_get(pattern, "String"), NULL);
     enum split_behavior behavior = SPLIT_ISOLATED;
     TRY(read_behavior(&behavior, value, "Split", where));
     bool invert = js_bool(js_get(value, "invert"), false);
@@ -123,10 +127,11 @@ static enum status read_split(struct pretokenizer *out, const struct json *value
                     where);
 }
 
-enum status pretokenizer_add_metaspace(struct pretokenizer *out, const char *replacement, enum prepend_scheme prepend,
-                                       bool split, const char *where)
+enum status pretokenizer_add_metaspace(struct pretokenizer *out, const char *replacement,
+                                       enum prepend_scheme prepend, bool split, const char *where)
 {
-    struct pretokenize_step step = {.kind = PRETOKENIZE_METASPACE, .prepend = prepend, .text = (char *)replacement};
+    struct pretokenize_step step = {
+        .kind = PRETOKENIZE_METASPACE, .prepend = prepend, .text = (char *)replacement};
     TRY(add_step(out, step, where));
     step.kind = PRETOKENIZE_MARK;
     return split ? add_step(out, step, where) : LORAD_OK;
@@ -146,7 +151,8 @@ static enum status read_metaspace(struct pretokenizer *out, const struct json *v
         prepend = PREPEND_FIRST;
     else if (strcmp(scheme, "never") != 0)
         return FAIL(LORAD_DATA, "%s: Metaspace with prepend_scheme \"%s\" is not supported", where, scheme);
-    return pretokenizer_add_metaspace(out, replacement, prepend, js_bool(js_get(value, "split"), true), where);
+    return pretokenizer_add_metaspace(out, replacement, prepend, js_bool(js_get(value, "split"), true),
+                                      where);
 }
 
 static enum status read_char_delimiter(struct pretokenizer *out, const struct json *value, const char *where)
@@ -180,7 +186,8 @@ static enum status read_one(struct pretokenizer *out, const struct json *value, 
     if (strcmp(type, "Metaspace") == 0) return read_metaspace(out, value, where);
     if (strcmp(type, "Digits") == 0) {
         size_t most = js_bool(js_get(value, "individual_digits"), false) ? 1 : SIZE_MAX;
-        return add_step(out, (struct pretokenize_step){.kind = PRETOKENIZE_DIGITS, .max_digits = most}, where);
+        return add_step(out, (struct pretokenize_step){.kind = PRETOKENIZE_DIGITS, .max_digits = most},
+                        where);
     }
     if (strcmp(type, "Punctuation") == 0) {
         if (js_get(value, "behavior")) TRY(read_behavior(&marks.behavior, value, type, where));

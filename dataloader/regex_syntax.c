@@ -2,11 +2,13 @@
  * regex_syntax.c
  *
  * Invariants
- *  1. One pass; every construct is either copied because both syntaxes give it one meaning, rewritten, or refused.
- *  2. Character classes are those of Unicode 16, which Hugging Face's regex library knows: a property is written with the
- *     characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one twice does no harm.
- *  3. In Ruby syntax x{n,m}+ is a repeated repetition, not a possessive one; {,n} starts at 0; \v is one character; \h is
- *     a hexadecimal digit; a bracket inside a class is a class.
+ *  1. One pass; every construct is either copied because both syntaxes give it one meaning, rewritten, or
+ *     refused.
+ *  2. Character classes are those of Unicode 16, which Hugging Face's regex library knows: a property is
+ *     written with the characters that are too young for PCRE2 beside it (regex_unicode.inc); naming one
+ *     twice does no harm.
+ *  3. In Ruby syntax x{n,m}+ is a repeated repetition, not a possessive one; {,n} starts at 0; \v is one
+ *     character; \h is a hexadecimal digit; a bracket inside a class is a class.
  */
 #include "dataloader/regex_syntax.h"
 
@@ -37,7 +39,8 @@ static const char *const scripts[] = {"Han",      "Hiragana", "Katakana", "Hangu
 #define COUNT(list) (sizeof(list) / sizeof *(list))
 
 #define SPACE_RANGES                                                                                         \
-    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{"     \
+    "3000}"
 #define NO_SPACE_RANGES                                                                                      \
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-"       \
     "\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
@@ -53,8 +56,8 @@ struct translation {
 
 static enum status refuse(const struct translation *t, const char *from, size_t length, const char *what)
 {
-    return FAIL(LORAD_DATA, "%s: the pattern \"%s\": %s \"%.*s\" is not supported", t->where, t->all, what, (int)length,
-                from);
+    return FAIL(LORAD_DATA, "%s: the pattern \"%s\": %s \"%.*s\" is not supported", t->where, t->all, what,
+                (int)length, from);
 }
 
 /* ---- properties ---- */
@@ -65,7 +68,9 @@ static void add_young(struct strbuf *out, const char *name)
     for (size_t i = 0; i < COUNT(young_ranges); i++) {
         const struct young_range *range = &young_ranges[i];
         bool is_category = strlen(range->category) == 2;
-        if (is_category && length <= 2 ? strncmp(range->category, name, length) : strcmp(range->category, name)) continue;
+        if (is_category && length <= 2 ? strncmp(range->category, name, length)
+                                       : strcmp(range->category, name))
+            continue;
         strbuf_printf(out, "\\x{%x}-\\x{%x}", (unsigned)range->first, (unsigned)range->last);
     }
 }
@@ -99,7 +104,7 @@ static void add_property(struct strbuf *out, const char *name)
 }
 
 /* What stands inside brackets for an escaped class letter; false: none. */
-static bool add_class(struct strbuf *out, char letter)
+static bool add_class(struct strbuf *out, char letter, bool in_brackets)
 {
     switch (letter) {
     case 's':
@@ -109,7 +114,9 @@ static bool add_class(struct strbuf *out, char letter)
         add_property(out, "Nd");
         return true;
     case 'w':
-        strbuf_puts(out, "\\p{Alphabetic}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"); /* so it is there */
+        strbuf_puts(out, "\\p{Alphabetic}");
+        /* Six numbers of Latin-1 count as \w there, unless it stands in brackets. */
+        if (!in_brackets) strbuf_puts(out, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}");
         add_property(out, "L");
         add_property(out, "M");
         add_property(out, "Nd");
@@ -123,8 +130,8 @@ static bool add_class(struct strbuf *out, char letter)
     }
 }
 
-/* Copies a character. Under (?i) some pairs of letters are also one character of another case for Oniguruma (ss and
- * U+00DF), and characters beyond ASCII fold differently. */
+/* Copies a character. Under (?i) some pairs of letters are also one character of another case for Oniguruma
+ * (ss and U+00DF), and characters beyond ASCII fold differently. */
 static enum status add_literal(struct translation *t)
 {
     static const char *const folded[] = {"ss", "ff", "fi", "fl", "st"};
@@ -197,7 +204,7 @@ static enum status add_class_escape(struct translation *t)
         strbuf_puts(t->out, NO_SPACE_RANGES);
         return LORAD_OK;
     }
-    if (add_class(t->out, letter)) return LORAD_OK;
+    if (add_class(t->out, letter, true)) return LORAD_OK;
     if (letter == 'b') return refuse(t, from, 2, "inside a class the escape");
     return add_character_escape(t, letter);
 }
@@ -217,7 +224,8 @@ static enum status add_members(struct translation *t, int depth)
         if (c == '\\') {
             TRY(add_class_escape(t));
         } else if (c == '[') {
-            if (t->at[1] == ':' || t->at[1] == '^' || depth == 8) return refuse(t, t->at, 2, "inside a class");
+            if (t->at[1] == ':' || t->at[1] == '^' || depth == 8)
+                return refuse(t, t->at, 2, "inside a class");
             t->at++;
             TRY(add_members(t, depth + 1));
         } else if (c == '&' && t->at[1] == '&') {
@@ -263,7 +271,7 @@ static enum status add_escape(struct translation *t)
     }
     size_t before = t->out->length;
     strbuf_puts(t->out, negated ? "[^" : "[");
-    if (add_class(t->out, negated ? (char)tolower(letter) : letter)) {
+    if (add_class(t->out, negated ? (char)tolower(letter) : letter, false)) {
         strbuf_putc(t->out, ']');
         return LORAD_OK;
     }
@@ -316,7 +324,8 @@ static bool read_interval(struct translation *t, long *least, long *most, bool *
 
 static bool is_quantifier(const char *at)
 {
-    return *at == '*' || *at == '+' || *at == '?' || (*at == '{' && (isdigit((unsigned char)at[1]) || at[1] == ','));
+    return *at == '*' || *at == '+' || *at == '?' ||
+           (*at == '{' && (isdigit((unsigned char)at[1]) || at[1] == ','));
 }
 
 static enum status add_quantifier(struct translation *t)
@@ -363,7 +372,8 @@ static enum status open_group(struct translation *t)
         }
         if (!length) return refuse(t, t->at, 3, "the group");
     }
-    bool caseless = strncmp(t->at, "(?i:", 4) == 0 || (t->caseless[t->n_groups] && strncmp(t->at, "(?-i:", 5) != 0);
+    bool caseless =
+        strncmp(t->at, "(?i:", 4) == 0 || (t->caseless[t->n_groups] && strncmp(t->at, "(?-i:", 5) != 0);
     strbuf_add(t->out, t->at, length);
     t->group[t->n_groups++] = start;
     t->caseless[t->n_groups] = caseless;
@@ -416,7 +426,8 @@ static enum status add_one(struct translation *t)
 
 enum status regex_translate(struct strbuf *out, const char *expression, const char *where)
 {
-    struct translation t = {.all = expression, .at = expression, .where = where, .out = out, .atom = SIZE_MAX};
+    struct translation t = {
+        .all = expression, .at = expression, .where = where, .out = out, .atom = SIZE_MAX};
     while (*t.at) TRY(add_one(&t));
     if (t.n_groups) return refuse(&t, expression, strlen(expression), "with an open group");
     return strbuf_status(out);

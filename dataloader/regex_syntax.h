@@ -1,6 +1,6 @@
 /*
- * regex_syntax.h: the regular expressions of tokenizer.json (Oniguruma's, in Ruby syntax) -> the same in Perl syntax
- * (inside the dataloader folder only). What might mean something else is refused by name.
+ * regex_syntax.h: the regular expressions of tokenizer.json (Oniguruma's, in Ruby syntax) -> the same in Perl
+ * syntax (inside the dataloader folder only). What might mean something else is refused by name.
  */
 #ifndef LORAD_DATALOADER_REGEX_SYNTAX_H
 #define LORAD_DATALOADER_REGEX_SYNTAX_H

@@ -4,11 +4,12 @@
  *
  * Personal data is found by pattern, in half- and full-width characters, and never inside a longer string of
  * digits, letters or an amount:
- * - ID: a resident ID number of the PRC (GB 11643-1999): 18 characters, region, a date since 1900, check digit
+ * - ID: a resident ID number of the PRC (GB 11643-1999): 18 characters, region, a date since 1900, check
+ *   digit
  * - mobile: a mobile number of mainland China: 11 digits of an assigned range, also in groups of 3, 4 and 4
  *   and with +86 or 0086
- * - landline: area code and 7 or 8 digits, with a sign between them (0755-82960167, (010) 65185898) or after a
- *   word such as 电话
+ * - landline: area code and 7 or 8 digits, with a sign between them (0755-82960167, (010) 65185898) or after
+ *   a word such as 电话
  * - card: a bank card number with a right Luhn digit: 16 to 19 digits that start with 62 (UnionPay); for the
  *   other schemes (Visa, Mastercard, JCB, American Express) only after a word such as 卡号 or "card", or
  *   written in groups with hyphens

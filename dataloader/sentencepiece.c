@@ -4,7 +4,7 @@
  *
  * Invariants
  *  1. The file is untrusted. What protobuf-c may allocate for it is bounded, and every piece is checked
- * before it is used: valid UTF-8, not empty, a finite score.
+ *     before it is used: valid UTF-8, not empty, a finite score.
  */
 #include "dataloader/sentencepiece.h"
 

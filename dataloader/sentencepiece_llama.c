@@ -4,14 +4,14 @@
  *
  * Invariants
  *  1. Token numbers are those of Hugging Face's fast tokenizer, which are not always SentencePiece's own: the
- * model's normalizer_spec is not used (spaces are neither removed nor is text normalised), unknown bytes
- * become <0xHH> pieces whether byte_fallback is set or not, control pieces written in the text are special
- * tokens, and of equal-scored BPE merges the one that joins longer pieces goes first.
+ *     model's normalizer_spec is not used (spaces are neither removed nor is text normalised), unknown bytes
+ *     become <0xHH> pieces whether byte_fallback is set or not, control pieces written in the text are
+ *     special tokens, and of equal-scored BPE merges the one that joins longer pieces goes first.
  *  2. A merge is every cut of a piece into two pieces. Merges are ranked by score, then by the length of the
- * left part, then of the right part (longer first), then by the number of the piece.
+ *     left part, then of the right part (longer first), then by the number of the piece.
  *  3. Of an added token that is said twice: being special stays; where it is matched (in the text as it is,
- * or in the normalised text) was decided by the first special saying; its other flags are those of the last
- * one.
+ *     or in the normalised text) was decided by the first special saying; its other flags are those of the
+ *     last one.
  */
 #include <stdlib.h>
 #include <string.h>

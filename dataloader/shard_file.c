@@ -3,10 +3,12 @@
  *
  * Invariants of a shard that shard_view_bytes accepts:
  * (1) the sections lie inside the file, in order, aligned to SHARD_ALIGN, and the file ends where the last
- * one does. (2) the table of weights has 0 for code 0 and 1 for code 1; all others are finite and not
- * negative. And of one that shard_check_rows accepts: (3) rows follow each other without gaps: row i starts
- * where row i - 1 ends, and the last ends at n_tokens. (4) a row has no tokens and a problem, or tokens and
- * fewer targets than these.
+ *     one does.
+ * (2) the table of weights has 0 for code 0 and 1 for code 1; all others are finite and not negative.
+ *
+ * And of one that shard_check_rows accepts:
+ * (3) rows follow each other without gaps: row i starts where row i - 1 ends, and the last ends at n_tokens.
+ * (4) a row has no tokens and a problem, or tokens and fewer targets than these.
  */
 #include "dataloader/shard_file.h"
 
@@ -249,8 +251,8 @@ close_file:
     return status;
 }
 
-/* Rows are served in another order than they lie in, and read_ahead.h fetches what is needed: the kernel shall not read
- * what is around each of them, which would be most of the file for a few rows of it. */
+/* Rows are served in another order than they lie in, and read_ahead.h fetches what is needed: the kernel
+ * shall not read what is around each of them, which would be most of the file for a few rows of it. */
 static void expect_random_reads(const struct shard_map *shard)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)shard->map;

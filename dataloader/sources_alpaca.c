@@ -1,8 +1,8 @@
 /*
  * sources_alpaca.c: JSON rows of one question and its answer:
  *
- *     {"instruction": ..., "input": ..., "output": ..., "system": ..., "history": [["question", "answer"],
- * ...]}
+ *     {"instruction": ..., "input": ..., "output": ..., "system": ...,
+ *      "history": [["question", "answer"], ...]}
  *
  * instruction and input, where both are there, are the user's words with a line end between them. The same
  * parts go by other usual names (prompt, question, response, answer, ...); `columns` gives any others.

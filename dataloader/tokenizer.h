@@ -1,9 +1,10 @@
 /*
  * tokenizer.h: text <-> token numbers, exactly as the Hugging Face tokenizer in the model's own folder does.
  *
- * Reads tokenizer.json (byte-level BPE; BPE with byte fallback; Unigram) or tokenizer.model, and tokenizer_config.json
- * (special token names, chat template). A component that is not implemented is refused by name at opening, never approximated.
- * Owns: *out. Thread: after opening, encoding is safe from several threads, each with its own struct token_list.
+ * Reads tokenizer.json (byte-level BPE; BPE with byte fallback; Unigram) or tokenizer.model, and
+ * tokenizer_config.json (special token names, chat template). A component that is not implemented is refused
+ * by name at opening, never approximated. Owns: *out. Thread: after opening, encoding is safe from several
+ * threads, each with its own struct token_list.
  */
 #ifndef LORAD_DATALOADER_TOKENIZER_H
 #define LORAD_DATALOADER_TOKENIZER_H
@@ -35,8 +36,8 @@ const char *tokenizer_chat_template(const struct tokenizer *tokenizer);
 /* Hash of every file that decides token numbers. */
 struct hash128 tokenizer_hash(const struct tokenizer *tokenizer);
 
-/* Start with {0} (set want_spans where wanted); set length to 0 to reuse it: then nothing is allocated once it has grown.
- * One list belongs to one thread at a time. */
+/* Start with {0} (set want_spans where wanted); set length to 0 to reuse it: then nothing is allocated once
+ * it has grown. One list belongs to one thread at a time. */
 struct token_list {
     int32_t *ids;
     /* Byte range [start[i], end[i]) of the input that token i came from; filled when want_spans. */
@@ -62,9 +63,9 @@ struct placed_token {
     size_t begin, end;
     int32_t number;
 };
-/* Appends the tokens of `text`, in which special tokens stand where `placed` (in order) says. What lies between is
- * encoded as Hugging Face encodes it inside the whole text; special tokens written there are plain text unless
- * match_special. */
+/* Appends the tokens of `text`, in which special tokens stand where `placed` (in order) says. What lies
+ * between is encoded as Hugging Face encodes it inside the whole text; special tokens written there are plain
+ * text unless match_special. */
 enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const char *text, size_t length,
                                     const struct placed_token *placed, size_t n, bool match_special,
                                     struct token_list *out) LORAD_WARN_UNUSED;
@@ -72,12 +73,14 @@ enum status tokenizer_encode_placed(const struct tokenizer *tokenizer, const cha
 /* The tokens that the post-processor puts before a text: BOS as a rule. Borrowed; *n of them, 0: none. */
 const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n);
 
-/* Appends the text of the tokens; skip_special leaves out special tokens. Invalid sequences become U+FFFD as in HF. */
+/* Appends the text of the tokens; skip_special leaves out special tokens. Invalid sequences become U+FFFD as
+ * in HF. */
 enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                              struct strbuf *out) LORAD_WARN_UNUSED;
 
-/* Decoding token by token: text comes out as soon as no later token can change it, whole UTF-8 characters only; the sum is
- * what tokenizer_decode gives for all tokens at once. One stream belongs to one thread at a time. Borrows the tokenizer. */
+/* Decoding token by token: text comes out as soon as no later token can change it, whole UTF-8 characters
+ * only; the sum is what tokenizer_decode gives for all tokens at once. One stream belongs to one thread at a
+ * time. Borrows the tokenizer. */
 struct token_stream;
 enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer, bool skip_special)
     LORAD_WARN_UNUSED;

@@ -3,10 +3,10 @@
  *
  * Invariants
  *  1. The files are untrusted. Whatever is not understood is refused with the name of the file and the
- * component.
+ *     component.
  *  2. An added token has the number Hugging Face gives it: that of the vocabulary entry with its text,
- * otherwise the next free one. A file that says another number is refused, since HF and this program would
- * then disagree.
+ *     otherwise the next free one. A file that says another number is refused, since HF and this program
+ *     would then disagree.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,13 +3,13 @@
  *
  * Invariants
  *  1. Paths are compared as Hugging Face compares them, so that even ties end alike: sums of doubles from
- * left to right; a path to a place is kept unless a later one is better; tokens that start at a place are
- * tried from short to long, the unknown one last and only when no token is that single character.
+ *     left to right; a path to a place is kept unless a later one is better; tokens that start at a place are
+ *     tried from short to long, the unknown one last and only when no token is that single character.
  *  2. Neighbouring unknown characters are one piece. A piece that is a token all the same is that token;
- * otherwise it is its bytes, when all of them have tokens and byte_fallback is set, or the unknown token.
+ *     otherwise it is its bytes, when all of them have tokens and byte_fallback is set, or the unknown token.
  *  3. The trie is a double array: unit q is the child of unit p by the byte c exactly when q = base[p] ^ c
- * and parent[q] = p. base is below the number of units, a multiple of 256, so that no look-up leaves the
- * array.
+ *     and parent[q] = p. base is below the number of units, a multiple of 256, so that no look-up leaves the
+ *     array.
  */
 #include "dataloader/unigram.h"
 

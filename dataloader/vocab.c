@@ -36,7 +36,8 @@ enum status vocab_add(struct vocab *vocab, const char *text, size_t length, int6
 }
 
 /* The slot that holds the text, or the empty one where it belongs. */
-static inline struct vocab_slot *find_slot(const struct vocab *vocab, const char *text, size_t length, uint64_t hash)
+static inline struct vocab_slot *find_slot(const struct vocab *vocab, const char *text, size_t length,
+                                           uint64_t hash)
 {
     for (size_t at = hash & (vocab->n_slots - 1);; at = (at + 1) & (vocab->n_slots - 1)) {
         struct vocab_slot *slot = &vocab->slot[at];

@@ -3,12 +3,12 @@
  *
  * Invariants:
  * (1) a step is a character. State 0 is the root; its edges to the characters below 0x10000 stand in root[],
- *     all other edges in one open-addressing table of 64-bit words: state (21 bits), character (21), the state
- *     that it leads to (22, never 0, so that no word is 0).
+ *     all other edges in one open-addressing table of 64-bit words: state (21 bits), character (21), the
+ *     state that it leads to (22, never 0, so that no word is 0).
  * (2) fail of s is the state of the longest proper suffix of s's text that is a prefix of a word; it is less
  *     deep than s.
- * (3) ends of s is the first of s, its fail, the fail of that, ... whose text is a word; 0: none. So all words
- *     that end at a position are found in as many steps as there are words.
+ * (3) ends of s is the first of s, its fail, the fail of that, ... whose text is a word; 0: none. So all
+ *     words that end at a position are found in as many steps as there are words.
  */
 #include "dataloader/word_list.h"
 

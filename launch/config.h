@@ -45,8 +45,8 @@ enum status config_status(const struct config *config) LORAD_WARN_UNUSED;
 
 /* Borrowed; strings live as long as the config. Meaningful for keys without problems. */
 const struct run_options *config_run(const struct config *config);
-/* The value of a key that is a single word or number, as given or by default; "" when it has none. LORAD_USAGE:
- * no such key, or a list. */
+/* The value of a key that is a single word or number, as given or by default; "" when it has none.
+ * LORAD_USAGE: no such key, or a list. */
 enum status config_value_of(const char **out, const struct config *config, const char *name) LORAD_WARN_UNUSED;
 /* Keys of other trainers that were accepted because they ask for what lorad does anyway: "stage, do_train";
  * "" when none. */

@@ -2,10 +2,10 @@
  * config_stages.c: `stages:`. A stage is the configuration with its own lines laid over it: the same keys,
  * the same table, the same rules between keys, read once per stage.
  *
- * 1. Only the keys of stage_keys may stand in a stage; the others are the run's, and a problem says so.
- * 2. A line of a stage takes the place of the run's line and of the run's other ways to say the same
- * (`drops`), so that `max_steps` in a stage is not disturbed by the run's num_train_epochs.
- * 3. What a stage does not say it has from the run, to the very pointer: its rows are then prepared once.
+ *  1. Only the keys of stage_keys may stand in a stage; the others are the run's, and a problem says so.
+ *  2. A line of a stage takes the place of the run's line and of the run's other ways to say the same
+ *     (`drops`), so that `max_steps` in a stage is not disturbed by the run's num_train_epochs.
+ *  3. What a stage does not say it has from the run, to the very pointer: its rows are then prepared once.
  */
 #include "launch/config_impl.h"
 

@@ -30,8 +30,10 @@ const struct config_key config_keys[] = {
      "targets must "
      "be the ones configured here."},
     {"template", "chat_template", TYPE_TEXT, "auto", NULL, SECTION_MODEL, SHARED, RUN(template_name), NULL,
-     "How a conversation becomes text: `auto` (the model's own chat template), or a name in docs/templates.md: "
-     "`chatml`, `qwen`, `qwen3`, `llama2`, `llama3`, `llama3.1`, `mistral`, `alpaca`, `cornucopia`, `plain`, ..."},
+     "How a conversation becomes text: `auto` (the model's own chat template), or a name in "
+     "docs/templates.md: "
+     "`chatml`, `qwen`, `qwen3`, `llama2`, `llama3`, `llama3.1`, `mistral`, `alpaca`, `cornucopia`, `plain`, "
+     "..."},
     {"bf16", "", TYPE_BOOL, NULL, NULL, SECTION_MODEL, SHARED, SWITCH(bf16), NULL,
      "Store weights and activations in bfloat16, add in float32. This is the default when none of bf16, "
      "fp16, fp32 is "
@@ -76,32 +78,41 @@ const struct config_key config_keys[] = {
      "a path, a list of paths, or a list of {path, format, weight, name, max_samples, epochs, columns, tags, "
      "system, metadata_path}",
      SECTION_DATA, SHARED, RUN(train_sources), config_set_dataset,
-     "Training rows. A path is a file, a folder (all its data files) or a pattern (`data/*.jsonl`), .gz or .zst "
+     "Training rows. A path is a file, a folder (all its data files) or a pattern (`data/*.jsonl`), .gz or "
+     ".zst "
      "too. format: `auto`, `messages`, `sharegpt`, `alpaca`, `csv`, `tsv`, `qa_text` (blank-line separated "
-     "`role: text` pairs) or `text` (documents to learn whole). docs/data.md shows each, and `columns`, `tags`, "
-     "`system` and `metadata_path`. weight: see mix_strategy. max_samples: only the first rows. epochs: at most so "
+     "`role: text` pairs) or `text` (documents to learn whole). docs/data.md shows each, and `columns`, "
+     "`tags`, "
+     "`system` and `metadata_path`. weight: see mix_strategy. max_samples: only the first rows. epochs: at "
+     "most so "
      "many passes over them in a run (in a stage, when there are stages)."},
     {"eval_file", "eval_dataset eval_datasets test_datasets validation_file eval_data_dir", TYPE_OWN, NULL,
      "as dataset", SECTION_DATA, SHARED, RUN(eval_sources), config_set_dataset, "Held-out rows."},
     {"metadata_path", "", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED, SWITCH(metadata_path), NULL,
-     "A CSV with one row (id, system, weight, skip) for each row of the one training file; a dataset of several "
+     "A CSV with one row (id, system, weight, skip) for each row of the one training file; a dataset of "
+     "several "
      "files has metadata_path in its entries instead."},
-    {"mix_strategy", "", TYPE_CHOICE, "concat", "concat|interleave_under|interleave_over", SECTION_DATA, SHARED,
-     RUN(mix_strategy), NULL,
-     "How several datasets become one. `concat`: an epoch holds each dataset `weight` times (2: every row twice, "
+    {"mix_strategy", "", TYPE_CHOICE, "concat", "concat|interleave_under|interleave_over", SECTION_DATA,
+     SHARED, RUN(mix_strategy), NULL,
+     "How several datasets become one. `concat`: an epoch holds each dataset `weight` times (2: every row "
+     "twice, "
      "0.5: another half of the rows each time). interleave: weights are shares of the rows in every block of "
-     "1,024; an epoch ends when the first dataset (`interleave_under`) or the last (`interleave_over`) was gone "
+     "1,024; an epoch ends when the first dataset (`interleave_under`) or the last (`interleave_over`) was "
+     "gone "
      "through once."},
-    {"interleave_probs", "", TYPE_OWN, NULL, "a list of numbers, or 0.7,0.3: one for each dataset", SECTION_DATA,
-     SHARED, SWITCH(interleave_probs), config_set_probs,
-     "The weights of the datasets for interleave_under and interleave_over, in their order; they need not add "
+    {"interleave_probs", "", TYPE_OWN, NULL, "a list of numbers, or 0.7,0.3: one for each dataset",
+     SECTION_DATA, SHARED, SWITCH(interleave_probs), config_set_probs,
+     "The weights of the datasets for interleave_under and interleave_over, in their order; they need not "
+     "add "
      "up to 1."},
     {"max_samples", "", TYPE_INT64, NULL, "[1,1e15]", SECTION_DATA, SHARED, SWITCH(max_samples), NULL,
-     "Take only this many rows, the first ones, of every dataset and eval_file; `max_samples` in an entry comes "
+     "Take only this many rows, the first ones, of every dataset and eval_file; `max_samples` in an entry "
+     "comes "
      "before it. Default: all."},
     {"data_policy", "", TYPE_CHOICE, "refuse", "refuse|append", SECTION_DATA, SHARED, RUN(data_policy), NULL,
      "What resume_from_checkpoint does when the training files are not those of the checkpoint. `refuse`: "
-     "nothing, and it says what differs. `append`: rows added behind the old ones of an entry are trained in one "
+     "nothing, and it says what differs. `append`: rows added behind the old ones of an entry are trained in "
+     "one "
      "epoch of their own, then epochs go over all rows (docs/stages.md); any other change is refused."},
     {"val_size", "val_set_size", TYPE_REAL, "0", "[0,1e9]", SECTION_DATA, SHARED, RUN(val_size), NULL,
      "Keep back this share of the rows (below 1), or this many rows, as held-out rows. Not together with "
@@ -140,7 +151,8 @@ const struct config_key config_keys[] = {
      "at least 0.8), and for evaluation rows that are in the training data. They are reported, not dropped."},
     {"split_special_tokens", "", TYPE_BOOL, "true", NULL, SECTION_DATA, SHARED,
      RUN(chat.split_special_tokens), NULL,
-     "Text in a row that looks like a special token, such as `<|im_end|>`, stays plain text. false: it becomes the "
+     "Text in a row that looks like a special token, such as `<|im_end|>`, stays plain text. false: it "
+     "becomes the "
      "token."},
     {"cache_dir", "tokenized_path dataset_prepared_path", TYPE_TEXT, NULL, NULL, SECTION_DATA, SHARED,
      RUN(cache_dir), NULL, "Where tokenized rows are kept between runs. Default: output_dir/cache."},
@@ -153,14 +165,17 @@ const struct config_key config_keys[] = {
     {"max_steps", "", TYPE_INT64, "-1", "[-1,1e12]", SECTION_TRAINING, SHARED, RUN(max_steps), NULL,
      "Number of optimizer steps; when above 0 it replaces num_train_epochs."},
     {"max_tokens", "", TYPE_INT64, "0", "[0,1e15]", SECTION_TRAINING, SHARED, RUN(max_tokens), NULL,
-     "End with the step that brings the tokens trained on to this number: all tokens of the rows, supervised or "
+     "End with the step that brings the tokens trained on to this number: all tokens of the rows, supervised "
+     "or "
      "not, without padding. When above 0 it replaces num_train_epochs."},
     {"stages", "", TYPE_OWN, NULL, "a list of stages", SECTION_TRAINING, SHARED, SWITCH(stages_node),
      config_set_stages,
-     "Train in stages, one after another in one run. A stage has a `name` and, where it differs from the run, its "
+     "Train in stages, one after another in one run. A stage has a `name` and, where it differs from the "
+     "run, its "
      "own dataset, mix_strategy, interleave_probs, max_samples, eval_file or val_size, num_train_epochs or "
      "max_steps or max_tokens, learning_rate, lr_scheduler_type, min_lr, warmup_ratio or warmup_steps. "
-     "`promote_when: {eval_loss_below: x}` or `{plateau_evaluations: n, min_delta: d}` ends it before its length. "
+     "`promote_when: {eval_loss_below: x}` or `{plateau_evaluations: n, min_delta: d}` ends it before its "
+     "length. "
      "docs/stages.md shows it."},
     {"per_device_train_batch_size", "batch_size micro_batch_size train_batch_size", TYPE_INT32, "8",
      "[1,65536]", SECTION_TRAINING, SHARED, RUN(per_device_train_batch_size), NULL,

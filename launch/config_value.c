@@ -365,11 +365,11 @@ struct name_field {
 };
 #define COLUMN(member)                                                                                       \
     {                                                                                                        \
-        #member, offsetof(struct dataset_source, columns.member)                                             \
+#member, offsetof(struct dataset_source, columns.member)                                             \
     }
 #define TAG(member)                                                                                          \
     {                                                                                                        \
-        #member, offsetof(struct dataset_source, tags.member)                                                \
+#member, offsetof(struct dataset_source, tags.member)                                                \
     }
 enum { IGNORED = -1 };
 
@@ -378,7 +378,8 @@ static void set_names(struct config *config, const struct config_key *key, const
                       struct dataset_source *source, const struct name_field *fields)
 {
     if (node->kind != NODE_MAP) {
-        PROBLEM(config, key, node, "a map such as {%s: NAME} is wanted, not %s", fields->name, kind_name(node));
+        PROBLEM(config, key, node, "a map such as {%s: NAME} is wanted, not %s", fields->name,
+                kind_name(node));
         return;
     }
     for (const struct config_node *member = node->first; member; member = member->next) {
@@ -395,15 +396,21 @@ static void set_names(struct config *config, const struct config_key *key, const
 }
 
 /* What is said about the rows of a dataset; false: the member is none of these. */
-static bool set_source_rows(struct config *config, const struct config_key *key, const struct config_node *node,
-                            struct dataset_source *source)
+static bool set_source_rows(struct config *config, const struct config_key *key,
+                            const struct config_node *node, struct dataset_source *source)
 {
-    static const struct name_field columns[] = {COLUMN(prompt), COLUMN(query),   COLUMN(response), COLUMN(system),
-                                                COLUMN(history), COLUMN(messages), COLUMN(text),   {NULL, 0}};
+    static const struct name_field columns[] = {COLUMN(prompt), COLUMN(query),   COLUMN(response),
+                                                COLUMN(system), COLUMN(history), COLUMN(messages),
+                                                COLUMN(text),   {NULL, 0}};
     /* Rows with calls of tools are refused, whatever their roles are called. */
-    static const struct name_field tags[] = {
-        TAG(role_tag),   TAG(content_tag),          TAG(user_tag),           TAG(assistant_tag),
-        TAG(system_tag), {"observation_tag", IGNORED}, {"function_tag", IGNORED}, {NULL, 0}};
+    static const struct name_field tags[] = {TAG(role_tag),
+                                             TAG(content_tag),
+                                             TAG(user_tag),
+                                             TAG(assistant_tag),
+                                             TAG(system_tag),
+                                             {"observation_tag", IGNORED},
+                                             {"function_tag", IGNORED},
+                                             {NULL, 0}};
     switch (config_word_index("columns|tags|system|metadata_path", node->key)) {
     case 0:
         set_names(config, key, node, source, columns);
@@ -453,9 +460,10 @@ static void set_source_field(struct config *config, const struct config_key *key
             PROBLEM(config, key, node, "unknown in a dataset; did you mean %.*s?",
                     (int)strcspn(nearest.best, "|"), nearest.best);
         else
-            PROBLEM(config, key, node,
-                    "unknown in a dataset; known are path, format, weight, name, max_samples, epochs, columns, "
-                    "tags, system, metadata_path");
+            PROBLEM(
+                config, key, node,
+                "unknown in a dataset; known are path, format, weight, name, max_samples, epochs, columns, "
+                "tags, system, metadata_path");
     }
     }
 }

@@ -53,7 +53,8 @@ enum status verb_prepare(const struct command *command)
     const struct stage_options first = run_stage(run, 0);
     if (status == LORAD_OK && first.n_train_sources == 0 && first.n_eval_sources == 0)
         status = FAIL(LORAD_CONFIG, "there is nothing to prepare: set dataset (or --set dataset=FILE)");
-    for (int32_t i = 0; status == LORAD_OK && i < run_stages(run); i++) status = prepare_stage(run, i, command);
+    for (int32_t i = 0; status == LORAD_OK && i < run_stages(run); i++)
+        status = prepare_stage(run, i, command);
     config_destroy(config);
     return status;
 }

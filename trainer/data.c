@@ -74,6 +74,17 @@ static enum status open_rows(struct dataset **out, const struct session *session
     return LORAD_OK;
 }
 
+/* The folder may be gone when preparing has failed since: then that is what there is to say. */
+static enum status open_growing(struct dataset **out, struct preparation **preparation,
+                                const struct session *session, const char *dir, enum data_part part)
+{
+    enum status status = open_rows(out, session, dir);
+    if (status == LORAD_OK || !*preparation) return status;
+    status_clear();
+    TRY(preparing_finish(preparation, session, part));
+    return open_rows(out, session, dir);
+}
+
 static enum status open_alone(struct dataset **out, struct session *session,
                               const struct prepare_options *options)
 {
@@ -97,11 +108,12 @@ enum status data_open(struct dataset **out, struct preparation **preparing, stru
     if (!session->world) return open_alone(out, session, &options);
     enum status status = preparing_start(&preparation, &dir, session, &options, part, preparing != NULL);
     if (status != LORAD_OK) return status_context(status, "%s", preparing_name(part));
-    status = comm_agree(session->world, open_rows(&dataset, session, dir));
+    bool growing = preparation != NULL; /* on every rank or on none */
+    status = comm_agree(session->world, open_growing(&dataset, &preparation, session, dir, part));
     free(dir);
     /* Rows that are still being prepared are compared by what decides them. */
     struct hash128 hash = {0};
-    if (status == LORAD_OK) hash = preparation ? dataset_key(dataset) : dataset_fingerprint(dataset);
+    if (status == LORAD_OK) hash = growing ? dataset_key(dataset) : dataset_fingerprint(dataset);
     if (status == LORAD_OK) status = session_compare(session, hash, "set of rows", "dataset and eval_file");
     if (status == LORAD_OK) {
         *out = dataset;

@@ -16,9 +16,9 @@ bool data_has_eval(const struct stage_options *stage);
 struct prepare_options data_prepare_options(const struct session *session, const struct stage_options *stage,
                                             enum data_part part);
 
-/* Prepares (or finds) the rows and opens them. Reports problems once. preparing: NULL when all of them must be there
- * first; else it may be set to what goes on meanwhile (preparing.h). Collective; a session that has not joined its
- * ranks does it alone, without a report. Owns: *out, *preparing. */
+/* Prepares (or finds) the rows and opens them. Reports problems once. preparing: NULL when all of them must
+ * be there first; else it may be set to what goes on meanwhile (preparing.h). Collective; a session that has
+ * not joined its ranks does it alone, without a report. Owns: *out, *preparing. */
 enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
                       const struct stage_options *stage,
                       enum data_part part) LORAD_WARN_UNUSED;

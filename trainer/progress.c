@@ -1,7 +1,7 @@
 /*
- * 1. `shown` is true exactly while the bar stands on the terminal's last line; log lines clear it first and
- * draw it again.
- * 2. Everything that log hooks touch is guarded by `lock`, since any thread may log.
+ *  1. `shown` is true exactly while the bar stands on the terminal's last line; log lines clear it first and
+ *     draw it again.
+ *  2. Everything that log hooks touch is guarded by `lock`, since any thread may log.
  */
 #include "trainer/progress.h"
 

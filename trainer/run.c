@@ -4,7 +4,7 @@
  *
  * Invariants:
  *  1. Every branch that changes the order of collectives depends on agreed values only: the configuration,
- * the order of the data, and what step_finish gathered.
+ *     the order of the data, and what step_finish gathered.
  *  2. At a step boundary: evaluation that is due comes before the checkpoint of that step.
  *  3. A run that ends because it was asked to has committed its last step.
  */

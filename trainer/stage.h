@@ -4,9 +4,9 @@
  *
  * Invariants:
  *  1. Whether a stage is over is a function of the options and the run's state alone (stage_end), so a
- * resumed run decides as the uninterrupted one did, whatever was going on when it was killed.
+ *     resumed run decides as the uninterrupted one did, whatever was going on when it was killed.
  *  2. What depended on results is in the state, and so in the manifest: the counters of the stage in
- * progress, and the record of every stage that was left.
+ *     progress, and the record of every stage that was left.
  *  3. A step never holds rows of two stages; stage n's order of rows depends on n and not on the stages
  *     before.
  */
@@ -41,9 +41,9 @@ struct stages {
 const char *stage_title(char buffer[128], const struct run_options *run, int32_t number);
 
 /* Prepares and opens the rows of all stages, so that a bad row of the last one is told before the first one
- * trains. Collective over the session's ranks when it has joined them. A run without stages
- * whose length is max_steps may begin while its rows are being prepared: *preparing is what goes on then (preparing
- * NULL: it must be done). Owns: *out, *preparing. */
+ * trains. Collective over the session's ranks when it has joined them. A run without stages whose length is
+ * max_steps may begin while its rows are being prepared: *preparing is what goes on then (preparing NULL: it
+ * must be done). Owns: *out, *preparing. */
 enum status stages_open(struct stages *out, struct session *session,
                         struct preparation **preparing) LORAD_WARN_UNUSED;
 void stages_close(struct stages *stages);
@@ -64,8 +64,8 @@ struct loader_options stage_loader(const struct stages *stages, int32_t number, 
 enum status stage_mixture(struct mixture **out, const struct stage *stage, uint64_t seed,
                           uint64_t number) LORAD_WARN_UNUSED;
 
-/* What the run must not be continued with when different. The rows of each dataset are hashed once, here, unless
- * they are many and nothing asks for it. The identity borrows from `stages`. */
+/* What the run must not be continued with when different. The rows of each dataset are hashed once, here,
+ * unless they are many and nothing asks for it. The identity borrows from `stages`. */
 enum status stages_identify(struct run_identity *identity, struct stages *stages,
                             bool may_grow) LORAD_WARN_UNUSED;
 

@@ -3,10 +3,10 @@
  *
  * Invariants:
  *  1. Loss and gradient are weighted sums over supervised tokens, divided once by the sum of all ranks'
- * weights.
+ *     weights.
  *  2. Every rank takes the same branch: skip, stop and save are decided on values gathered from all ranks.
  *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the
- * same.
+ *     same.
  */
 #ifndef LORAD_TRAINER_STEP_H
 #define LORAD_TRAINER_STEP_H

@@ -191,8 +191,8 @@ enum status run_generate(const struct run_options *options, const struct generat
 enum status run_plan(struct strbuf *out, const struct run_options *options, int world,
                      bool rows) LORAD_WARN_UNUSED;
 
-/* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a device.
- */
+/* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a
+ * device. */
 struct run_rows;
 /* Tokenizer, template, word list. Borrows the options. Owns: *out. */
 enum status run_rows_open(struct run_rows **out, const struct run_options *options,

@@ -2,7 +2,8 @@
  * gemm_amx.c: gemm_amx_body.h with the tile instructions of Intel processors (Sapphire Rapids and later). The
  * kernel was asked for the registers by cpu_features(); every thread loads the tile shapes itself.
  */
-#if defined(__AMX_BF16__) && defined(__AMX_TILE__)
+/* clang before 16 leaves out the underline. */
+#if (defined(__AMX_BF16__) && defined(__AMX_TILE__)) || (defined(__AMXBF16__) && defined(__AMXTILE__))
 #include <immintrin.h>
 
 #define TILE_ZERO(t)                  _tile_zero(t)

@@ -2,8 +2,10 @@
  * rows.c: what a large set of rows costs: counting its steps on paper, and serving it at the speed of a
  * device.
  *
- *     bench_rows FOLDER make ROWS                            a prepared folder of synthetic rows of 64 tokens
- * on average bench_rows FOLDER count [EPOCHS]                       loader_measure, packed and one by one
+ *     bench_rows FOLDER make ROWS
+ *         a prepared folder of synthetic rows, 64 tokens on average
+ *     bench_rows FOLDER count [EPOCHS]
+ *         loader_measure, packed and one by one
  *     bench_rows FOLDER serve TOKENS_A_SECOND SECONDS [EPOCH [THREADS]]
  *
  * Rows lie in the folder as preparing leaves them: in the order of epoch 0, so that a later epoch reads at

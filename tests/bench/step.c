@@ -2,8 +2,8 @@
  * step.c: how fast a whole optimizer step runs beside its matrix products alone. Program bench_step; not a
  * test.
  *
- *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT] [--steps N]
- * [--threads N]
+ *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT]
+ *                [--steps N] [--threads N]
  *
  * MODEL and ADAPTER are folders (tests/bench/make_model.py makes some). A step is one micro-batch of T random
  * tokens packed from rows of N, forward, loss, backward, norm, clip and AdamW. First the products of each

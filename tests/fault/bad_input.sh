@@ -51,7 +51,7 @@ head -c 1100000 /dev/zero | tr '\0' '#' >"$tmp/big.yaml"
 refused 78 "big.yaml" --config "$tmp/big.yaml"
 train_refused 78 "device: cuda was asked for" device=cuda
 for key in use_dora=true bias=all 'rank_pattern={q_proj: 4}' 'modules_to_save=[lm_head]' neftune_noise_alpha=5 \
-    quantization_bit=4 max_samples=10; do
+    quantization_bit=4 kd_ratio=0.3; do
     train_refused 78 "${key%%=*}: " "$key"
     grep -q "is not supported: " "$tmp/err" || { echo "$key: why is it refused?"; status=1; }
 done
@@ -169,11 +169,11 @@ train_refused 65 "fin_stage1_general.jsonl" cutoff_len=64 excess_length_strategy
 # One row of each kind: row NAME LINE; the only row, so nothing is left, and the reason and the line are told.
 row() {
     printf '%b\n' "$2" >"$tmp/row.jsonl"
-    train_refused 65 "$1" "dataset=$tmp/row.jsonl"
+    train_refused 65 "$1" "dataset=[{path: $tmp/row.jsonl, format: messages}]"
     grep -q "row.jsonl" "$tmp/err" || { echo "$1: the file is not named"; status=1; }
 }
 answer='{"role": "assistant", "content": "b"}' question='{"role": "user", "content": "a"}'
-row "bad JSON" '{"messages": ['
+row "is valid JSON" '{"messages": ['
 row "no messages" '{"messages": []}'
 row "no assistant" "{\"messages\": [$question]}"
 row "empty answer" "{\"messages\": [$question, {\"role\": \"assistant\", \"content\": \"\"}]}"
@@ -181,7 +181,7 @@ row "empty answer" "{\"messages\": [$question, {\"role\": \"assistant\", \"conte
 row "roles out of order" "{\"messages\": [$answer, $question]}"
 row "roles out of order" "{\"messages\": [$question, $question, $answer]}"
 row "unknown role" "{\"messages\": [$question, {\"role\": \"robot\", \"content\": \"b\"}]}"
-row "invalid UTF-8" "{\"messages\": [{\"role\": \"user\", \"content\": \"\\xff\"}, $answer]}"
+row "not UTF-8" "{\"messages\": [{\"role\": \"user\", \"content\": \"\\xff\"}, $answer]}"
 
 # ---- the output ----
 : >"$tmp/file"

@@ -1,17 +1,17 @@
 # A run of four stages is killed with -9 around stage changes (by length, by a promotion on eval loss, by a plateau), around
 # epoch changes and at random, resumed each time: stages, losses, learning rates, evaluations, the journal and the adapter
 # have the same bits as an uninterrupted run's. And with SIGUSR1 at any step: a decision does not depend on the stop.
-# LORAD_KILLS (default 3), LORAD_STOPS (3), LORAD_KILL_RANKS (2), LORAD_KILL_TP (2), LORAD_KILL_SEED.
+# LORAD_KILLS (default 3), LORAD_STOPS (1), LORAD_KILL_RANKS (2), LORAD_KILL_TP (2), LORAD_KILL_SEED.
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
 need_mpirun
-kills=${LORAD_KILLS:-3} most_stops=${LORAD_STOPS:-3} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2}
+kills=${LORAD_KILLS:-3} most_stops=${LORAD_STOPS:-1} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2}
 RANDOM=${LORAD_KILL_SEED:-20261126}
 
 data=tests/data/finance-zh
-head -n 60 $data/fin_stage1_general.jsonl >"$work/a.jsonl"
-head -n 40 $data/fin_stage2_company.jsonl >"$work/b.jsonl"
-head -n 6 $data/fin_heldout.jsonl >"$work/eval.jsonl"
+head -n 30 $data/fin_stage1_general.jsonl >"$work/a.jsonl"
+head -n 24 $data/fin_stage2_company.jsonl >"$work/b.jsonl"
+head -n 4 $data/fin_heldout.jsonl >"$work/eval.jsonl"
 cat >"$work/stages.yaml" <<YAML
 model_name_or_path: tests/data/models/fin-zh-tiny
 eval_file: $work/eval.jsonl
@@ -26,7 +26,7 @@ learning_rate: 1.0e-3
 lr_scheduler_type: cosine
 warmup_steps: 2
 eval_strategy: steps
-eval_steps: 4
+eval_steps: 3
 save_steps: 3
 save_total_limit: 3
 logging_steps: 1
@@ -41,7 +41,7 @@ stages:
     warmup_steps: 0
     max_steps: 100
     promote_when: {plateau_evaluations: 2, min_delta: 10}
-  - {name: last, dataset: $work/b.jsonl, max_tokens: 5000}
+  - {name: last, dataset: $work/b.jsonl, max_tokens: 3000}
 YAML
 
 start() { # NAME

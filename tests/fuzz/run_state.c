@@ -10,8 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct run_state state;
     if (js_parse(&json, (const char *)data, size, "fuzz") == LORAD_OK) {
         if (run_state_read(&state, json, "fuzz") == LORAD_OK)
-            ASSERT(state.stage.number >= 0 && state.stage.number < MOST_STAGES && state.stage.n_appends >= 0 &&
-                   state.stage.n_appends <= MOST_APPENDS);
+            ASSERT(state.stage.number >= 0 && state.stage.number < MOST_STAGES &&
+                   state.stage.n_appends >= 0 && state.stage.n_appends <= MOST_APPENDS);
         js_destroy(json);
     }
     status_clear();

@@ -12,8 +12,8 @@ enum { SYNTHETIC_VOCAB = 1000 };
 int32_t synthetic_token(int64_t row, int32_t t);
 uint8_t synthetic_supervised(int64_t row, int32_t t, int32_t length);
 
-/* Writes rows of lengths[i] tokens (2 at least; 0: a hole) to a new folder and opens it. Row i comes from source i % 2, line i + 1.
- * Fails the test on any error. The folder name goes to folder[512] unless NULL. */
+/* Writes rows of lengths[i] tokens (2 at least; 0: a hole) to a new folder and opens it. Row i comes from
+ * source i % 2, line i + 1. Fails the test on any error. The folder name goes to folder[512] unless NULL. */
 struct dataset *synthetic_dataset(const int32_t *lengths, int64_t n, int64_t shard_bytes, char *folder);
 
 struct synthetic_rows {

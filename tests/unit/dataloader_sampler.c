@@ -36,8 +36,8 @@ static void large_domains_stay_inside_and_do_not_repeat(void **state)
     }
 }
 
-/* Over many keys each position takes each value equally often. Chi-square with (n - 1)^2 degrees of freedom has mean
- * (n - 1)^2 and variance twice that; five standard deviations hold with keys that are fixed. */
+/* Over many keys each position takes each value equally often. Chi-square with (n - 1)^2 degrees of freedom
+ * has mean (n - 1)^2 and variance twice that; five standard deviations hold with keys that are fixed. */
 static void positions_are_uniform_over_keys(void **state)
 {
     (void)state;
@@ -72,7 +72,8 @@ static void stretches_are_spread_evenly(void **state)
     }
 }
 
-/* Neighbours land far apart, and no position keeps its value more often than chance has it (once a permutation). */
+/* Neighbours land far apart, and no position keeps its value more often than chance has it (once a
+ * permutation). */
 static void neighbours_and_fixed_points(void **state)
 {
     (void)state;

@@ -180,8 +180,8 @@ static void check_many(const char *model, const char *name)
 static void many_strings(void **state)
 {
     (void)state;
-    static const char *const names[] = {"qwen2",   "llama3", "mistral", "metaspace", "digits", "prefix",
-                                        "regexes", "o200k",  "normal",  "spaces"};
+    static const char *const names[] = {"qwen2",  "llama3",  "mistral", "metaspace", "digits",
+                                        "prefix", "regexes", "o200k",   "normal",    "spaces"};
     check_many("models/fin-zh-tiny", "fin-zh-tiny");
     check_many("models/tinystories-656k", "tinystories-656k");
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
@@ -246,7 +246,7 @@ static void streams_give_the_whole(void **state)
 {
     (void)state;
     static const char *const models[] = {"models/fin-zh-tiny", "models/tinystories-656k", "tokenizer/mistral",
-                                         "tokenizer/normal", "tokenizer/metaspace", "tokenizer/prefix"};
+                                         "tokenizer/normal",   "tokenizer/metaspace",     "tokenizer/prefix"};
     uint32_t random = 1;
     for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
         struct tokenizer *tokenizer = open_model(models[m]);
@@ -455,10 +455,12 @@ static void refuses_patterns(void **state)
 {
     (void)state;
     static const char *const pattern[][2] = {
-        {"(a)\\\\1", "\\1"},        {"[[:alpha:]]", "[:"},     {"[a&&b]", "&&"},       {"\\\\p{Mn}", "p{Mn}"},
-        {"(?i:ss)", "ss"},          {"(?<x>a)", "(?<"},        {"a{3}?", "{3}?"},       {"\\\\bx", "\\b"},
-        {"[^\\\\P{L}]", "\\P{L}"},   {"(a", "open group"},      {"a)", "no group"},      {"+", "nothing to repeat"},
-        {"[", "open class"},        {"(?i:\\\\p{Lu})", "p{Lu}"}, {"\\\\x{D800}", "\\x{"}, {"a{9999}", "{9999}"},
+        {"(a)\\\\1", "\\1"},    {"[[:alpha:]]", "[:"},       {"[a&&b]", "&&"},
+        {"\\\\p{Mn}", "p{Mn}"}, {"(?i:ss)", "ss"},           {"(?<x>a)", "(?<"},
+        {"a{3}?", "{3}?"},      {"\\\\bx", "\\b"},           {"[^\\\\P{L}]", "\\P{L}"},
+        {"(a", "open group"},   {"a)", "no group"},          {"+", "nothing to repeat"},
+        {"[", "open class"},    {"(?i:\\\\p{Lu})", "p{Lu}"}, {"\\\\x{D800}", "\\x{"},
+        {"a{9999}", "{9999}"},
     };
     for (size_t i = 0; i < sizeof pattern / sizeof pattern[0]; i++) {
         char text[512];
@@ -467,6 +469,60 @@ static void refuses_patterns(void **state)
                  "\"behavior\":\"Isolated\",\"invert\":false}}",
                  pattern[i][0]);
         refused(text, pattern[i][1]);
+    }
+}
+
+/* A digit of Unicode 16, younger than the tables of utf8proc, is a part of a word: unknown characters fuse
+ * inside one. */
+static void young_digit_in_word(void **state)
+{
+    (void)state;
+    write_file("tokenizer.json",
+               "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"fuse_unk\":true,\"vocab\":{\"?\":0},"
+               "\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Whitespace\"}}");
+    struct tokenizer *tokenizer = NULL;
+    struct token_list list = {0};
+    assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+    assert_ok(tokenizer_encode(tokenizer,
+                               "a\xF0\x91\x9B\x91"
+                               "a",
+                               6, full, &list));
+    assert_int_equal(list.length, 1);
+    list.length = 0;
+    assert_ok(tokenizer_encode(tokenizer,
+                               "a\xE2\x82\xAC"
+                               "a",
+                               5, full, &list)); /* the euro sign is none */
+    assert_int_equal(list.length, 3);
+    token_list_free(&list);
+    tokenizer_close(tokenizer);
+}
+
+/* Hugging Face's library counts six numbers of Latin-1 as \\w, but not inside brackets. */
+static void word_class_in_brackets(void **state)
+{
+    (void)state;
+    static const char *const pattern[2] = {"\\\\w+", "[\\\\w]+"};
+    for (int i = 0; i < 2; i++) {
+        char text[512];
+        snprintf(
+            text, sizeof text,
+            "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\xC2\xB2\":0,\"a\":1,\"\xC2\xB2"
+            "a\":2},\"merges\":[[\"\xC2\xB2\",\"a\"]]},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":"
+            "{\"Regex\":\"%s\"},\"behavior\":\"Isolated\",\"invert\":false}}",
+            pattern[i]);
+        write_file("tokenizer.json", text);
+        struct tokenizer *tokenizer = NULL;
+        struct token_list list = {0};
+        assert_ok(tokenizer_open(&tokenizer, test_tmpdir()));
+        assert_ok(tokenizer_encode(tokenizer,
+                                   "\xC2\xB2"
+                                   "a",
+                                   3, full, &list));
+        assert_int_equal(list.length, i + 1);
+        assert_int_equal(list.ids[0], i ? 0 : 2);
+        token_list_free(&list);
+        tokenizer_close(tokenizer);
     }
 }
 
@@ -528,6 +584,8 @@ int main(void)
         cmocka_unit_test(unknown_numbers_say_nothing),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_patterns),
+        cmocka_unit_test(word_class_in_brackets),
+        cmocka_unit_test(young_digit_in_word),
         cmocka_unit_test(opens_the_smallest),
         cmocka_unit_test(reads_vocab_and_merges),
     };
