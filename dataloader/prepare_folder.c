@@ -225,7 +225,7 @@ static enum status check_some_kept(const struct prepare_job *job, const struct p
         prepare_report_text(report, &text);
     else
         strbuf_puts(&text, "no rows in it");
-    enum status status = FAIL(LORAD_DATA, "no row is left to train on: %s", strbuf_text(&text));
+    enum status status = FAIL(LORAD_DATA, "no row is left: %s", strbuf_text(&text));
     strbuf_free(&text);
     return status;
 }

@@ -106,9 +106,10 @@ enum status data_open(struct dataset **out, struct preparation **preparing, stru
     struct dataset *dataset = NULL;
     char *dir = NULL;
     if (!session->world) return open_alone(out, session, &options);
-    TRY(preparing_start(&preparation, &dir, session, &options, part, preparing != NULL));
+    enum status status = preparing_start(&preparation, &dir, session, &options, part, preparing != NULL);
+    if (status != LORAD_OK) return status_context(status, "%s", preparing_name(part));
     bool growing = preparation != NULL; /* on every rank or on none */
-    enum status status = comm_agree(session->world, open_growing(&dataset, &preparation, session, dir, part));
+    status = comm_agree(session->world, open_growing(&dataset, &preparation, session, dir, part));
     free(dir);
     /* Rows that are still being prepared are compared by what decides them. */
     struct hash128 hash = {0};

@@ -468,6 +468,20 @@ static enum status load_best(struct run *run)
     return status;
 }
 
+/* What a run that was shorter than the preparing of its rows has to say of them. */
+static void tell_of_rows(struct run *run)
+{
+    if (!run->preparing) return;
+    if (run->state.epoch < 1) {
+        log_info("the run is over before all of its rows were looked at: `lorad prepare`, or the next run, "
+                 "goes on");
+        return;
+    }
+    if (preparing_finish(&run->preparing, &run->session, DATA_TRAIN) == LORAD_OK) return;
+    log_warn("%s", status_message());
+    status_clear();
+}
+
 static enum status finish(struct run *run)
 {
     progress_close(run->progress);
@@ -486,6 +500,7 @@ static enum status finish(struct run *run)
     }
     if (run->options->load_best_model_at_end && run->state.has_best) TRY(load_best(run));
     TRY(saver_export(&run->saver, run->options->output_dir));
+    tell_of_rows(run);
     log_info("adapter written to %s", run->options->output_dir);
     return LORAD_OK;
 }

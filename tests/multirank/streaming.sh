@@ -54,6 +54,14 @@ train prepared cache-b || { cat "$work/prepared.log"; fail "training on prepared
 grep -q "training starts while" "$work/prepared.log" && fail "the rows of lorad prepare were not found"
 same streaming prepared
 
+# Rows that are left out are told even by a run of which preparing has the last word.
+{ head -n 1 "$work/rows.jsonl"; for i in $(seq 20000); do echo '{"messages": 1}'; done; } >"$work/poor.jsonl"
+train poor cache-d --set dataset="$work/poor.jsonl" --set max_steps=2 --set global_batch_size=2 || { cat "$work/poor.log"; fail "a poor file"; }
+grep -q "20000 rows left out" "$work/poor.log" || { cat "$work/poor.log"; fail "the rows that were left out are not told"; }
+: >"$work/empty.jsonl"
+train empty cache-d --set eval_file="$work/empty.jsonl" && fail "no row to evaluate on"
+grep -q "held-out rows: .*no row is left: $work/empty.jsonl" "$work/empty.log" || { cat "$work/empty.log"; fail "which rows are none"; }
+
 # Killed in the middle of both, and continued: preparing goes on behind its last shard, training behind its checkpoint.
 train killed cache-c &
 pid=$!
