@@ -20,13 +20,19 @@ static const struct json *out_of(const json_t *value)
     return (const struct json *)value;
 }
 
+/* The library's words without the names of its own flags. */
+static const char *plain_words(const json_error_t *error)
+{
+    return json_error_code(error) == json_error_null_character ? "\\u0000 is not allowed" : error->text;
+}
+
 enum status js_parse(struct json **out, const char *text, size_t length, const char *name)
 {
     json_error_t error;
     json_t *document = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
     if (!document)
         return FAIL(LORAD_DATA, "%s: line %d, column %d: not valid JSON: %s", name, error.line, error.column,
-                    error.text);
+                    plain_words(&error));
     *out = (struct json *)document;
     return LORAD_OK;
 }

@@ -337,7 +337,7 @@ static bool set_source_share(struct config *config, const struct config_key *key
     switch (config_word_index("weight|max_samples|num_samples|epochs", node->key)) {
     case 0:
         if (!real || value <= 0 || value > 1e6)
-            PROBLEM(config, key, node, "a number above 0 is wanted");
+            PROBLEM(config, key, node, "a number above 0, up to 1e6, is wanted");
         else
             source->weight = value;
         return true;

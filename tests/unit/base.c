@@ -31,6 +31,8 @@ static void json_refuses_what_is_not_one_clean_value(void **state)
     assert_fails(js_parse(&document, "{} {}", 5, "x.json"), LORAD_DATA, "end of file");
     assert_fails(js_parse(&document, "\"\xff\"", 3, "x.json"), LORAD_DATA, "unable to decode");
     assert_fails(js_parse(&document, "", 0, "x.json"), LORAD_DATA, NULL);
+    assert_fails(js_parse(&document, "\"\\u0000\"", 8, "x.json"), LORAD_DATA, "\\u0000 is not allowed");
+    assert_null(strstr(status_message(), "JSON_"));
 }
 
 static void json_numbers_read_back_to_the_same_bits(void **state)
