@@ -9,6 +9,7 @@ command:ninja ninja-build
 command:pkg-config pkg-config
 command:mpirun openmpi-bin
 command:mpicc libopenmpi-dev
+command:pgrep procps
 header:stdio.h libc6-dev
 header:zstd.h libzstd-dev
 header:zlib.h zlib1g-dev
