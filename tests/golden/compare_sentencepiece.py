@@ -1,10 +1,10 @@
 """Compares tokenizer.model folders and Unigram tokenizer.json files with Hugging Face on many mutated strings, and their speed on
 one thread.
 
-    python3 compare_sentencepiece.py BUILD/tests/tokenize_lines MODEL_DIR... [-n STRINGS] [--seed S] [--speed] [--library]
+    python3 compare_sentencepiece.py BUILD/tests/tokenize_lines MODEL_DIR... [-n STRINGS] [--seed S] [--speed] [--segmenter]
 
 A folder with tokenizer.json is opened with tokenizers, one with tokenizer.model with transformers' LlamaTokenizerFast. Exits 1
-when any token number, plain token number or decoded text differs. --library counts instead how many of the strings SentencePiece's own
+when any token number, plain token number or decoded text differs. --segmenter counts instead how many of the strings SentencePiece's own
 library segments otherwise than Hugging Face does, and shows some. (tokenizers 0.22.2, transformers 4.56.2, sentencepiece 0.2.3)
 """
 
@@ -99,7 +99,7 @@ def compare(program, model, n, seed):
     return comparison.different
 
 
-def library(model, n, seed):
+def compare_segmenter(model, n, seed):
     import sentencepiece
 
     reference = open_reference(model)
@@ -122,12 +122,12 @@ def main():
     parser.add_argument("-n", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--library", action="store_true")
+    parser.add_argument("--segmenter", action="store_true")
     options = parser.parse_args()
     different = 0
     for model in options.model:
-        if options.library:
-            library(model, options.n, options.seed)
+        if options.segmenter:
+            compare_segmenter(model, options.n, options.seed)
         elif options.speed:
             print(model)
             compare_tokenizers.speed(options.program, model, open_reference(model))
