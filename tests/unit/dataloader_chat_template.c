@@ -3,6 +3,7 @@
  * conversation (written by tests/golden/gen_chat_template.py), and what is refused.
  */
 #include "support/test.h"
+#include "support/token_checks.h"
 
 #include "base/json.h"
 #include "dataloader/chat_parts.h"
@@ -30,19 +31,6 @@ static size_t read_messages(struct message *out, const struct json *list)
         out[i].content = js_string(js_get(js_at(list, i), "content"), &out[i].length);
     }
     return n;
-}
-
-static void expect_ids(const struct token_list *got, const struct json *expected, const char *name,
-                       size_t row)
-{
-    bool same = got->length == js_length(expected);
-    for (size_t i = 0; same && i < got->length; i++) same = got->ids[i] == js_int(js_at(expected, i), -1);
-    if (same) return;
-    struct strbuf text = STRBUF_EMPTY;
-    for (size_t i = 0; i < got->length; i++) strbuf_printf(&text, "%d ", got->ids[i]);
-    strbuf_puts(&text, "expected ");
-    js_write_value(&text, expected);
-    fail_msg("%s row %zu: got %s", name, row, strbuf_text(&text));
 }
 
 static void expect_mask(const struct encoded_row *got, const struct json *expected, const char *name,

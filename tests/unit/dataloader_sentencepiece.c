@@ -3,6 +3,7 @@
  * is refused. The strings and numbers are written by tests/golden/gen_sentencepiece.py.
  */
 #include "support/test.h"
+#include "support/token_checks.h"
 
 #include <math.h>
 
@@ -26,29 +27,6 @@ static struct tokenizer *open_model(const char *name)
 }
 
 /* ---- goldens ---- */
-
-static void expect_ids(const struct token_list *got, const struct json *expected, const char *path, long line)
-{
-    bool same = got->length == js_length(expected);
-    for (size_t i = 0; same && i < got->length; i++) same = got->ids[i] == js_int(js_at(expected, i), -1);
-    if (same) return;
-    struct strbuf text = STRBUF_EMPTY;
-    for (size_t i = 0; i < got->length; i++) strbuf_printf(&text, "%d ", got->ids[i]);
-    strbuf_puts(&text, "expected ");
-    js_write_value(&text, expected);
-    fail_msg("%s:%ld: got %s", path, line, strbuf_text(&text));
-}
-
-static void expect_spans(const struct token_list *list, size_t length, const char *path, long line)
-{
-    uint32_t before = 0;
-    for (size_t i = 0; i < list->length; i++) {
-        if (list->start[i] > list->end[i] || list->end[i] > length || list->start[i] < before)
-            fail_msg("%s:%ld: token %zu has the span %u..%u of %zu", path, line, i, list->start[i],
-                     list->end[i], length);
-        before = list->start[i];
-    }
-}
 
 static void expect_text(const struct tokenizer *tokenizer, const struct json *row, const char *path,
                         long line)

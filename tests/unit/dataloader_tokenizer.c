@@ -3,6 +3,7 @@
  * The strings and numbers are written by tests/golden/gen_tokenizer.py.
  */
 #include "support/test.h"
+#include "support/token_checks.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -22,32 +23,6 @@ static struct tokenizer *open_model(const char *path)
 }
 
 /* ---- goldens ---- */
-
-static void expect_ids(const struct token_list *got, const struct json *expected, const char *file, long line)
-{
-    size_t n = js_length(expected);
-    bool same = got->length == n;
-    for (size_t i = 0; same && i < n; i++) same = got->ids[i] == js_int(js_at(expected, i), -1);
-    if (same) return;
-    struct strbuf text = STRBUF_EMPTY;
-    for (size_t i = 0; i < got->length; i++) strbuf_printf(&text, "%d ", got->ids[i]);
-    strbuf_puts(&text, "expected ");
-    js_write_value(&text, expected);
-    fail_msg("%s:%ld: got %s", file, line, strbuf_text(&text));
-}
-
-/* Spans lie in the text and never go back; token texts that are the input's own bytes are where the span
- * says. */
-static void expect_spans(const struct token_list *list, size_t length, const char *file, long line)
-{
-    uint32_t before = 0;
-    for (size_t i = 0; i < list->length; i++) {
-        if (list->start[i] > list->end[i] || list->end[i] > length || list->start[i] < before)
-            fail_msg("%s:%ld: token %zu has the span %u..%u of %zu", file, line, i, list->start[i],
-                     list->end[i], length);
-        before = list->start[i];
-    }
-}
 
 static void check_row(const struct tokenizer *tokenizer, const struct json *row, struct token_list *list,
                       const char *file, long line)
