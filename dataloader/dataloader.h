@@ -262,7 +262,7 @@ struct data_cursor {
  * begun. */
 int64_t data_cursor_append_epoch(struct data_cursor at);
 
-/* Host memory for one micro-batch; capacities fixed by loader_capacity. */
+/* One micro-batch in host memory. */
 struct micro_batch {
     int32_t *tokens;       /* [T] */
     int32_t *positions;    /* [T], restart at 0 in every sequence */
@@ -311,14 +311,12 @@ struct loader_capacity loader_capacity(struct dataset *dataset, const struct loa
  * the step before must have been taken (LORAD_BUG). Blocks. LORAD_DATA behind a step that was the last;
  * whatever dataset_wait says when preparing fails. */
 enum status loader_next_step(struct loader *loader, struct step_info *out) LORAD_WARN_UNUSED;
-/* Fills `batch` with the next of this rank's micro-batches of the step; n_tokens = 0 when it has no more.
- * Blocks until it has been made. LORAD_DATA when a row on the disk is damaged. */
+/* The next of this rank's micro-batches of the step; n_tokens = 0 when it has no more. Its arrays are borrowed
+ * from the loader's own memory (loader_options.host) until the next call of loader_next, loader_next_step or
+ * loader_close; until then prefetch counts one less. Blocks until it has been made. LORAD_DATA when a row on the
+ * disk is damaged. */
 enum status loader_next(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
-/* The same without a copy: *batch points into the loader's own memory (loader_options.host), until the next
- * call of loader_next, loader_lend, loader_next_step or loader_close. A slot is lent, so prefetch counts one
- * less meanwhile. */
-enum status loader_lend(struct loader *loader, struct micro_batch *batch) LORAD_WARN_UNUSED;
-/* Seconds loader_next, loader_lend and loader_next_step have waited so far. */
+/* Seconds loader_next and loader_next_step have waited so far. */
 double loader_wait_seconds(const struct loader *loader);
 
 /* ---- on paper ---- */

@@ -502,7 +502,7 @@ static enum status next_slot(struct loader *loader, struct slot **out)
     return LORAD_OK;
 }
 
-enum status loader_lend(struct loader *loader, struct micro_batch *batch)
+enum status loader_next(struct loader *loader, struct micro_batch *batch)
 {
     end_lending(loader);
     if (loader->left_in_step == 0) {
@@ -514,36 +514,6 @@ enum status loader_lend(struct loader *loader, struct micro_batch *batch)
     *batch = slot->batch;
     loader->left_in_step--;
     loader->lent = true;
-    return LORAD_OK;
-}
-
-static void copy_batch(struct micro_batch *to, const struct micro_batch *from)
-{
-    size_t tokens = (size_t)from->n_tokens, sequences = (size_t)from->n_sequences;
-    memcpy(to->tokens, from->tokens, tokens * sizeof *to->tokens);
-    memcpy(to->positions, from->positions, tokens * sizeof *to->positions);
-    memcpy(to->labels, from->labels, tokens * sizeof *to->labels);
-    if (to->weights) memcpy(to->weights, from->weights, tokens * sizeof *to->weights);
-    memcpy(to->token_index, from->token_index, tokens * sizeof *to->token_index);
-    memcpy(to->seq_start, from->seq_start, (sequences + 1) * sizeof *to->seq_start);
-    memcpy(to->row_ids, from->row_ids, sequences * sizeof *to->row_ids);
-    to->n_tokens = from->n_tokens;
-    to->n_sequences = from->n_sequences;
-    to->n_supervised = from->n_supervised;
-    to->longest = from->longest;
-}
-
-enum status loader_next(struct loader *loader, struct micro_batch *batch)
-{
-    struct micro_batch lent;
-    TRY(loader_lend(loader, &lent));
-    if (loader->lent) {
-        copy_batch(batch, &lent);
-        end_lending(loader);
-        return LORAD_OK;
-    }
-    batch->n_tokens = batch->n_sequences = batch->n_supervised = batch->longest = 0;
-    batch->seq_start[0] = 0;
     return LORAD_OK;
 }
 

@@ -155,35 +155,6 @@ struct loader_options data_eval_loader(const struct session *session)
     };
 }
 
-enum status data_new_batch(struct micro_batch *batch, struct loader_capacity capacity)
-{
-    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences;
-    *batch = (struct micro_batch){.tokens = memory_new(tokens, sizeof(int32_t)),
-                                  .positions = memory_new(tokens, sizeof(int32_t)),
-                                  .labels = memory_new(tokens, sizeof(int32_t)),
-                                  .weights = memory_new(tokens, sizeof(float)),
-                                  .token_index = memory_new(tokens, sizeof(int64_t)),
-                                  .seq_start = memory_new(sequences + 1, sizeof(int32_t)),
-                                  .row_ids = memory_new(sequences, sizeof(int64_t))};
-    bool all = batch->tokens && batch->positions && batch->labels && batch->weights && batch->token_index &&
-               batch->seq_start && batch->row_ids;
-    if (all) return LORAD_OK;
-    data_free_batch(batch);
-    return LORAD_NOMEM;
-}
-
-void data_free_batch(struct micro_batch *batch)
-{
-    free(batch->tokens);
-    free(batch->positions);
-    free(batch->labels);
-    free(batch->weights);
-    free(batch->token_index);
-    free(batch->seq_start);
-    free(batch->row_ids);
-    *batch = (struct micro_batch){0};
-}
-
 struct loader_capacity data_larger(struct loader_capacity a, struct loader_capacity b)
 {
     return (struct loader_capacity){.tokens = a.tokens > b.tokens ? a.tokens : b.tokens,

@@ -1,5 +1,5 @@
 /*
- * data.h: the rows of a run: one process per host prepares, all open; buffers for one micro-batch.
+ * data.h: the rows of a run: one process per host prepares, all open.
  */
 #ifndef LORAD_TRAINER_DATA_H
 #define LORAD_TRAINER_DATA_H
@@ -30,9 +30,6 @@ struct loader_options data_train_loader(const struct session *session, int64_t g
 /* Every row once, in file order; a "step" is one micro-batch a data-parallel rank. */
 struct loader_options data_eval_loader(const struct session *session);
 
-/* Buffers of the largest of two capacities. Owns: *batch's arrays, data_free_batch. */
-enum status data_new_batch(struct micro_batch *batch, struct loader_capacity capacity) LORAD_WARN_UNUSED;
-void data_free_batch(struct micro_batch *batch);
 struct loader_capacity data_larger(struct loader_capacity a, struct loader_capacity b);
 
 #endif

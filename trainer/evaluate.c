@@ -30,11 +30,12 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
     return LORAD_OK;
 }
 
-static enum status walk(struct session *session, struct dataset *dataset, struct micro_batch *batch,
-                        bool use_adapter, struct rows *rows, struct step_targets *targets)
+static enum status walk(struct session *session, struct dataset *dataset, bool use_adapter, struct rows *rows,
+                        struct step_targets *targets)
 {
     struct loader_options options = data_eval_loader(session);
     struct loader *loader;
+    struct micro_batch batch;
     struct step_info info = {0};
     TRY(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
     enum status status = LORAD_OK;
@@ -44,9 +45,9 @@ static enum status walk(struct session *session, struct dataset *dataset, struct
         targets->tokens += info.supervised_tokens;
         targets->weight += info.loss_weight;
         for (int32_t i = 0; status == LORAD_OK && i < info.my_micro_batches; i++) {
-            status = loader_next(loader, batch);
-            if (status == LORAD_OK && batch->n_tokens > 0)
-                status = evaluate_batch(session, batch, use_adapter, rows);
+            status = loader_next(loader, &batch);
+            if (status == LORAD_OK && batch.n_tokens > 0)
+                status = evaluate_batch(session, &batch, use_adapter, rows);
         }
     }
     loader_close(loader);
@@ -84,7 +85,7 @@ static enum status row_means(struct session *session, struct rows *rows, int64_t
 }
 
 enum status evaluate(struct evaluation *out, struct session *session, struct dataset *dataset,
-                     struct micro_batch *batch, bool use_adapter, bool per_row)
+                     bool use_adapter, bool per_row)
 {
     int64_t start = clock_monotonic_ns(), n_rows = dataset_raw_rows(dataset);
     struct evaluation result = {0};
@@ -98,7 +99,7 @@ enum status evaluate(struct evaluation *out, struct session *session, struct dat
         if (!rows.sum || !rows.weight || !rows.token) status = LORAD_NOMEM;
     }
     if (status == LORAD_OK) status = model_zero_sums(session->model);
-    if (status == LORAD_OK) status = walk(session, dataset, batch, use_adapter, &rows, &targets);
+    if (status == LORAD_OK) status = walk(session, dataset, use_adapter, &rows, &targets);
     if (status == LORAD_OK) status = add_up(session, targets, &result);
     if (status == LORAD_OK && per_row) status = row_means(session, &rows, n_rows);
     free(rows.token);

@@ -14,9 +14,8 @@ struct evaluation {
     double *row_loss; /* [rows] mean loss of each row, when asked for; free */
 };
 
-/* use_adapter false: the frozen base. `batch` is lent scratch. Every rank gets the same numbers. Collective.
- */
+/* use_adapter false: the frozen base. Every rank gets the same numbers. Collective. */
 enum status evaluate(struct evaluation *out, struct session *session, struct dataset *dataset,
-                     struct micro_batch *batch, bool use_adapter, bool per_row) LORAD_WARN_UNUSED;
+                     bool use_adapter, bool per_row) LORAD_WARN_UNUSED;
 
 #endif

@@ -58,7 +58,6 @@ static void print_result(const struct dataset *rows, const struct evaluation *re
 struct evaluating {
     struct session session;
     struct dataset *rows;
-    struct micro_batch batch;
 };
 
 static enum status evaluate_all(struct evaluating *e, const struct run_options *options,
@@ -73,10 +72,9 @@ static enum status evaluate_all(struct evaluating *e, const struct run_options *
     TRY(data_open(&e->rows, NULL, &e->session, &stage, DATA_EVAL));
     struct loader_options loader = data_eval_loader(&e->session);
     struct loader_capacity capacity = loader_capacity(e->rows, &loader);
-    TRY(data_new_batch(&e->batch, capacity));
     TRY(session_load(&e->session, capacity, eval->adapter_dir, SESSION_INFER));
     struct evaluation result;
-    TRY(evaluate(&result, &e->session, e->rows, &e->batch, eval->adapter_dir != NULL, eval->per_row));
+    TRY(evaluate(&result, &e->session, e->rows, eval->adapter_dir != NULL, eval->per_row));
     if (ranks->rank == 0) print_result(e->rows, &result, eval);
     free(result.row_loss);
     return LORAD_OK;
@@ -87,7 +85,6 @@ enum status run_eval(const struct run_options *options, const struct eval_option
 {
     struct evaluating e = {0};
     enum status status = evaluate_all(&e, options, eval, ranks);
-    data_free_batch(&e.batch);
     dataset_close(e.rows);
     session_close(&e.session);
     return status;

@@ -43,7 +43,7 @@ struct run {
     struct stages stages;
     struct loader *loader;         /* of the stage in progress */
     struct preparation *preparing; /* of the training rows, while it goes on */
-    struct micro_batch batch;
+    int64_t last_row;              /* that this rank trained on in the step; -1: none */
     struct optimizer *optimizer;
     struct step_context step;
     struct saver saver;
@@ -115,7 +115,6 @@ static enum status choose_rates(struct run *run)
 static enum status load_model(struct run *run)
 {
     struct loader_capacity capacity = stages_capacity(&run->stages, &run->session);
-    TRY(data_new_batch(&run->batch, capacity));
     TRY(session_load(&run->session, capacity, run->options->adapter_dir, SESSION_TRAIN));
     log_info("%s: %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)", run->session.arch.family,
              (double)arch_parameters(&run->session.arch) * 1e-6, (double)run->session.lora->parameters * 1e-6,
@@ -259,12 +258,36 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
     TRY(loader_next_step(run->loader, info));
     TRY(step_begin(&run->step));
+    run->last_row = -1;
     for (int32_t i = 0; i < info->my_micro_batches; i++) {
-        TRY(loader_next(run->loader, &run->batch));
-        TRY(step_accumulate(&run->step, &run->batch, run->state.step));
+        struct micro_batch batch;
+        TRY(loader_next(run->loader, &batch));
+        TRY(step_accumulate(&run->step, &batch, run->state.step));
+        if (batch.n_sequences > 0) run->last_row = batch.row_ids[batch.n_sequences - 1];
     }
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
     return step_finish(&run->step, targets, factor, wants, result);
+}
+
+/* Who skipped knows one of the rows; a rank that had none of the step knows no row to name. */
+static enum status note_skip(const struct run *run, const struct step_result *result)
+{
+    const struct run_state *state = &run->state;
+    const struct dataset *rows = stage_now(run)->train;
+    char where[4200] = ""; /* a path and some words */
+    if (run->last_row >= 0) {
+        struct dataset_row row = dataset_row(rows, run->last_row);
+        snprintf(where, sizeof where, "; last row of the batch: %s line %lld",
+                 dataset_source_name(rows, row.source), (long long)row.line);
+    }
+    log_warn("step %lld skipped: loss %g, gradient norm %g%s (%d in a row)", (long long)state->step,
+             result->loss, result->grad_norm, where, state->skipped_in_row);
+    if (run->options->max_skipped_steps <= 0 || state->skipped_in_row < run->options->max_skipped_steps)
+        return LORAD_OK;
+    return FAIL(LORAD_NUMERIC,
+                "%d steps in a row had a loss or gradient that is not finite (max_skipped_steps); lower "
+                "learning_rate, or look at the rows named above",
+                state->skipped_in_row);
 }
 
 /* The batch is consumed whether or not the update was applied. */
@@ -280,21 +303,7 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     state->supervised_tokens += info->supervised_tokens;
     state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
     state->skipped_steps += result->skipped;
-    if (result->skipped) {
-        const struct dataset *rows = stage_now(run)->train;
-        struct dataset_row row = dataset_row(rows, run->batch.row_ids[0]);
-        log_warn(
-            "step %lld skipped: loss %g, gradient norm %g; last row of the batch: %s line %lld (%d in a row)",
-            (long long)state->step, result->loss, result->grad_norm, dataset_source_name(rows, row.source),
-            (long long)row.line, state->skipped_in_row);
-        if (state->skipped_in_row >= run->options->max_skipped_steps && run->options->max_skipped_steps > 0)
-            return FAIL(
-                LORAD_NUMERIC,
-                "%d steps in a row had a loss or gradient that is not finite (max_skipped_steps); lower "
-                "learning_rate, or look at the rows named above",
-                state->skipped_in_row);
-    }
-    return LORAD_OK;
+    return result->skipped ? note_skip(run, result) : LORAD_OK;
 }
 
 static void report(struct run *run, const struct step_info *info, const struct step_result *result,
@@ -349,7 +358,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
     bool greater = run->options->greater_is_better; /* the metric is the accuracy */
     progress_note(run->progress, "evaluating");
     watchdog_note(run->watchdog, state->step, "evaluate", 0);
-    TRY(evaluate(&result, &run->session, stage->eval, &run->batch, true, false));
+    TRY(evaluate(&result, &run->session, stage->eval, true, false));
     *improved = count_evaluation(state, greater ? result.accuracy : result.loss, greater);
     stage_note_evaluation(&state->stage, &stage->options.promote, result.loss);
     state->evaluation_owed = false;
@@ -514,7 +523,6 @@ static void close_all(struct run *run)
     preparing_stop(&run->preparing);
     optimizer_destroy(run->optimizer);
     step_release(&run->step);
-    data_free_batch(&run->batch);
     stages_close(&run->stages);
     coord_leave(run->coord);
     session_close(&run->session);

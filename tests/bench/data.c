@@ -61,7 +61,7 @@ struct served {
 
 static enum status serve(struct served *out, struct dataset *dataset, const struct loader_options *options)
 {
-    struct micro_batch batch = new_batch(loader_capacity(dataset, options));
+    struct micro_batch batch;
     struct loader *loader;
     struct step_info info = {0};
     struct served sum = {0};
@@ -78,7 +78,6 @@ static enum status serve(struct served *out, struct dataset *dataset, const stru
     }
     sum.seconds = processor_seconds() - start;
     loader_close(loader);
-    free_batch(&batch);
     *out = sum;
     return LORAD_OK;
 }

@@ -134,7 +134,7 @@ static enum status serve(struct dataset *dataset, double rate, double seconds, i
 {
     struct loader_options options = usual;
     options.threads = threads;
-    struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+    struct micro_batch batch;
     struct loader *loader;
     struct step_info info;
     TRY(loader_open(&loader, dataset, &options, (struct data_cursor){epoch, 0, 0}));
@@ -179,7 +179,6 @@ static enum status serve(struct dataset *dataset, double rate, double seconds, i
            slowest * 1e3, first_wait * 1e3);
     printf("hash after %lld steps: %016llx\n", (long long)kept_steps, (unsigned long long)kept_hash);
     loader_close(loader);
-    free_batch(&batch);
     return LORAD_OK;
 }
 

@@ -3,29 +3,6 @@
 #include "base/hash.h"
 #include "support/test.h"
 
-struct micro_batch new_batch(struct loader_capacity capacity)
-{
-    size_t tokens = (size_t)capacity.tokens, sequences = (size_t)capacity.sequences;
-    return (struct micro_batch){.tokens = calloc(tokens, sizeof(int32_t)),
-                                .positions = calloc(tokens, sizeof(int32_t)),
-                                .labels = calloc(tokens, sizeof(int32_t)),
-                                .weights = calloc(tokens, sizeof(float)),
-                                .token_index = calloc(tokens, sizeof(int64_t)),
-                                .seq_start = calloc(sequences + 1, sizeof(int32_t)),
-                                .row_ids = calloc(sequences, sizeof(int64_t))};
-}
-
-void free_batch(struct micro_batch *batch)
-{
-    free(batch->tokens);
-    free(batch->positions);
-    free(batch->labels);
-    free(batch->weights);
-    free(batch->token_index);
-    free(batch->seq_start);
-    free(batch->row_ids);
-}
-
 uint64_t batch_hash(const struct micro_batch *batch)
 {
     size_t tokens = (size_t)batch->n_tokens, sequences = (size_t)batch->n_sequences;
@@ -46,7 +23,7 @@ struct record *record_steps(struct dataset *dataset, const struct loader_options
 {
     struct record *record = calloc(1, sizeof *record);
     struct loader *loader;
-    struct micro_batch batch = new_batch(loader_capacity(dataset, options));
+    struct micro_batch batch;
     assert_ok(loader_open(&loader, dataset, options, from));
     int32_t n = 0, step = 0;
     assert_true(n_steps <= MOST_STEPS);
@@ -66,7 +43,6 @@ struct record *record_steps(struct dataset *dataset, const struct loader_options
     record->first_batch[step] = n;
     record->n_steps = step;
     loader_close(loader);
-    free_batch(&batch);
     return record;
 }
 

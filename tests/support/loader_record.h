@@ -6,9 +6,6 @@
 
 #include "dataloader/dataloader.h"
 
-/* Owned by the caller: free_batch. */
-struct micro_batch new_batch(struct loader_capacity capacity);
-void free_batch(struct micro_batch *batch);
 /* Everything in it as one hash. */
 uint64_t batch_hash(const struct micro_batch *batch);
 

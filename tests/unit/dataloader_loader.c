@@ -27,7 +27,7 @@ static void an_epoch_serves_every_row_once_with_shifted_labels(void **state)
             options.shuffle = shuffle;
             struct loader *loader;
             struct loader_capacity capacity = loader_capacity(dataset, &options);
-            struct micro_batch batch = new_batch(capacity);
+            struct micro_batch batch;
             assert_ok(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
             int seen[ROWS] = {0};
             struct step_info info = {0};
@@ -74,7 +74,6 @@ static void an_epoch_serves_every_row_once_with_shifted_labels(void **state)
             assert_int_equal(info.after.pack, 0);
             for (int i = 0; i < ROWS; i++) assert_int_equal(seen[i], 1);
             loader_close(loader);
-            free_batch(&batch);
         }
     dataset_close(dataset);
     free(lengths);
@@ -87,7 +86,7 @@ static void file_order_without_shuffle_and_packing(void **state)
     struct dataset *dataset = synthetic_dataset(lengths, 5, 1 << 20, NULL);
     struct loader_options options = {
         .cutoff_len = 8, .micro_batch_size = 2, .global_batch_size = 4, .dp_size = 1};
-    struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+    struct micro_batch batch;
     struct loader *loader;
     struct step_info info;
     int64_t next = 0;
@@ -103,7 +102,6 @@ static void file_order_without_shuffle_and_packing(void **state)
     assert_ok(loader_next_step(loader, &info));
     assert_fails(loader_next_step(loader, &info), LORAD_BUG, "were not taken");
     loader_close(loader);
-    free_batch(&batch);
     dataset_close(dataset);
 }
 
@@ -262,7 +260,7 @@ static void a_damaged_row_is_reported_when_it_is_served(void **state)
     struct loader_options options = usual;
     options.cutoff_len = 200;
     options.global_batch_size = 1 << 20;
-    struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+    struct micro_batch batch;
     assert_ok(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
     assert_ok(loader_next_step(loader, &info));
     enum status status = LORAD_OK;
@@ -271,7 +269,6 @@ static void a_damaged_row_is_reported_when_it_is_served(void **state)
     assert_int_equal(status, LORAD_DATA);
     assert_non_null(strstr(status_message(), "tokens-00000.bin: row"));
     loader_close(loader);
-    free_batch(&batch);
     dataset_close(dataset);
     free(lengths);
 }
@@ -286,7 +283,7 @@ static void closing_never_waits_for_the_rings(void **state)
         options.prefetch = 1 + taken % 3;
         options.dp_size = 1 + taken % 2 * 8; /* with 9 ranks, rank 8 has no work in most steps */
         options.dp_rank = options.dp_size - 1;
-        struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+        struct micro_batch batch;
         struct loader *loader;
         struct step_info info = {0};
         assert_ok(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
@@ -296,7 +293,6 @@ static void closing_never_waits_for_the_rings(void **state)
         }
         assert_true(loader_wait_seconds(loader) >= 0);
         loader_close(loader);
-        free_batch(&batch);
     }
     dataset_close(dataset);
     free(lengths);
@@ -310,7 +306,7 @@ static void the_order_of_packs_is_frozen(void **state)
     struct dataset *dataset = synthetic_dataset(lengths, 5000, 1 << 20, NULL);
     struct hash_stream *stream;
     assert_ok(hash_stream_create(&stream));
-    struct micro_batch batch = new_batch(loader_capacity(dataset, &usual));
+    struct micro_batch batch;
     struct loader *loader;
     struct step_info info = {0};
     assert_ok(loader_open(&loader, dataset, &usual, (struct data_cursor){0}));
@@ -326,7 +322,6 @@ static void the_order_of_packs_is_frozen(void **state)
     assert_string_equal(hex, "d2b996fd7ad6e92a201d070cd0212807");
     loader_close(loader);
     hash_stream_destroy(stream);
-    free_batch(&batch);
     dataset_close(dataset);
     free(lengths);
 }
@@ -345,7 +340,7 @@ static void speed(void **state)
                                      .micro_batch_size = 8,
                                      .global_batch_size = 64,
                                      .dp_size = 1};
-    struct micro_batch batch = new_batch(loader_capacity(dataset, &options));
+    struct micro_batch batch;
     struct loader *loader;
     struct step_info info = {0};
     int64_t tokens = 0, capacity = 0, start = clock_monotonic_ns();
@@ -360,7 +355,6 @@ static void speed(void **state)
     printf("loader: %.1f M tokens/s, %.2f %% real tokens in packs of 1024\n", (double)tokens / seconds / 1e6,
            100.0 * (double)tokens / (double)capacity);
     loader_close(loader);
-    free_batch(&batch);
     dataset_close(dataset);
     free(lengths);
 }
