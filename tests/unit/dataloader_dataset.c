@@ -14,27 +14,8 @@
 #include "dataloader/dataloader.h"
 #include "dataloader/dataset_file.h"
 #include "dataloader/shard_file.h"
+#include "support/demo_model.h"
 #include "support/synthetic_rows.h"
-
-static struct tokenizer *tokenizer;
-static struct chat_template *chat;
-
-static int open_model(void **state)
-{
-    (void)state;
-    log_set_level(LOG_ERROR);
-    assert_ok(tokenizer_open(&tokenizer, LORAD_TEST_DATA "/models/fin-zh-tiny"));
-    assert_ok(chat_template_open(&chat, tokenizer, NULL));
-    return 0;
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    chat_template_close(chat);
-    tokenizer_close(tokenizer);
-    return 0;
-}
 
 enum { ROWS = 30000, BAD_EVERY = 7 };
 

@@ -14,26 +14,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "dataloader/dataloader.h"
-
-static struct tokenizer *tokenizer;
-static struct chat_template *chat;
-
-static int open_model(void **state)
-{
-    (void)state;
-    log_set_level(LOG_ERROR);
-    assert_ok(tokenizer_open(&tokenizer, LORAD_TEST_DATA "/models/fin-zh-tiny"));
-    assert_ok(chat_template_open(&chat, tokenizer, NULL));
-    return 0;
-}
-
-static int close_model(void **state)
-{
-    (void)state;
-    chat_template_close(chat);
-    tokenizer_close(tokenizer);
-    return 0;
-}
+#include "support/demo_model.h"
 
 /* A cache folder of its own for every test. */
 static const char *new_cache(void)
