@@ -70,6 +70,7 @@ static const struct {
     [LORAD_FENCED] = {"fenced", 76},
     [LORAD_CONFIG] = {"config", 78},
     [LORAD_NUMERIC] = {"numeric", 79},
+    [LORAD_STOPPED] = {"stopped", 80},
 };
 
 const char *status_name(enum status code)

@@ -26,6 +26,7 @@ enum status {
     LORAD_FENCED,        /* a newer run owns output_dir; never restart this one                  exit 76 */
     LORAD_CONFIG,        /* a configuration key or its value is wrong                            exit 78 */
     LORAD_NUMERIC,       /* training diverged: too many non-finite steps                         exit 79 */
+    LORAD_STOPPED,       /* not a failure: stopped for good by `lorad stop`                      exit 80 */
 };
 
 #define LORAD_WARN_UNUSED __attribute__((warn_unused_result))

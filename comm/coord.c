@@ -2,6 +2,7 @@
  * the one in charge; a backend that mirrors it elsewhere is called after it. */
 #include "comm/coord.h"
 #include "comm/coord_impl.h"
+#include "comm/inbox.h"
 
 #include <stdlib.h>
 
@@ -10,6 +11,7 @@
 struct coord {
     const struct coord_ops *ops;
     void *state;
+    struct inbox *inbox;
     int64_t epoch;
 };
 
@@ -18,8 +20,10 @@ enum status coord_join(struct coord **out, const struct coord_options *options, 
     struct coord *coord = memory_new(1, sizeof *coord);
     if (!coord) return LORAD_NOMEM;
     coord->ops = &coord_file_ops;
-    enum status status = coord->ops->join(&coord->state, &coord->epoch, options, at_least);
+    enum status status = inbox_create(&coord->inbox);
+    if (status == LORAD_OK) status = coord->ops->join(&coord->state, &coord->epoch, options, at_least);
     if (status != LORAD_OK) {
+        inbox_destroy(coord->inbox);
         free(coord);
         return status;
     }
@@ -30,6 +34,7 @@ enum status coord_join(struct coord **out, const struct coord_options *options, 
 void coord_leave(struct coord *coord)
 {
     if (!coord) return;
+    inbox_destroy(coord->inbox);
     coord->ops->leave(coord->state);
     free(coord);
 }
@@ -58,4 +63,36 @@ enum status coord_check_owner(struct coord *coord)
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase)
 {
     if (coord) coord->ops->heartbeat(coord->state, step, phase);
+}
+
+int coord_commands_waiting(struct coord *coord)
+{
+    return coord ? inbox_waiting(coord->inbox) : 0;
+}
+
+bool coord_take_command(struct coord *coord, struct coord_command *out)
+{
+    return coord && inbox_take(coord->inbox, out);
+}
+
+void coord_answer(struct coord *coord, const struct coord_command *command, enum status status,
+                  const char *text)
+{
+    if (coord) inbox_answer(coord->inbox, command->id, status, text);
+}
+
+void coord_publish_status(struct coord *coord, const char *json)
+{
+    (void)coord, (void)json;
+}
+
+void coord_tell(struct coord *coord, enum coord_stream stream, const char *json)
+{
+    (void)coord, (void)stream, (void)json;
+}
+
+void coord_note_commit(struct coord *coord, const char *name, int64_t step, const char *record_json,
+                       const char *const *receipts_json, int world)
+{
+    (void)coord, (void)name, (void)step, (void)record_json, (void)receipts_json, (void)world;
 }

@@ -1,14 +1,18 @@
 /*
- * coord.h: coordination of a run with the world outside its ranks: who owns an output_dir, and the fencing
- * epoch that keeps an old run from committing. Backends: file (always), redis (later, behind the same
- * functions).
+ * coord.h: coordination of a run with the world outside its ranks: who owns an output_dir, the fencing epoch
+ * that keeps an old run from committing, and what a running job hears and tells. Backends: file (always), and
+ * redis beside it when redis_url is set.
  *
- * The file system decides; any other backend only makes it better. Rank 0 calls these functions.
+ * The file system decides; Redis only makes it better: it is on the path of no step and no commit. Rank 0
+ * calls these functions.
  *   OUT/LOCK              advisory lock (open file description) + owner text: the fast refusal
  *   OUT/epoch/e0000000007 created with O_CREAT|O_EXCL: claims an epoch; contents: the owner record
- *   OUT/epoch/e0000000007.resume  {"base_step":..,"base_epoch":..,"base_manifest":".."}: what that epoch
- * started from OUT/heartbeat.json    replaced every few seconds by rank 0: owner, step, time Thread:
- * coord_heartbeat may run on its own thread; the rest on the main thread.
+ *   OUT/epoch/e0000000007.resume
+ *                         {"base_step":..,"base_epoch":..,"base_manifest":".."}: what that epoch started from
+ *   OUT/heartbeat.json    replaced every few seconds by rank 0: owner, step, time
+ *   OUT/control.sock      where `lorad status`, `lorad stop` and the others ask (control.h)
+ * Thread: coord_check_owner, coord_heartbeat, coord_tell and coord_note_commit: any; the rest: the main
+ * thread.
  */
 #ifndef LORAD_COMM_COORD_H
 #define LORAD_COMM_COORD_H
@@ -23,10 +27,12 @@ struct coord;
 struct coord_options {
     const char *output_dir; /* must exist */
     const char *run_name;
-    const char *job_id; /* SLURM_JOB_ID or NULL */
-    int restart_count;  /* SLURM_RESTART_COUNT or 0 */
-    bool takeover;      /* take over from a live owner (fencing it) */
-    int heartbeat_ms;   /* 0: 5000; a heartbeat is stale after twelve of these */
+    const char *job_id;       /* SLURM_JOB_ID or NULL */
+    int restart_count;        /* SLURM_RESTART_COUNT or 0 */
+    bool takeover;            /* take over from a live owner (fencing it) */
+    int heartbeat_ms;         /* 0: 5000; a heartbeat is stale after twelve of these */
+    const char *redis_url;    /* NULL: files only. redis://, rediss:// or unix://; see coord_redis.h */
+    const char *redis_prefix; /* of every key; NULL: "lorad" */
 };
 
 /*
@@ -56,5 +62,38 @@ enum status coord_check_owner(struct coord *coord) LORAD_WARN_UNUSED;
 
 /* Notes progress for the next heartbeat; does not touch the disk. */
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase);
+
+/* ---- what a running job hears ---- */
+
+enum { COMMAND_VERB_BYTES = 16, COMMAND_KEY_BYTES = 64, COMMAND_VALUE_BYTES = 192, COMMAND_ID_BYTES = 64 };
+
+/* A request that takes effect at a step boundary, from OUT/control.sock or from Redis. Plain data: may travel
+ * between ranks as bytes. */
+struct coord_command {
+    char id[COMMAND_ID_BYTES];     /* whom coord_answer answers */
+    char verb[COMMAND_VERB_BYTES]; /* "pause", "resume", "checkpoint", "stop", "set" */
+    char key[COMMAND_KEY_BYTES];   /* of "set" */
+    char value[COMMAND_VALUE_BYTES];
+};
+
+/* Requests that were not taken yet. Cheap. */
+int coord_commands_waiting(struct coord *coord);
+/* The oldest of them; false: there is none. Never blocks. */
+bool coord_take_command(struct coord *coord, struct coord_command *out);
+/* Ends a command that was taken: its sender reads `text`, and whether it was done (LORAD_OK) or why not. Each
+ * is answered once; coord_leave answers the rest. Never blocks. */
+void coord_answer(struct coord *coord, const struct coord_command *command, enum status status,
+                  const char *text);
+
+/* ---- what it tells: never blocks, never fails ---- */
+
+/* What `lorad status` shows until the next call: one JSON object, copied. */
+void coord_publish_status(struct coord *coord, const char *json);
+enum coord_stream { COORD_EVENTS, COORD_METRICS };
+/* One JSON object appended to a stream of bounded length; copied. Metrics are lines of metrics.jsonl. */
+void coord_tell(struct coord *coord, enum coord_stream stream, const char *json);
+/* A checkpoint was committed: its receipts [world] as JSON texts, and the commit record; copied. */
+void coord_note_commit(struct coord *coord, const char *name, int64_t step, const char *record_json,
+                       const char *const *receipts_json, int world);
 
 #endif

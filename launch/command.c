@@ -217,5 +217,5 @@ void command_usage(struct strbuf *out, const struct verb *verbs, size_t n)
                      "rank, 73 cannot "
                      "create,\n74 input/output, 75 checkpointed and wants to be started again, 76 replaced "
                      "by a newer run, "
-                     "78 configuration, 79 numeric.\n");
+                     "78 configuration, 79 numeric, 80 stopped by `lorad stop`.\n");
 }

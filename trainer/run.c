@@ -253,7 +253,8 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     const struct stage *stage = stage_now(run);
     double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
                                     stage->steps);
-    unsigned wants = (wants_stop ? STEP_WANTS_STOP : 0u) | (wants_checkpoint ? STEP_WANTS_SAVE : 0u);
+    struct boundary_report report = {.wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) |
+                                              (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u)};
     wants_checkpoint = 0;
     watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
     TRY(loader_next_step(run->loader, info));
@@ -266,7 +267,7 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
         if (batch.n_sequences > 0) run->last_row = batch.row_ids[batch.n_sequences - 1];
     }
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
-    return step_finish(&run->step, targets, factor, wants, result);
+    return step_finish(&run->step, targets, factor, &report, result);
 }
 
 /* Who skipped knows one of the rows; a rank that had none of the step knows no row to name. */
@@ -399,7 +400,7 @@ static enum status at_boundary(struct run *run, const struct step_info *info,
     const struct run_options *o = run->options;
     struct run_state *state = &run->state;
     bool improved = false;
-    run->asked_to_stop = result->wants & STEP_WANTS_STOP;
+    run->asked_to_stop = result->wants & BOUNDARY_WANTS_STOP;
     state->evaluation_owed =
         stage_now(run)->eval && o->eval_strategy != WHEN_NO &&
         (ended(run) || due(o->eval_strategy, o->eval_steps, state->step, info->last_of_epoch));
@@ -407,7 +408,7 @@ static enum status at_boundary(struct run *run, const struct step_info *info,
     run->over = ended(run);
     bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
     bool save = due(o->save_strategy, o->save_steps, state->step, info->last_of_epoch) ||
-                (improved && keep_best) || (result->wants & STEP_WANTS_SAVE) || run->asked_to_stop ||
+                (improved && keep_best) || (result->wants & BOUNDARY_WANTS_SAVE) || run->asked_to_stop ||
                 (run->over && o->save_strategy != WHEN_NO);
     return save ? save_now(run) : LORAD_OK;
 }

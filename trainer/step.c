@@ -9,20 +9,23 @@
 struct step_share {
     double loss, replicated_squares, local_squares;
     int64_t correct;
-    uint64_t wants;
+    struct boundary_report report;
 };
 
 enum status step_prepare(struct step_context *context)
 {
     size_t ranks = context->world ? (size_t)comm_size(context->world) : 1;
     context->shares = memory_new(ranks, sizeof *context->shares);
-    return context->shares ? LORAD_OK : LORAD_NOMEM;
+    context->reports = memory_new(ranks, sizeof *context->reports);
+    return context->shares && context->reports ? LORAD_OK : LORAD_NOMEM;
 }
 
 void step_release(struct step_context *context)
 {
     free(context->shares);
+    free(context->reports);
     context->shares = NULL;
+    context->reports = NULL;
 }
 
 enum status step_begin(struct step_context *context)
@@ -44,6 +47,7 @@ static enum status gather_shares(struct step_context *context, const struct step
 {
     if (!context->world || comm_size(context->world) == 1) {
         *total = *mine;
+        context->reports[0] = mine->report;
         return LORAD_OK;
     }
     int world = comm_size(context->world), tp = context->part->tp;
@@ -51,7 +55,8 @@ static enum status gather_shares(struct step_context *context, const struct step
     TRY(comm_host_all_gather(context->world, mine, all, sizeof *mine));
     *total = (struct step_share){.replicated_squares = all[0].replicated_squares};
     for (int rank = 0; rank < world; rank++) {
-        total->wants |= all[rank].wants;
+        context->reports[rank] = all[rank].report;
+        total->report.wants |= all[rank].report.wants;
         /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
         if (rank % tp == 0) {
             total->loss += all[rank].loss;
@@ -63,9 +68,9 @@ static enum status gather_shares(struct step_context *context, const struct step
 }
 
 enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
-                        unsigned wants, struct step_result *out)
+                        const struct boundary_report *report, struct step_result *out)
 {
-    struct step_share mine = {.wants = wants}, total;
+    struct step_share mine = {.report = *report}, total;
     struct model_sums sums;
     TRY(optimizer_reduce(context->adapter));
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
@@ -81,7 +86,7 @@ enum status step_finish(struct step_context *context, struct step_targets target
         .grad_norm = sqrt(total.replicated_squares + total.local_squares) / weight,
         .accuracy = (double)total.correct / (double)targets.tokens,
         .learning_rate = context->optimizer->options.learning_rate * factor,
-        .wants = (unsigned)total.wants,
+        .wants = total.report.wants,
     };
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     if (out->skipped) return LORAD_OK;

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "comm/comm.h"
 #include "dataloader/dataloader.h"
+#include "trainer/boundary.h"
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
 
@@ -24,15 +25,13 @@ struct step_context {
     struct comm *world; /* NULL: one rank */
     const struct partition *part;
     uint64_t seed;
-    struct step_share *shares; /* [ranks], step_prepare */
+    struct step_share *shares;       /* [ranks], step_prepare */
+    struct boundary_report *reports; /* [ranks], likewise: of the last step_finish */
 };
 
 /* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */
 enum status step_prepare(struct step_context *context) LORAD_WARN_UNUSED;
 void step_release(struct step_context *context);
-
-/* What ranks ask for at a step boundary: the union is agreed on together with the norm. */
-enum { STEP_WANTS_STOP = 1, STEP_WANTS_SAVE = 2 };
 
 struct step_result {
     double loss;          /* weighted mean over the step's supervised tokens, all ranks */
@@ -40,7 +39,7 @@ struct step_result {
     double accuracy;      /* of the supervised tokens */
     double learning_rate; /* that of the plain group */
     bool skipped;         /* loss or norm was not finite */
-    unsigned wants;       /* STEP_WANTS_* of any rank */
+    uint32_t wants;       /* BOUNDARY_WANTS_* of any rank; each rank's report is in the context */
 };
 
 /* Adds one micro-batch's loss and gradient; nothing for an empty one. */
@@ -53,8 +52,9 @@ struct step_targets {
     int64_t tokens;
     double weight;
 };
-/* Reduces, agrees, and updates with learning-rate factor `factor`. Collective. */
+/* Reduces, agrees, and updates with learning-rate factor `factor`; every rank's report is then in
+ * context->reports. Collective. */
 enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
-                        unsigned wants, struct step_result *out) LORAD_WARN_UNUSED;
+                        const struct boundary_report *mine, struct step_result *out) LORAD_WARN_UNUSED;
 
 #endif

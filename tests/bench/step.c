@@ -177,8 +177,8 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
         int64_t start = clock_monotonic_ns();
         check(step_begin(&context));
         check(step_accumulate(&context, batch, step));
-        check(step_finish(&context, (struct step_targets){batch->n_supervised, batch->n_supervised}, 1.0, 0,
-                          &result));
+        check(step_finish(&context, (struct step_targets){batch->n_supervised, batch->n_supervised}, 1.0,
+                          &(struct boundary_report){0}, &result));
         if (step >= 0) seconds[step] = clock_seconds_since(start);
         if (step == b->steps - 1)
             printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);

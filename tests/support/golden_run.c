@@ -88,7 +88,7 @@ static enum status train_step(struct trial *trial, struct step_context *context,
     }
     double factor = schedule_factor(&trial->options, step, golden->steps);
     struct step_targets targets = {golden->supervised[step], (double)golden->supervised[step]};
-    TRY(step_finish(context, targets, factor, 0, &result));
+    TRY(step_finish(context, targets, factor, &(struct boundary_report){0}, &result));
     if (result.skipped) return FAIL(LORAD_NUMERIC, "step %d was skipped", step + 1);
     worst_of(&errors->loss, relative(result.loss, golden->loss[step]));
     worst_of(&errors->grad_norm, relative(result.grad_norm, golden->grad_norm[step]));

@@ -40,7 +40,7 @@ static enum status train_step(struct layout *layout, int32_t step, const struct 
         for (int32_t t = 0; t < batch.n_tokens; t++) targets.weight += (double)batch.weights[t];
         if ((m - first) % part->dp == part->dp_rank) TRY(step_accumulate(&layout->context, &batch, step));
     }
-    TRY(step_finish(&layout->context, targets, 1.0, 0, &result));
+    TRY(step_finish(&layout->context, targets, 1.0, &(struct boundary_report){0}, &result));
     if (world->rank == 0) printf("%.17g\n%.17g\n", result.loss, result.grad_norm);
     return LORAD_OK;
 }

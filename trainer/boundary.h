@@ -1,0 +1,32 @@
+/*
+ * boundary.h: what every rank tells all others at a step boundary. It rides on the exchange of the gradient
+ * norm, so it costs no collective of its own; whatever is decided from it is decided alike on all ranks.
+ */
+#ifndef LORAD_TRAINER_BOUNDARY_H
+#define LORAD_TRAINER_BOUNDARY_H
+
+#include <stdint.h>
+
+#include "checkpoint/checkpoint.h"
+
+/* What a rank asks for; the union counts. */
+enum { BOUNDARY_WANTS_STOP = 1, BOUNDARY_WANTS_SAVE = 2 };
+
+/* How far a rank is with writing a checkpoint in the background. */
+enum save_phase { SAVE_NONE, SAVE_WRITING, SAVE_WRITTEN, SAVE_FAILED, SAVE_COMMITTED };
+struct save_vote {
+    int64_t step;   /* of the checkpoint; one at a time, the oldest that is not settled */
+    int32_t phase;  /* enum save_phase */
+    int32_t status; /* enum status: why it failed */
+    struct checkpoint_receipt receipt;
+};
+
+/* Plain data: travels as bytes. */
+struct boundary_report {
+    uint32_t wants;     /* BOUNDARY_WANTS_* */
+    int32_t commands;   /* rank 0: requests from outside that wait for this boundary (coord.h) */
+    double own_seconds; /* of this step, without waiting in collectives */
+    struct save_vote save;
+};
+
+#endif
