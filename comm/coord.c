@@ -1,30 +1,52 @@
-/* The functions of coord.h over a backend. The file system decides ownership, so the file backend is always
- * the one in charge; a backend that mirrors it elsewhere is called after it. */
+/* The functions of coord.h over a backend and the outlets beside it. The file system decides ownership, so
+ * the file backend is always the one in charge; outlets come after it. */
 #include "comm/coord.h"
 #include "comm/coord_impl.h"
-#include "comm/inbox.h"
 
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "base/memory.h"
+#include "comm/comm.h"
+
+static const struct coord_outlet *const outlets[] = {
+    &coord_events_outlet, /* OUT/logs/events.jsonl */
+};
+enum { OUTLETS = sizeof outlets / sizeof *outlets };
 
 struct coord {
     const struct coord_ops *ops;
     void *state;
+    void *outlet_states[OUTLETS]; /* NULL: not asked for */
     struct inbox *inbox;
     int64_t epoch;
+    pthread_mutex_t lock; /* guards the status */
+    struct strbuf status; /* a JSON object */
 };
+
+static enum status join_all(struct coord *coord, const struct coord_options *options, int64_t at_least)
+{
+    TRY(inbox_create(&coord->inbox));
+    for (int i = 0; i < OUTLETS; i++)
+        if (outlets[i]->look) TRY(outlets[i]->look(&coord->outlet_states[i], options, &at_least));
+    TRY(coord->ops->join(&coord->state, &coord->epoch, options, at_least));
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->start)
+            TRY(outlets[i]->start(coord->outlet_states[i], coord));
+    return LORAD_OK;
+}
 
 enum status coord_join(struct coord **out, const struct coord_options *options, int64_t at_least)
 {
     struct coord *coord = memory_new(1, sizeof *coord);
     if (!coord) return LORAD_NOMEM;
+    pthread_mutex_init(&coord->lock, NULL);
     coord->ops = &coord_file_ops;
-    enum status status = inbox_create(&coord->inbox);
-    if (status == LORAD_OK) status = coord->ops->join(&coord->state, &coord->epoch, options, at_least);
+    enum status status = join_all(coord, options, at_least);
     if (status != LORAD_OK) {
-        inbox_destroy(coord->inbox);
-        free(coord);
+        coord_leave(coord);
         return status;
     }
     *out = coord;
@@ -34,8 +56,16 @@ enum status coord_join(struct coord **out, const struct coord_options *options, 
 void coord_leave(struct coord *coord)
 {
     if (!coord) return;
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->close_requests)
+            outlets[i]->close_requests(coord->outlet_states[i]);
+    if (coord->inbox) inbox_close(coord->inbox);
+    for (int i = OUTLETS - 1; i >= 0; i--)
+        if (coord->outlet_states[i]) outlets[i]->leave(coord->outlet_states[i]);
     inbox_destroy(coord->inbox);
-    coord->ops->leave(coord->state);
+    if (coord->state) coord->ops->leave(coord->state);
+    strbuf_free(&coord->status);
+    pthread_mutex_destroy(&coord->lock);
     free(coord);
 }
 
@@ -57,12 +87,32 @@ enum status coord_is_fenced(bool *out, const char *output_dir, int64_t step, int
 
 enum status coord_check_owner(struct coord *coord)
 {
-    return coord->ops->check_owner(coord->state);
+    TRY(coord->ops->check_owner(coord->state));
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->check_owner)
+            TRY(outlets[i]->check_owner(coord->outlet_states[i]));
+    return LORAD_OK;
 }
 
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase)
 {
-    if (coord) coord->ops->heartbeat(coord->state, step, phase);
+    if (!coord) return;
+    coord->ops->heartbeat(coord->state, step, phase);
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->heartbeat)
+            outlets[i]->heartbeat(coord->outlet_states[i], step, phase);
+}
+
+void coord_note_exit(struct coord *coord, int exit_code)
+{
+    if (coord) coord->ops->note_exit(coord->state, exit_code);
+}
+
+/* ---- what a running job hears ---- */
+
+struct inbox *coord_inbox(struct coord *coord)
+{
+    return coord->inbox;
 }
 
 int coord_commands_waiting(struct coord *coord)
@@ -81,18 +131,59 @@ void coord_answer(struct coord *coord, const struct coord_command *command, enum
     if (coord) inbox_answer(coord->inbox, command->id, status, text);
 }
 
+void coord_stop_now(struct coord *coord)
+{
+    log_info("stopped at once, by request: what was not saved is lost");
+    coord->ops->note_exit(coord->state, status_exit_code(LORAD_STOPPED));
+    coord->ops->last_beat(coord->state);
+    comm_abort(status_exit_code(LORAD_STOPPED));
+}
+
+/* ---- what it tells ---- */
+
 void coord_publish_status(struct coord *coord, const char *json)
 {
-    (void)coord, (void)json;
+    if (!coord) return;
+    pthread_mutex_lock(&coord->lock);
+    strbuf_clear(&coord->status);
+    strbuf_puts(&coord->status, json);
+    pthread_mutex_unlock(&coord->lock);
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->publish_status)
+            outlets[i]->publish_status(coord->outlet_states[i], json);
+}
+
+void coord_write_status(struct strbuf *out, struct coord *coord)
+{
+    pthread_mutex_lock(&coord->lock);
+    const char *text = strbuf_text(&coord->status);
+    size_t length = strlen(text);
+    if (length > 2 && text[length - 1] == '}')
+        strbuf_add(out, text, length - 1);
+    else
+        strbuf_puts(out, "{\"phase\":\"starting\""); /* nothing was published yet */
+    pthread_mutex_unlock(&coord->lock);
+    for (int i = 0; i < OUTLETS; i++) {
+        if (!coord->outlet_states[i] || !outlets[i]->describe) continue;
+        strbuf_printf(out, ",\"%s\":", outlets[i]->kind);
+        outlets[i]->describe(out, coord->outlet_states[i]);
+    }
+    strbuf_putc(out, '}');
 }
 
 void coord_tell(struct coord *coord, enum coord_stream stream, const char *json)
 {
-    (void)coord, (void)stream, (void)json;
+    if (!coord) return;
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->tell)
+            outlets[i]->tell(coord->outlet_states[i], stream, json);
 }
 
 void coord_note_commit(struct coord *coord, const char *name, int64_t step, const char *record_json,
                        const char *const *receipts_json, int world)
 {
-    (void)coord, (void)name, (void)step, (void)record_json, (void)receipts_json, (void)world;
+    if (!coord) return;
+    for (int i = 0; i < OUTLETS; i++)
+        if (coord->outlet_states[i] && outlets[i]->note_commit)
+            outlets[i]->note_commit(coord->outlet_states[i], name, step, record_json, receipts_json, world);
 }

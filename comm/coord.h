@@ -11,6 +11,7 @@
  *                         {"base_step":..,"base_epoch":..,"base_manifest":".."}: what that epoch started from
  *   OUT/heartbeat.json    replaced every few seconds by rank 0: owner, step, time
  *   OUT/control.sock      where `lorad status`, `lorad stop` and the others ask (control.h)
+ *   OUT/logs/events.jsonl what coord_tell was told; one older file of it beside it
  * Thread: coord_check_owner, coord_heartbeat, coord_tell and coord_note_commit: any; the rest: the main
  * thread.
  */
@@ -50,6 +51,8 @@ void coord_leave(
     struct coord *coord); /* stops the heartbeat, marks the end in it, releases the lock; NULL ok */
 
 int64_t coord_epoch(const struct coord *coord);
+/* What the last heartbeat says of the end. NULL ok. */
+void coord_note_exit(struct coord *coord, int exit_code);
 
 /* Records what this epoch resumed from; before the first new checkpoint. Durable when it returns. */
 enum status coord_record_resume(struct coord *coord, int64_t base_step, int64_t base_epoch,
@@ -70,10 +73,11 @@ enum { COMMAND_VERB_BYTES = 16, COMMAND_KEY_BYTES = 64, COMMAND_VALUE_BYTES = 19
 /* A request that takes effect at a step boundary, from OUT/control.sock or from Redis. Plain data: may travel
  * between ranks as bytes. */
 struct coord_command {
-    char id[COMMAND_ID_BYTES];     /* whom coord_answer answers */
-    char verb[COMMAND_VERB_BYTES]; /* "pause", "resume", "checkpoint", "stop", "set" */
-    char key[COMMAND_KEY_BYTES];   /* of "set" */
-    char value[COMMAND_VALUE_BYTES];
+    char id[COMMAND_ID_BYTES];       /* whom coord_answer answers */
+    char verb[COMMAND_VERB_BYTES];   /* "pause", "resume", "checkpoint", "stop", "set" */
+    char key[COMMAND_KEY_BYTES];     /* of "set" */
+    char value[COMMAND_VALUE_BYTES]; /* of "set"; of "stop": "" or "now" */
+    int64_t at_step;                 /* takes effect at the end of this step; 0: of the present one */
 };
 
 /* Requests that were not taken yet. Cheap. */

@@ -32,7 +32,7 @@ enum { HEARTBEAT_MS = 5000, STALE_BEATS = 12, MAX_RECORD_BYTES = 64 * 1024 };
 
 struct owner {
     char host[128], boot[64], run[128], job[64], since[32], phase[32];
-    int64_t pid, restart, step, epoch;
+    int64_t pid, restart, step, epoch, exit_code;
     bool known;     /* the file existed and could be read */
     int64_t age_ms; /* of the heartbeat, by the file system's clock */
 };
@@ -47,11 +47,15 @@ struct coord_file {
 
     pthread_t thread;
     bool beating;
-    pthread_mutex_t lock; /* guards the three below */
+    pthread_mutex_t lock; /* guards the four below */
     pthread_cond_t wake;
     bool stop;
     int64_t step;
     char phase[32];
+    int exit_code; /* < 0: not known */
+
+    pthread_mutex_t file_lock; /* one heartbeat is written at a time; guards the one below */
+    bool said_end;             /* nothing is written after that */
 };
 
 /* ---- files ---- */
@@ -118,6 +122,7 @@ static void describe_me(struct owner *me, const struct coord_options *options)
     clock_utc(me->since);
     me->pid = (int64_t)getpid();
     me->restart = options->restart_count;
+    me->exit_code = -1;
     me->known = true;
 }
 
@@ -140,6 +145,7 @@ static void owner_text(struct strbuf *out, const struct owner *owner)
     add_member(out, "since", owner->since);
     add_member(out, "phase", owner->phase);
     add_member(out, "time", now);
+    if (owner->exit_code >= 0) strbuf_printf(out, "\"exit\": %lld, ", (long long)owner->exit_code);
     strbuf_printf(out, "\"pid\": %lld, \"restart\": %lld, \"epoch\": %lld, \"step\": %lld}\n",
                   (long long)owner->pid, (long long)owner->restart, (long long)owner->epoch,
                   (long long)owner->step);
@@ -331,18 +337,27 @@ static void lock_sign(struct coord_file *coord)
 
 /* ---- heartbeats ---- */
 
-static void beat(struct coord_file *coord, int64_t step, const char *phase)
+static void replace_beat(const struct coord_file *coord, const struct strbuf *text)
+{
+    int fd = open(coord->beat_temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool ok = fd >= 0 && !text->failed && write(fd, text->data, text->length) == (ssize_t)text->length;
+    if (fd >= 0) ok = close(fd) == 0 && ok;
+    if (!ok || rename(coord->beat_temporary, coord->beat_path) != 0)
+        log_debug("cannot write %s: %s", coord->beat_path, strerror(errno));
+}
+
+static void beat(struct coord_file *coord, int64_t step, const char *phase, int64_t exit_code)
 {
     struct owner now = coord->me;
     struct strbuf text = STRBUF_EMPTY;
     now.step = step;
+    now.exit_code = exit_code;
     copy_text(now.phase, sizeof now.phase, phase);
     owner_text(&text, &now);
-    int fd = open(coord->beat_temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool ok = fd >= 0 && !text.failed && write(fd, text.data, text.length) == (ssize_t)text.length;
-    if (fd >= 0) ok = close(fd) == 0 && ok;
-    if (!ok || rename(coord->beat_temporary, coord->beat_path) != 0)
-        log_debug("cannot write %s: %s", coord->beat_path, strerror(errno));
+    pthread_mutex_lock(&coord->file_lock);
+    if (!coord->said_end) replace_beat(coord, &text);
+    coord->said_end = coord->said_end || strcmp(phase, "ended") == 0;
+    pthread_mutex_unlock(&coord->file_lock);
     strbuf_free(&text);
 }
 
@@ -362,7 +377,7 @@ static void *beat_until_stopped(void *argument)
         memcpy(phase, coord->phase, sizeof phase);
         pthread_mutex_unlock(&coord->lock);
         bool fenced = is_fenced_now(coord);
-        if (!fenced) beat(coord, step, phase);
+        if (!fenced) beat(coord, step, phase, -1);
         if (!fenced && !coord->locked) { /* a run that was taken over may have let go by now */
             lock_try(coord);
             lock_sign(coord);
@@ -396,6 +411,24 @@ static void file_heartbeat(void *state, int64_t step, const char *phase)
     coord->step = step;
     copy_text(coord->phase, sizeof coord->phase, phase);
     pthread_mutex_unlock(&coord->lock);
+}
+
+static void file_note_exit(void *state, int exit_code)
+{
+    struct coord_file *coord = state;
+    pthread_mutex_lock(&coord->lock);
+    coord->exit_code = exit_code;
+    pthread_mutex_unlock(&coord->lock);
+}
+
+static void file_last_beat(void *state)
+{
+    struct coord_file *coord = state;
+    pthread_mutex_lock(&coord->lock);
+    coord->stop = true; /* the thread says nothing after this */
+    int64_t step = coord->step, exit_code = coord->exit_code;
+    pthread_mutex_unlock(&coord->lock);
+    if (!is_fenced_now(coord)) beat(coord, step, "ended", exit_code);
 }
 
 /* ---- joining and leaving ---- */
@@ -470,6 +503,7 @@ static void file_destroy(struct coord_file *coord)
     if (coord->lock_fd >= 0) close(coord->lock_fd); /* releases the lock */
     pthread_cond_destroy(&coord->wake);
     pthread_mutex_destroy(&coord->lock);
+    pthread_mutex_destroy(&coord->file_lock);
     free(coord->folder);
     free(coord->epochs);
     free(coord->lock_path);
@@ -489,7 +523,9 @@ static enum status file_new(struct coord_file **out, const struct coord_options 
     pthread_cond_init(&coord->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&coord->lock, NULL);
+    pthread_mutex_init(&coord->file_lock, NULL);
     coord->lock_fd = -1;
+    coord->exit_code = -1;
     coord->heartbeat_ms = options->heartbeat_ms > 0 ? options->heartbeat_ms : HEARTBEAT_MS;
     describe_me(&coord->me, options);
     snprintf(temporary, sizeof temporary, "heartbeat.json.%.100s.%lld", coord->me.host,
@@ -520,7 +556,7 @@ static enum status file_join_run(void **out, int64_t *epoch, const struct coord_
     if (status == LORAD_OK) status = claim_epoch(coord, at_least);
     if (status == LORAD_OK) {
         lock_sign(coord);
-        beat(coord, 0, coord->phase); /* before anybody else may look */
+        beat(coord, 0, coord->phase, -1); /* before anybody else may look */
         status = beat_start(coord);
     }
     if (status != LORAD_OK) {
@@ -540,7 +576,7 @@ static void file_leave(void *state)
     pthread_cond_signal(&coord->wake);
     pthread_mutex_unlock(&coord->lock);
     if (coord->beating) pthread_join(coord->thread, NULL);
-    if (!is_fenced_now(coord)) beat(coord, coord->step, "ended");
+    file_last_beat(coord);
     file_destroy(coord);
 }
 
@@ -570,4 +606,6 @@ const struct coord_ops coord_file_ops = {
     .is_fenced = file_is_fenced,
     .check_owner = file_check_owner,
     .heartbeat = file_heartbeat,
+    .note_exit = file_note_exit,
+    .last_beat = file_last_beat,
 };

@@ -22,6 +22,7 @@ struct inbox {
     pthread_mutex_t lock; /* guards the rest */
     struct slot slots[INBOX_CAPACITY];
     uint64_t arrived;
+    bool closed;
 };
 
 enum status inbox_create(struct inbox **out)
@@ -33,13 +34,33 @@ enum status inbox_create(struct inbox **out)
     return LORAD_OK;
 }
 
+/* The id of a command that nobody has answered yet. */
+static bool find_open(struct inbox *inbox, char id[COMMAND_ID_BYTES])
+{
+    bool found = false;
+    pthread_mutex_lock(&inbox->lock);
+    for (int i = 0; i < INBOX_CAPACITY && !found; i++) {
+        found = inbox->slots[i].number != 0;
+        if (found) memcpy(id, inbox->slots[i].command.id, COMMAND_ID_BYTES);
+    }
+    pthread_mutex_unlock(&inbox->lock);
+    return found;
+}
+
+void inbox_close(struct inbox *inbox)
+{
+    char id[COMMAND_ID_BYTES];
+    pthread_mutex_lock(&inbox->lock);
+    inbox->closed = true;
+    pthread_mutex_unlock(&inbox->lock);
+    while (find_open(inbox, id))
+        inbox_answer(inbox, id, LORAD_NOT_FOUND, "the run ended before this request was done");
+}
+
 void inbox_destroy(struct inbox *inbox)
 {
     if (!inbox) return;
-    for (int i = 0; i < INBOX_CAPACITY; i++)
-        if (inbox->slots[i].number)
-            inbox_answer(inbox, inbox->slots[i].command.id, LORAD_NOT_FOUND,
-                         "the run ended before this request was done");
+    inbox_close(inbox);
     pthread_mutex_destroy(&inbox->lock);
     free(inbox);
 }
@@ -48,7 +69,7 @@ bool inbox_put(struct inbox *inbox, const struct coord_command *command, struct 
 {
     bool done = false;
     pthread_mutex_lock(&inbox->lock);
-    for (int i = 0; i < INBOX_CAPACITY && !done; i++) {
+    for (int i = 0; i < INBOX_CAPACITY && !done && !inbox->closed; i++) {
         struct slot *slot = &inbox->slots[i];
         if (slot->number) continue;
         *slot = (struct slot){.command = *command, .channel = channel, .number = ++inbox->arrived};

@@ -23,10 +23,12 @@ enum { INBOX_CAPACITY = 64 };
 
 /* Owns: *out. Thread: all functions but create and destroy are safe from any thread. */
 enum status inbox_create(struct inbox **out) LORAD_WARN_UNUSED;
-/* Commands still in it are answered: the run has ended. NULL ok. */
+/* Commands still in it are answered: the run has ended. Nothing can be put into it any more. */
+void inbox_close(struct inbox *inbox);
+/* Closes it first. NULL ok. */
 void inbox_destroy(struct inbox *inbox);
 
-/* false: full, not taken; the channel says so to the sender. */
+/* false: full, or closed; not taken, and the channel says so to the sender. */
 bool inbox_put(struct inbox *inbox, const struct coord_command *command,
                struct inbox_channel channel) LORAD_WARN_UNUSED;
 int inbox_waiting(struct inbox *inbox);
