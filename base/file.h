@@ -1,4 +1,4 @@
-/* file.h: reading inputs whole, and path words. Durable writing belongs to checkpoint/fs.h. */
+/* file.h: reading inputs whole, and path words. Durable writing belongs to base/fs.h. */
 #ifndef LORAD_BASE_FILE_H
 #define LORAD_BASE_FILE_H
 

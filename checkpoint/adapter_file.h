@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 #include "checkpoint/safetensors.h"
 
 struct adapter_config {

@@ -28,7 +28,7 @@
 
 #include "base/hash.h"
 #include "base/status.h"
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 
 /* A piece of a logical f32/i64/... tensor that this rank holds: rows and columns of the whole [shape0,
  * shape1]. */

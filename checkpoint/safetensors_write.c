@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_header.h"
 

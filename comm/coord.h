@@ -24,6 +24,7 @@
 #include "base/status.h"
 
 struct coord;
+struct fs;
 
 struct coord_options {
     const char *output_dir; /* must exist */
@@ -34,6 +35,7 @@ struct coord_options {
     int heartbeat_ms;         /* 0: 5000; a heartbeat is stale after twelve of these */
     const char *redis_url;    /* NULL: files only. redis://, rediss:// or unix://; see coord_redis.h */
     const char *redis_prefix; /* of every key; NULL: "lorad" */
+    struct fs *fs;            /* for the epoch's claim and record; NULL: the real file system */
 };
 
 /*
@@ -53,6 +55,13 @@ void coord_leave(
 int64_t coord_epoch(const struct coord *coord);
 /* What the last heartbeat says of the end. NULL ok. */
 void coord_note_exit(struct coord *coord, int exit_code);
+
+/* Keeps runs from starting in output_dir while its files are worked on, without claiming an epoch; `who` is
+ * what a run that is refused says. LORAD_CANNOT_CREATE when a live run owns it (as coord_join). Owns: *out.
+ */
+struct coord_hold;
+enum status coord_hold(struct coord_hold **out, const char *output_dir, const char *who) LORAD_WARN_UNUSED;
+void coord_release(struct coord_hold *hold); /* NULL ok */
 
 /* Records what this epoch resumed from; before the first new checkpoint. Durable when it returns. */
 enum status coord_record_resume(struct coord *coord, int64_t base_step, int64_t base_epoch,

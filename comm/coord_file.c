@@ -5,7 +5,9 @@
  * lock and the heartbeat only avoid that by accident: they decide whether a start is refused, never whether a
  * commit is valid.
  * 2. A .resume record is complete when its name appears: temporary file, fsync, rename, fsync of the folder.
+ * It carries a hash of its own, for it says which checkpoints are void.
  * 3. The heartbeat file is written by one thread per run; a fenced run stops writing it.
+ * 4. What decides (1 and 2) goes through base/fs.h; what only informs (lock, heartbeat) is never synced.
  */
 #include "comm/coord_impl.h"
 
@@ -22,6 +24,8 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/fs.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -38,6 +42,7 @@ struct owner {
 };
 
 struct coord_file {
+    struct fs *fs;
     char *folder, *epochs, *lock_path, *beat_path, *beat_temporary; /* output_dir and what is in it */
     int lock_fd;                                                    /* -1: not opened */
     bool locked; /* the heartbeat thread's, while it runs */
@@ -57,48 +62,6 @@ struct coord_file {
     pthread_mutex_t file_lock; /* one heartbeat is written at a time; guards the one below */
     bool said_end;             /* nothing is written after that */
 };
-
-/* ---- files ---- */
-
-static enum status write_all(int fd, const char *path, const char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return FAIL(LORAD_IO, "cannot write %s: %s", path, n < 0 ? strerror(errno) : "disk full");
-        bytes += n;
-        length -= (size_t)n;
-    }
-    return LORAD_OK;
-}
-
-static enum status sync_folder(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return FAIL(LORAD_IO, "cannot open %s: %s", path, strerror(errno));
-    int code = fsync(fd), error = errno;
-    close(fd);
-    if (code != 0 && error != EINVAL) return FAIL(LORAD_IO, "cannot sync %s: %s", path, strerror(error));
-    return LORAD_OK;
-}
-
-/* Creates `path` with these bytes. With `exclusive`, *taken says that it existed and nothing was done. */
-static enum status create_durably(const char *path, const struct strbuf *text, bool exclusive, bool *taken)
-{
-    TRY(strbuf_status(text));
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (exclusive ? O_EXCL : O_TRUNC), 0666);
-    if (fd < 0 && exclusive && errno == EEXIST) {
-        *taken = true;
-        return LORAD_OK;
-    }
-    if (fd < 0) return FAIL(LORAD_CANNOT_CREATE, "cannot create %s: %s", path, strerror(errno));
-    enum status status = write_all(fd, path, text->data, text->length);
-    if (status == LORAD_OK && fsync(fd) != 0)
-        status = FAIL(LORAD_IO, "cannot sync %s: %s", path, strerror(errno));
-    if (close(fd) != 0 && status == LORAD_OK)
-        status = FAIL(LORAD_IO, "cannot close %s: %s", path, strerror(errno));
-    return status;
-}
 
 /* ---- who ---- */
 
@@ -219,6 +182,25 @@ static char *epoch_path(const struct coord_file *coord, int64_t epoch, const cha
     return file_join(coord->epochs, name);
 }
 
+/* A name that could not be made because it is there belongs to somebody else, even when it came between. */
+static enum status create_epoch(const struct coord_file *coord, const char *path, bool *taken)
+{
+    struct strbuf text = STRBUF_EMPTY;
+    struct fs_file *file;
+    owner_text(&text, &coord->me);
+    enum status status = strbuf_status(&text);
+    if (status == LORAD_OK) status = fs_create(&file, coord->fs, path);
+    *taken = status == LORAD_CANNOT_CREATE && file_exists(path);
+    if (status == LORAD_OK) {
+        status = fs_write(file, text.data, text.length);
+        if (status == LORAD_OK) status = fs_sync(file);
+        enum status closed = fs_close(file);
+        if (status == LORAD_OK) status = closed;
+    }
+    strbuf_free(&text);
+    return *taken ? LORAD_OK : status;
+}
+
 static enum status claim_epoch(struct coord_file *coord, int64_t at_least)
 {
     int64_t newest;
@@ -226,19 +208,26 @@ static enum status claim_epoch(struct coord_file *coord, int64_t at_least)
     bool taken;
     int64_t epoch = newest > at_least ? newest : at_least;
     do {
-        struct strbuf text = STRBUF_EMPTY;
         char *path = epoch_path(coord, ++epoch, "");
         if (!path) return LORAD_NOMEM;
         coord->me.epoch = epoch;
-        owner_text(&text, &coord->me);
-        taken = false;
-        enum status status = create_durably(path, &text, true, &taken);
+        enum status status = create_epoch(coord, path, &taken);
         free(path);
-        strbuf_free(&text);
         if (status != LORAD_OK) return status;
     } while (taken);
     coord->epoch = epoch;
-    return sync_folder(coord->epochs);
+    return fs_sync_dir(coord->fs, coord->epochs);
+}
+
+static void resume_text(struct strbuf *out, int64_t base_step, int64_t base_epoch, const char *manifest)
+{
+    char hex[33];
+    strbuf_printf(out,
+                  "{\"base_step\": %lld, \"base_epoch\": %lld, \"base_manifest\": ", (long long)base_step,
+                  (long long)base_epoch);
+    js_write_string(out, manifest, strlen(manifest));
+    hash128_hex(hash128(strbuf_text(out), out->length), hex);
+    strbuf_printf(out, ", \"hash\": \"%s\"}\n", hex);
 }
 
 static enum status file_record_resume(void *state, int64_t base_step, int64_t base_epoch,
@@ -246,33 +235,51 @@ static enum status file_record_resume(void *state, int64_t base_step, int64_t ba
 {
     struct coord_file *coord = state;
     struct strbuf text = STRBUF_EMPTY;
-    strbuf_printf(&text,
-                  "{\"base_step\": %lld, \"base_epoch\": %lld, \"base_manifest\": ", (long long)base_step,
-                  (long long)base_epoch);
-    const char *hash = manifest_hash ? manifest_hash : "";
-    js_write_string(&text, hash, strlen(hash));
-    strbuf_puts(&text, "}\n");
-    char *temporary = epoch_path(coord, coord->epoch, ".resume.tmp");
+    resume_text(&text, base_step, base_epoch, manifest_hash ? manifest_hash : "");
     char *path = epoch_path(coord, coord->epoch, ".resume");
-    enum status status = temporary && path ? LORAD_OK : LORAD_NOMEM;
-    if (status == LORAD_OK) status = create_durably(temporary, &text, false, NULL);
-    if (status == LORAD_OK && rename(temporary, path) != 0)
-        status = FAIL(LORAD_IO, "cannot rename %s: %s", temporary, strerror(errno));
-    if (status == LORAD_OK) status = sync_folder(coord->epochs);
-    free(temporary);
+    enum status status = path ? strbuf_status(&text) : LORAD_NOMEM;
+    if (status == LORAD_OK) status = fs_write_file(coord->fs, path, text.data, text.length);
     free(path);
     strbuf_free(&text);
     return status;
 }
 
+/* A record is what would be written for the same values, or it is damaged. */
+static enum status read_resume(int64_t *base_step, const char *bytes, size_t length, const char *path)
+{
+    struct json *document = NULL;
+    struct strbuf text = STRBUF_EMPTY;
+    const char *manifest;
+    int64_t base_epoch;
+    enum status status = js_parse(&document, bytes, length, path);
+    if (status == LORAD_OK) status = js_need_int(base_step, document, "base_step", path);
+    if (status == LORAD_OK) status = js_need_int(&base_epoch, document, "base_epoch", path);
+    if (status == LORAD_OK) status = js_need_string(&manifest, document, "base_manifest", path);
+    if (status == LORAD_OK) {
+        resume_text(&text, *base_step, base_epoch, manifest);
+        status = strbuf_status(&text);
+    }
+    if (status == LORAD_OK && (text.length != length || memcmp(text.data, bytes, length) != 0))
+        status = FAIL(LORAD_DATA, "%s: its hash is wrong", path);
+    strbuf_free(&text);
+    js_destroy(document);
+    return status;
+}
+
 static enum status resumed_from(int64_t *base_step, const char *epochs, const char *name)
 {
-    char *path = file_join(epochs, name);
+    char *path = file_join(epochs, name), *bytes = NULL;
+    size_t length;
     if (!path) return LORAD_NOMEM;
-    struct json *document = NULL;
-    enum status status = js_read_file(&document, path, MAX_RECORD_BYTES);
-    if (status == LORAD_OK) status = js_need_int(base_step, document, "base_step", path);
-    js_destroy(document);
+    enum status status = file_read(&bytes, &length, path, MAX_RECORD_BYTES);
+    if (status == LORAD_OK) status = read_resume(base_step, bytes, length, path);
+    if (status == LORAD_DATA)
+        status =
+            FAIL(LORAD_DATA,
+                 "%s is damaged, so it is not known which checkpoints of earlier starts are void; choose "
+                 "one yourself: resume_from_checkpoint: <output_dir>/checkpoint-<step>",
+                 path);
+    free(bytes);
     free(path);
     return status;
 }
@@ -471,15 +478,19 @@ static bool is_live(struct coord_file *coord, struct owner *owner)
     if (!owner->known || strcmp(owner->phase, "ended") == 0) return false;
     bool this_host = *owner->boot && strcmp(owner->boot, coord->me.boot) == 0;
     if (this_host && coord->locked) return false;
-    if (owner->age_ms < (int64_t)STALE_BEATS * coord->heartbeat_ms) return true;
-    return still_beats(coord, owner);
+    /* a clock that was set back makes beats of the future; they say as little as old ones */
+    bool fresh =
+        owner->age_ms > -coord->heartbeat_ms && owner->age_ms < (int64_t)STALE_BEATS * coord->heartbeat_ms;
+    return fresh || still_beats(coord, owner);
 }
 
 static enum status check_free(struct coord_file *coord, const struct coord_options *options)
 {
     struct owner owner;
     owner_read(&owner, coord->beat_path);
-    if (!owner.known) owner_read(&owner, coord->lock_path);
+    /* a holder without a heartbeat (coord_hold) has signed the lock */
+    if (!owner.known || (strcmp(owner.phase, "ended") == 0 && lock_is_busy(coord)))
+        owner_read(&owner, coord->lock_path);
     measure_age(coord, &owner);
     bool same_job = options->job_id && *options->job_id && strcmp(owner.job, options->job_id) == 0 &&
                     owner.restart < options->restart_count;
@@ -524,6 +535,7 @@ static enum status file_new(struct coord_file **out, const struct coord_options 
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&coord->lock, NULL);
     pthread_mutex_init(&coord->file_lock, NULL);
+    coord->fs = options->fs ? options->fs : fs_posix();
     coord->lock_fd = -1;
     coord->exit_code = -1;
     coord->heartbeat_ms = options->heartbeat_ms > 0 ? options->heartbeat_ms : HEARTBEAT_MS;
@@ -566,6 +578,27 @@ static enum status file_join_run(void **out, int64_t *epoch, const struct coord_
     *epoch = coord->epoch;
     *out = coord;
     return LORAD_OK;
+}
+
+enum status coord_hold(struct coord_hold **out, const char *output_dir, const char *who)
+{
+    struct coord_file *coord;
+    struct coord_options options = {.output_dir = output_dir, .run_name = who};
+    TRY(file_new(&coord, &options));
+    enum status status = lock_open(coord);
+    if (status == LORAD_OK) status = check_free(coord, &options);
+    if (status != LORAD_OK) {
+        file_destroy(coord);
+        return status;
+    }
+    lock_sign(coord);
+    *out = (struct coord_hold *)coord;
+    return LORAD_OK;
+}
+
+void coord_release(struct coord_hold *hold)
+{
+    if (hold) file_destroy((struct coord_file *)hold);
 }
 
 static void file_leave(void *state)

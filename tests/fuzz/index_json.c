@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 #include "checkpoint/safetensors.h"
 #include "support/test.h"
 

@@ -5,5 +5,5 @@ cd "$2" || exit 1
 bad=$(grep -rnE --include='*.c' --include='*.h' --include='*.cu' '^ *# *(if|ifdef|ifndef|elif).*\bLORAD_' \
     base kernels comm dataloader checkpoint trainer launch |
     grep -vE '#ifndef LORAD_[A-Z0-9_]+_H$' |
-    grep -vE '^(kernels/device\.c|comm/comm\.c|comm/coord\.c|checkpoint/fs\.c):')
+    grep -vE '^(kernels/device\.c|comm/comm\.c|comm/coord\.c|base/fs\.c):')
 [ -z "$bad" ] || { echo "$bad"; exit 1; }

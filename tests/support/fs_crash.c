@@ -20,7 +20,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "checkpoint/fs_impl.h"
+#include "base/fs_impl.h"
 
 enum kind { KIND_FILE, KIND_DIR, KIND_LINK };
 enum { MAX_ENTRIES = 64, MAX_OPEN = 1024, NAME_BYTES = 96 };

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 
 enum fs_fault {
     FAULT_NONE,

@@ -12,7 +12,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 #include "checkpoint/safetensors.h"
 #include "support/rig.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/strbuf.h"
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 #include "checkpoint/safetensors.h"
 
 static char *path_of(const char *name)

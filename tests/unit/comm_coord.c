@@ -221,12 +221,12 @@ static void a_fresh_heartbeat_of_another_host_refuses(void **state)
     coord_leave(coord);
 }
 
-static void age_heartbeat(const char *folder)
+static void move_heartbeat(const char *folder, int64_t seconds)
 {
     char *path = inside(folder, "heartbeat.json");
     struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_NOW}};
     clock_gettime(CLOCK_REALTIME, &times[1]);
-    times[1].tv_sec -= 3600;
+    times[1].tv_sec += seconds;
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
     free(path);
 }
@@ -236,34 +236,70 @@ static void a_stale_heartbeat_of_another_host_gives_way(void **state)
     (void)state;
     const char *folder = new_folder();
     write_text(folder, "heartbeat.json", foreign);
-    age_heartbeat(folder);
+    move_heartbeat(folder, -3600);
     struct coord_options options = {.output_dir = folder, .run_name = "near", .heartbeat_ms = 50};
     struct coord *coord;
     assert_ok(coord_join(&coord, &options, 0));
     coord_leave(coord);
 }
 
-/* Its clock is an hour slow, but it lives. */
-static void an_old_but_beating_heartbeat_refuses(void **state)
+/* Joining while another process stamps the heartbeat with a clock that is so far off. */
+static enum status join_beside(const char *folder, int64_t seconds)
 {
-    (void)state;
-    const char *folder = new_folder();
     write_text(folder, "heartbeat.json", foreign);
-    age_heartbeat(folder);
+    move_heartbeat(folder, seconds);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         for (;;) {
             clock_sleep_ms(20);
-            age_heartbeat(folder);
+            move_heartbeat(folder, seconds);
         }
     }
     struct coord_options options = {.output_dir = folder, .run_name = "near", .heartbeat_ms = 200};
     struct coord *coord;
     enum status status = coord_join(&coord, &options, 0);
+    if (status == LORAD_OK) coord_leave(coord);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
-    assert_int_equal(status, LORAD_CANNOT_CREATE);
+    return status;
+}
+
+static void an_old_but_beating_heartbeat_refuses(void **state)
+{
+    (void)state;
+    assert_int_equal(join_beside(new_folder(), -3600), LORAD_CANNOT_CREATE);
+    assert_int_equal(join_beside(new_folder(), 3600), LORAD_CANNOT_CREATE);
+}
+
+/* A clock that was set back does not lock the folder for as long as it was set back. */
+static void a_dead_heartbeat_from_the_future_gives_way(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    write_text(folder, "heartbeat.json", foreign);
+    move_heartbeat(folder, 3600);
+    struct coord_options options = {.output_dir = folder, .run_name = "near", .heartbeat_ms = 50};
+    struct coord *coord;
+    assert_ok(coord_join(&coord, &options, 0));
+    coord_leave(coord);
+}
+
+static void a_held_folder_refuses_runs_and_a_run_refuses_a_hold(void **state)
+{
+    (void)state;
+    struct coord_options options = {.output_dir = new_folder(), .run_name = "run"};
+    struct coord_hold *hold;
+    struct coord *coord;
+    assert_ok(coord_join(&coord, &options, 0));
+    assert_fails(coord_hold(&hold, options.output_dir, "tidying"), LORAD_CANNOT_CREATE, "run \"run\"");
+    coord_leave(coord);
+    assert_ok(coord_hold(&hold, options.output_dir, "tidying"));
+    assert_fails(coord_join(&coord, &options, 0), LORAD_CANNOT_CREATE, "\"tidying\"");
+    coord_release(hold);
+    assert_ok(coord_join(&coord, &options, 0));
+    assert_int_equal(coord_epoch(coord), 2); /* holding claims none */
+    coord_leave(coord);
 }
 
 static void heartbeats_tell_step_and_phase_and_the_end(void **state)
@@ -330,10 +366,36 @@ static void checkpoints_behind_a_later_resume_are_void(void **state)
     js_destroy(document);
     free(path);
 
-    bool is;
     write_text(folder, "epoch/e0000000002.resume", "{\"base_st");
+    bool is;
     assert_fails(coord_is_fenced(&is, folder, 10, 1), LORAD_DATA, "e0000000002.resume");
     assert_false(fenced(folder, 10, 2));
+}
+
+/* A wrong number in it would make void checkpoints good, or good ones void. */
+static void every_changed_bit_of_a_resume_record_is_seen(void **state)
+{
+    (void)state;
+    struct coord_options options = {.output_dir = new_folder(), .run_name = "bits"};
+    char *path = inside(options.output_dir, "epoch/e0000000001.resume"), *bytes;
+    size_t length;
+    struct coord *coord;
+    assert_ok(coord_join(&coord, &options, 0));
+    assert_ok(coord_record_resume(coord, 1200, 0, "00112233445566778899aabbccddeeff"));
+    coord_leave(coord);
+    assert_ok(file_read(&bytes, &length, path, 1 << 16));
+    for (size_t bit = 0; bit < length * 8; bit++) {
+        bool is;
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        assert_int_equal(fwrite(bytes, 1, length, file), length);
+        assert_int_equal(fclose(file), 0);
+        assert_fails(coord_is_fenced(&is, options.output_dir, 1300, 0), LORAD_DATA, "resume");
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    free(bytes);
+    free(path);
 }
 
 static void names_that_are_no_epochs_are_ignored(void **state)
@@ -372,8 +434,11 @@ int main(void)
         cmocka_unit_test(a_fresh_heartbeat_of_another_host_refuses),
         cmocka_unit_test(a_stale_heartbeat_of_another_host_gives_way),
         cmocka_unit_test(an_old_but_beating_heartbeat_refuses),
+        cmocka_unit_test(a_dead_heartbeat_from_the_future_gives_way),
+        cmocka_unit_test(a_held_folder_refuses_runs_and_a_run_refuses_a_hold),
         cmocka_unit_test(heartbeats_tell_step_and_phase_and_the_end),
         cmocka_unit_test(checkpoints_behind_a_later_resume_are_void),
+        cmocka_unit_test(every_changed_bit_of_a_resume_record_is_seen),
         cmocka_unit_test(names_that_are_no_epochs_are_ignored),
         cmocka_unit_test(a_folder_that_cannot_be_written_is_named),
     };

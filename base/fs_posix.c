@@ -1,5 +1,5 @@
 /* fs_posix.c: the file system table over system calls. */
-#include "checkpoint/fs_impl.h"
+#include "base/fs_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,8 +4,8 @@
  * LORAD_IO, LORAD_CANNOT_CREATE, LORAD_NOT_FOUND. A failed fsync is never retried: the kernel has marked the
  * pages clean, so the file is abandoned. Blocks. Thread: safe on different files.
  */
-#ifndef LORAD_CHECKPOINT_FS_H
-#define LORAD_CHECKPOINT_FS_H
+#ifndef LORAD_BASE_FS_H
+#define LORAD_BASE_FS_H
 
 #include <stdbool.h>
 #include <stddef.h>

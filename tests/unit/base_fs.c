@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "checkpoint/fs.h"
-#include "checkpoint/fs_impl.h"
+#include "base/fs.h"
+#include "base/fs_impl.h"
 
 static const char *place(const char *name)
 {

@@ -6,7 +6,7 @@
  * 2. After a failed write, fsync or close a file is never used again.
  * 3. Nothing here replaces a file except fs_rename, fs_finish and fs_symlink_swap, whose callers say so.
  */
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "checkpoint/fs_impl.h"
+#include "base/fs_impl.h"
 
 struct fs_file {
     struct fs *fs;

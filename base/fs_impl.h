@@ -1,13 +1,13 @@
 /* fs_impl.h: the table behind fs.h. Only fs.c, the backends and the fault decorators of the tests include it.
  */
-#ifndef LORAD_CHECKPOINT_FS_IMPL_H
-#define LORAD_CHECKPOINT_FS_IMPL_H
+#ifndef LORAD_BASE_FS_IMPL_H
+#define LORAD_BASE_FS_IMPL_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "checkpoint/fs.h"
+#include "base/fs.h"
 
 /* Each slot is one system call and returns its result, or -errno. All are mandatory. They may fail with EINTR
  * and write less than asked; fs.c copes. A descriptor is the backend's own and is passed back unchanged. */
