@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "comm/comm.h"
 
 static const struct coord_outlet *const outlets[] = {
     &coord_events_outlet, /* OUT/logs/events.jsonl */
+    &coord_socket_outlet, /* OUT/control.sock; last, since it shows what the others describe */
 };
 enum { OUTLETS = sizeof outlets / sizeof *outlets };
 
@@ -133,7 +135,12 @@ void coord_answer(struct coord *coord, const struct coord_command *command, enum
 
 void coord_stop_now(struct coord *coord)
 {
+    char time[21];
+    struct strbuf event = STRBUF_EMPTY;
     log_info("stopped at once, by request: what was not saved is lost");
+    clock_utc(time);
+    strbuf_printf(&event, "{\"time\":\"%s\",\"event\":\"stopped\",\"text\":\"at once, by request\"}", time);
+    coord_tell(coord, COORD_EVENTS, strbuf_text(&event));
     coord->ops->note_exit(coord->state, status_exit_code(LORAD_STOPPED));
     coord->ops->last_beat(coord->state);
     comm_abort(status_exit_code(LORAD_STOPPED));

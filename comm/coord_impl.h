@@ -50,6 +50,7 @@ struct coord_outlet {
 };
 
 extern const struct coord_outlet coord_events_outlet; /* coord_events.c: OUT/logs/events.jsonl */
+extern const struct coord_outlet coord_socket_outlet; /* control_socket.c: OUT/control.sock */
 
 /* ---- for outlets; Thread: any ---- */
 
