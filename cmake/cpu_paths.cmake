@@ -16,7 +16,7 @@ endif()
 
 # The operations are plain vector code (kernels/cpu/vec.h), compiled once for every instruction path; the CPU device chooses
 # one when it is opened. The path's name becomes part of the functions' names (kernels/cpu/cpu_impl.h).
-set(lorad_path_files embed.c norm.c rope.c attention.c swiglu.c elementwise.c loss.c optim.c path.c)
+set(lorad_path_files embed.c norm.c rope.c attention.c swiglu.c elementwise.c loss.c optim.c fixed.c path.c)
 list(TRANSFORM lorad_path_files PREPEND ${CMAKE_SOURCE_DIR}/kernels/cpu/)
 set_source_files_properties(${lorad_path_files} PROPERTIES COMPILE_OPTIONS "-Wno-psabi")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")

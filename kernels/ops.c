@@ -10,6 +10,7 @@
 #include "kernels/device_impl.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* ---- what the checks are made of ---- */
 
@@ -449,6 +450,40 @@ static enum status check_sum_squares(const struct device *device, const char *op
     return LORAD_OK;
 }
 
+static enum status check_fixed(const char *op, const struct fixed_segment *segments, int32_t n)
+{
+    REQUIRE(n > 0, "%s: %d segments", op, n);
+    for (int32_t i = 0; i < n; i++) {
+        REQUIRE(segments[i].start >= 0 && segments[i].count >= 0, "%s: segment %d is %lld + %lld", op, i,
+                (long long)segments[i].start, (long long)segments[i].count);
+        REQUIRE(abs(segments[i].shift) <= FIXED_MOST_SHIFT, "%s: segment %d is shifted by %d", op, i,
+                segments[i].shift);
+    }
+    return LORAD_OK;
+}
+
+static enum status check_fixed_add(const struct device *device, const char *op,
+                                   const struct op_fixed_add *args)
+{
+    (void)device;
+    POINTER(x);
+    POINTER(sum);
+    POINTER(most);
+    POINTER(segments);
+    REQUIRE(args->bits > 0 && args->bits <= FIXED_MOST_BITS, "%s: %d bits", op, args->bits);
+    return check_fixed(op, args->segments, args->n_segments);
+}
+
+static enum status check_fixed_read(const struct device *device, const char *op,
+                                    const struct op_fixed_read *args)
+{
+    (void)device;
+    POINTER(sum);
+    POINTER(x);
+    POINTER(segments);
+    return check_fixed(op, args->segments, args->n_segments);
+}
+
 /* ---- how much work a call holds: none needs no backend ---- */
 
 #define rows_embed              args->out.rows
@@ -470,6 +505,8 @@ static enum status check_sum_squares(const struct device *device, const char *op
 #define rows_loss_grad          args->logits.rows
 #define rows_adamw              args->n_segments
 #define rows_sum_squares        args->n_segments
+#define rows_fixed_add          args->n_segments
+#define rows_fixed_read         args->n_segments
 
 #define OP(name)                                                                                             \
     enum status op_##name(struct device *device, const struct op_##name *args)                               \

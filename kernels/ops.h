@@ -17,6 +17,7 @@
 
 #include "base/status.h"
 #include "kernels/device.h"
+#include "kernels/loss_sum.h"
 #include "kernels/tensor.h"
 
 /* Rows of packed sequences: sequence s is tokens [start[s], start[s+1]); start[count] == T. Device memory. */
@@ -203,9 +204,9 @@ struct op_loss_grad {
     const struct loss_stat *all; /* [parts][n] */
     int32_t parts;
     struct matrix dlogits; /* [n, columns] act or f32, optional; may lie in the logits' memory, row on row */
-    double *loss_sum;      /* one double, added to: sum of weight * (log sum exp - z_label), row order */
-    int64_t *correct_sum;  /* one counter, added to: rows whose best column is the label */
-    float *row_loss;       /* [n], optional: unweighted loss of each row */
+    struct loss_sum *loss_sum; /* one, added to: weight * (log sum exp - z_label) of every row */
+    int64_t *correct_sum;      /* one counter, added to: rows whose best column is the label */
+    float *row_loss;           /* [n], optional: unweighted loss of each row */
 };
 
 /* AdamW over one flat vector of parameters cut into segments with their own learning rate and decay (see
@@ -235,6 +236,34 @@ struct op_sum_squares {
     const int64_t *starts; /* [n_segments + 1], host memory */
     int32_t n_segments;
     double *out; /* [n_segments], host memory; blocks */
+};
+
+/* Sums in fixed point, whose bits do not depend on the order of the addends: x of a segment counts as the
+ * whole number nearest to x * 2^shift, ties to even (docs/arithmetic.md). */
+struct fixed_segment {
+    int64_t start, count; /* elements */
+    int32_t shift;
+};
+enum { FIXED_MOST_BITS = 50, FIXED_MOST_SHIFT = 400 };
+
+/* sum += x, and x = 0, ready for the next addend. What is not finite, or more than 2^bits units, is left out
+ * of the sum; `most` tells that it was there. */
+struct op_fixed_add {
+    float *x;                             /* [n] */
+    int64_t *sum;                         /* [n] */
+    int32_t *most;                        /* [n_segments], raised to the greatest |x|, as the bits of an f32:
+                                             those of infinity or more when an x was not finite */
+    const struct fixed_segment *segments; /* host memory */
+    int32_t n_segments;
+    int32_t bits; /* at most FIXED_MOST_BITS */
+};
+
+/* x = sum / 2^shift, rounded to f64 and then to f32. */
+struct op_fixed_read {
+    const int64_t *sum;                   /* [n] */
+    float *x;                             /* [n] */
+    const struct fixed_segment *segments; /* host memory */
+    int32_t n_segments;
 };
 
 /* Declares `enum status op_NAME(struct device *, const struct op_NAME *)` for every line of ops.def. */

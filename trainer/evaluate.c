@@ -54,22 +54,22 @@ static enum status walk(struct session *session, struct dataset *dataset, bool u
     return status;
 }
 
-/* Sums of all data-parallel ranks in rank order; one tensor-parallel rank of each speaks. */
+/* Sums of all data-parallel ranks; one tensor-parallel rank of each speaks. */
 static enum status add_up(struct session *session, struct step_targets targets, struct evaluation *out)
 {
     struct model_sums mine, *all = memory_new((size_t)comm_size(session->world), sizeof *all);
     if (!all) return LORAD_NOMEM;
     enum status status = model_read_sums(session->model, &mine);
     if (status == LORAD_OK) status = comm_host_all_gather(session->world, &mine, all, sizeof mine);
-    double loss = 0;
+    struct loss_sum loss = {0};
     int64_t correct = 0;
     for (int rank = 0; status == LORAD_OK && rank < comm_size(session->world); rank += session->part.tp) {
-        loss += all[rank].loss;
+        loss_sum_join(&loss, &all[rank].loss);
         correct += all[rank].correct;
     }
     free(all);
     out->tokens = targets.tokens;
-    out->loss = loss / targets.weight;
+    out->loss = loss_sum_value(&loss) / targets.weight;
     out->accuracy = (double)correct / (double)targets.tokens;
     return status;
 }

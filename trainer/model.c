@@ -268,7 +268,7 @@ enum status model_eval(struct model *model, const struct eval_pass *args)
 
 enum status model_zero_sums(struct model *model)
 {
-    TRY(device_zero(model->device, STREAM_COMPUTE, model->loss_sum, sizeof(double)));
+    TRY(device_zero(model->device, STREAM_COMPUTE, model->loss_sum, sizeof *model->loss_sum));
     return device_zero(model->device, STREAM_COMPUTE, model->correct_sum, sizeof(int64_t));
 }
 

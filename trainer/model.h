@@ -18,6 +18,7 @@
 #include "comm/comm.h"
 #include "dataloader/dataloader.h"
 #include "kernels/device.h"
+#include "kernels/loss_sum.h"
 #include "trainer/adapter.h"
 #include "trainer/arch.h"
 #include "trainer/lora.h"
@@ -75,8 +76,8 @@ enum status model_eval(struct model *model, const struct eval_pass *pass) LORAD_
 
 /* Sums over passes since the last model_zero_sums. Blocks. */
 struct model_sums {
-    double loss;     /* over supervised tokens, unscaled */
-    int64_t correct; /* of them predicted right by argmax */
+    struct loss_sum loss; /* over supervised tokens, unscaled */
+    int64_t correct;      /* of them predicted right by argmax */
 };
 enum status model_zero_sums(struct model *model) LORAD_WARN_UNUSED;
 enum status model_read_sums(struct model *model, struct model_sums *out) LORAD_WARN_UNUSED;

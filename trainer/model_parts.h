@@ -89,8 +89,8 @@ struct model {
     struct matrix dqkv;  /* [T, q + 2 kv], stride with R_qkv */
     struct head_chunk chunk;
 
-    double *loss_sum;     /* device */
-    int64_t *correct_sum; /* device */
+    struct loss_sum *loss_sum; /* device */
+    int64_t *correct_sum;      /* device */
 };
 
 /* Where a module lives in the panels. */

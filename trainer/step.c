@@ -7,8 +7,8 @@
 
 /* What a rank contributes to the agreement; plain data. */
 struct step_share {
-    double loss, replicated_squares, local_squares;
-    int64_t correct;
+    struct model_sums sums;
+    double replicated_squares, local_squares;
     struct boundary_report report;
 };
 
@@ -59,8 +59,8 @@ static enum status gather_shares(struct step_context *context, const struct step
         total->report.wants |= all[rank].report.wants;
         /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
         if (rank % tp == 0) {
-            total->loss += all[rank].loss;
-            total->correct += all[rank].correct;
+            loss_sum_join(&total->sums.loss, &all[rank].sums.loss);
+            total->sums.correct += all[rank].sums.correct;
         }
         if (rank < tp) total->local_squares += all[rank].local_squares;
     }
@@ -71,20 +71,17 @@ enum status step_finish(struct step_context *context, struct step_targets target
                         const struct boundary_report *report, struct step_result *out)
 {
     struct step_share mine = {.report = *report}, total;
-    struct model_sums sums;
     TRY(optimizer_reduce(context->adapter));
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
                           &mine.local_squares));
-    TRY(model_read_sums(context->model, &sums));
-    mine.loss = sums.loss;
-    mine.correct = sums.correct;
+    TRY(model_read_sums(context->model, &mine.sums));
     TRY(gather_shares(context, &mine, &total));
 
     double weight = targets.weight, max_norm = context->optimizer->options.max_grad_norm;
     *out = (struct step_result){
-        .loss = total.loss / weight,
+        .loss = loss_sum_value(&total.sums.loss) / weight,
         .grad_norm = sqrt(total.replicated_squares + total.local_squares) / weight,
-        .accuracy = (double)total.correct / (double)targets.tokens,
+        .accuracy = (double)total.sums.correct / (double)targets.tokens,
         .learning_rate = context->optimizer->options.learning_rate * factor,
         .wants = total.report.wants,
     };

@@ -1,10 +1,10 @@
 /*
  * cpu_impl.h: what the files of the CPU backend share.
  *
- * The files of operations (embed, norm, rope, attention, swiglu, elementwise, loss, optim, path) are compiled
- * once for every instruction path: CPU_PATH is the path's name and becomes part of every global name. A
- * device uses one path from open to close, so the bits of a run depend on the path and on nothing else of the
- * machine.
+ * The files of operations (embed, norm, rope, attention, swiglu, elementwise, loss, optim, fixed, path) are
+ * compiled once for every instruction path: CPU_PATH is the path's name and becomes part of every global
+ * name. A device uses one path from open to close, so the bits of a run depend on the path and on nothing
+ * else of the machine.
  */
 #ifndef LORAD_KERNELS_CPU_IMPL_H
 #define LORAD_KERNELS_CPU_IMPL_H

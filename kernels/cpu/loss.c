@@ -143,7 +143,7 @@ enum status CPU_OP(loss_grad)(struct cpu_device *device, const struct op_loss_gr
                 grad_row(args, row, &whole, weight, DTYPE_BF16);
         }
         for (int64_t i = 0; i < some; i++) {
-            *args->loss_sum += (args->weights ? (double)args->weights[first + i] : 1.0) * loss[i];
+            loss_sum_add(args->loss_sum, (args->weights ? (double)args->weights[first + i] : 1.0) * loss[i]);
             *args->correct_sum += hit[i] != 0;
             if (args->row_loss) args->row_loss[first + i] = (float)loss[i];
         }

@@ -61,6 +61,8 @@ static const struct {
     {OP_ID_loss_grad, "256 x 151936", {.tokens = 256, .dim = 151936}},
     {OP_ID_adamw, "8.8 M parameters", {.dim = 8800000, .variant = 10}},
     {OP_ID_sum_squares, "8.8 M parameters", {.dim = 8800000}},
+    {OP_ID_fixed_add, "8.8 M parameters", {.dim = 8800000}},
+    {OP_ID_fixed_read, "8.8 M parameters", {.dim = 8800000}},
 };
 
 static const struct op_case *case_of(enum op_id op)

@@ -108,7 +108,7 @@ static double text_loss(struct rig *rig, int32_t text)
     assert_ok(model_zero_sums(rig->model));
     assert_ok(model_eval(rig->model, &(struct eval_pass){.batch = &batch}));
     assert_ok(model_read_sums(rig->model, &sums));
-    return sums.loss / batch.n_supervised;
+    return loss_sum_value(&sums.loss) / batch.n_supervised;
 }
 
 /* Worst relative errors over the texts. */

@@ -91,7 +91,7 @@ static double pass(struct rig *rig, const struct rows *rows, float *gradient)
     assert_ok(model_train(rig->model, &(struct train_pass){.batch = &rows->batch, .adapter = rig->adapter}));
     assert_ok(model_read_sums(rig->model, &sums));
     assert_ok(adapter_read(rig->adapter, ADAPTER_GRAD, gradient));
-    return sums.loss / rows->weight;
+    return loss_sum_value(&sums.loss) / rows->weight;
 }
 
 static double worst_factor(const struct lora *lora, const float *a, const float *b)

@@ -57,6 +57,9 @@ static const struct {
     {"loss_stats", DTYPE_F32, {1e-12, 1e-6, 0}},
     {"loss_grad", DTYPE_F32, {1e-12, 2e-6, 0}},
     {"loss_grad", DTYPE_BF16, {4e-6, 4e-3, 0}},
+    /* whole numbers, and one rounding that is prescribed */
+    {"fixed_add", DTYPE_F32, {0, 0, 0}},
+    {"fixed_read", DTYPE_F32, {0, 0, 0}},
     /* p keeps its digits; the step itself is a few roundings */
     {"adamw", DTYPE_F32, {1e-13, 1e-6, 0}},
     /* f64 sums of exact squares; the reference adds one after the other, the greater error of the two */

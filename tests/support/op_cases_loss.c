@@ -1,6 +1,7 @@
-/* op_cases_loss.c: cases of the loss, the optimizer and the sums of squares. */
+/* op_cases_loss.c: cases of the loss, the optimizer, the sums of squares and those in fixed point. */
 #include <math.h>
 
+#include "base/hash.h"
 #include "support/op_run.h"
 #include "support/reference.h"
 
@@ -131,10 +132,10 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
             if (s.z[i * s.vocab + c] > s.z[i * s.vocab + best]) best = c;
         correct += best == s.host_labels[i];
     }
-    const double before[] = {1000};
+    const double before[] = {1000, 0, 0};
     for (int64_t p = 0; p < parts; p++) {
         struct part *part = &s.part[p];
-        struct matrix sum = op_matrix_of(run, OP_INOUT, DTYPE_F64, 1, 1, 0, before);
+        struct matrix sum = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, 3, 0, before);
         struct matrix hits = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, 1, 0, before);
         struct matrix row_loss = op_matrix(run, OP_OUT, DTYPE_F32, 1, rows, 0, 0), dlogits = {0};
         if (shape->variant != 2)
@@ -155,7 +156,11 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
         if (!OP_RUN(run, loss_grad, &args, 0, moved)) return;
         double want_sum = 1000 + total, want_hits = 1000 + correct,
                *want = op_doubles(run, rows * s.per_part);
-        op_expect(run, "loss_sum", sum, &want_sum, (struct approx){1e-13, 3e-7, 0});
+        double *limbs = op_now(run, sum);
+        double got_sum =
+            loss_sum_value(&(struct loss_sum){(int64_t)limbs[0], (int64_t)limbs[1], (int64_t)limbs[2]});
+        approx_check("loss_sum", (struct approx){1e-13, 3e-7, 0}, &got_sum, &want_sum, 1);
+        run->bits = hash64(limbs, 3 * sizeof *limbs) ^ (run->bits * 31);
         op_expect(run, "correct_sum", hits, &want_hits, (struct approx){0, 0, 0});
         op_expect(run, "row_loss", row_loss, losses, approx_for("loss_grad", DTYPE_F32));
         for (int64_t i = 0; i < rows; i++)
@@ -226,6 +231,73 @@ static void sum_squares_body(struct op_run *run, const struct op_shape *shape)
     assert_true(again == out[3]);
 }
 
+/* Values whose rounding and refusal are the point, among random ones: ties to even, the last that counts, the
+ * first that does not, what is no number. */
+static double fixed_value(struct op_run *run, int64_t i, const struct fixed_segment *segment, int32_t bits)
+{
+    const double unit = ldexp(1, -segment->shift), limit = ldexp(unit, bits);
+    const double special[] = {0.5 * unit, 1.5 * unit,    2.5 * unit, -0.5 * unit, -1.5 * unit, limit,
+                              -limit,     1.001 * limit, INFINITY,   -INFINITY,   NAN,         0};
+    const int n = sizeof special / sizeof *special;
+    bool plain =
+        run->bench || segment->shift != 30; /* that segment alone, so that the others' greatest is random */
+    return !plain && i % 3 == 0 ? special[i / 3 % n]
+                                : (double)(float)(unit * ldexp(op_random(run), bits - 2));
+}
+
+static void fixed_add_body(struct op_run *run, const struct op_shape *shape)
+{
+    enum { BITS = 46, SEGMENTS = 3 };
+    int64_t n = shape->dim, cut = n / 3, gap = 2;
+    struct fixed_segment segments[SEGMENTS] = {
+        {0, cut, 30}, {cut + gap, cut - gap, -9}, {2 * cut, n - 2 * cut, 150}};
+    double *x = op_doubles(run, n), *sum = op_doubles(run, n), *most = op_doubles(run, SEGMENTS), *zero;
+    for (int64_t i = 0; i < n; i++) sum[i] = (double)(int64_t)(0x1p50 * op_random(run));
+    for (int s = 0; s < SEGMENTS; s++)
+        for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++)
+            x[i] = fixed_value(run, i, &segments[s], BITS);
+    struct matrix mx = op_matrix_of(run, OP_INOUT, DTYPE_F32, 1, n, 0, x),
+                  msum = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, n, 0, sum),
+                  mmost = op_matrix_of(run, OP_INOUT, DTYPE_I32, 1, SEGMENTS, 0, most);
+    struct op_fixed_add args = {.x = mx.data,
+                                .sum = msum.data,
+                                .most = mmost.data,
+                                .segments = segments,
+                                .n_segments = SEGMENTS,
+                                .bits = BITS};
+    if (!OP_RUN(run, fixed_add, &args, 0, 24.0 * (double)n)) return;
+    zero = op_doubles(run, n);
+    for (int s = 0; s < SEGMENTS; s++)
+        for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++) {
+            float value = (float)x[i];
+            int32_t bits;
+            memcpy(&bits, &value, sizeof bits);
+            most[s] = fmax(most[s], (double)(bits & INT32_MAX));
+            double units = (double)value * ldexp(1, segments[s].shift);
+            if (fabs(units) <= ldexp(1, BITS)) sum[i] += nearbyint(units);
+        }
+    OP_EXPECT(run, msum, sum);
+    OP_EXPECT(run, mx, zero);
+    OP_EXPECT(run, mmost, most);
+}
+
+static void fixed_read_body(struct op_run *run, const struct op_shape *shape)
+{
+    int64_t n = shape->dim, cut = n / 2;
+    struct fixed_segment segments[] = {{0, cut, 30}, {cut + 1, n - cut - 1, -9}};
+    double *sum = op_doubles(run, n);
+    for (int64_t i = 0; i < n; i++) sum[i] = (double)(int64_t)(0x1p53 * op_random(run));
+    struct matrix msum = op_matrix_of(run, OP_IN, DTYPE_I64, 1, n, 0, sum),
+                  mx = op_matrix(run, OP_INOUT, DTYPE_F32, 1, n, 0, 1);
+    struct op_fixed_read args = {.sum = msum.data, .x = mx.data, .segments = segments, .n_segments = 2};
+    if (!OP_RUN(run, fixed_read, &args, 0, 12.0 * (double)n)) return;
+    double *want = op_before(run, mx);
+    for (int s = 0; s < 2; s++)
+        for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++)
+            want[i] = (double)(float)(sum[i] * ldexp(1, -segments[s].shift));
+    OP_EXPECT(run, mx, want);
+}
+
 #define CASE(op_, name_, body_, ...)                                                                         \
     {                                                                                                        \
         .op = OP_ID_##op_, .name = name_, .body = body_, .shape = { __VA_ARGS__ }                            \
@@ -253,5 +325,9 @@ const struct op_case op_cases_loss[] = {
     F32(adamw, "later step", adamw_body, .dim = 30011, .variant = 1234),
     F32(sum_squares, "short", sum_squares_body, .dim = 9),
     F32(sum_squares, "several blocks", sum_squares_body, .dim = 100003),
+    F32(fixed_add, "short", fixed_add_body, .dim = 37),
+    F32(fixed_add, "several parts", fixed_add_body, .dim = 200003),
+    F32(fixed_read, "short", fixed_read_body, .dim = 37),
+    F32(fixed_read, "several parts", fixed_read_body, .dim = 200003),
 };
 const int n_op_cases_loss = sizeof op_cases_loss / sizeof op_cases_loss[0];
