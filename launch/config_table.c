@@ -289,9 +289,14 @@ const struct config_key config_keys[] = {
      "parallel."},
     {"comm", "", TYPE_WORD, "auto", "auto|self|mpi", SECTION_MACHINE, SHARED, RUN(comm), NULL,
      "How ranks talk. `auto`: nothing for one rank, else MPI."},
-    {"deterministic", "full_determinism", TYPE_BOOL, "true", NULL, SECTION_MACHINE, SHARED,
-     RUN(deterministic), NULL,
-     "The same bits in every run. Costs nothing on the CPU, where it is always on."},
+    {"deterministic", "full_determinism", TYPE_OWN, "true", "true, false, elastic", SECTION_MACHINE, SHARED,
+     RUN(deterministic), config_set_deterministic,
+     "The same bits in every run on the same layout of ranks. Costs nothing on the CPU, where it is always "
+     "on. "
+     "`elastic`: "
+     "the same bits also for another number of data-parallel ranks, a resume on other ranks included, as "
+     "long "
+     "as tensor_parallel_size stays."},
 };
 const size_t config_n_keys = sizeof config_keys / sizeof config_keys[0];
 

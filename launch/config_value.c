@@ -675,6 +675,23 @@ void config_set_checkpointing(struct config *config, const struct config_key *ke
     memcpy(field, &value, sizeof value);
 }
 
+void config_set_deterministic(struct config *config, const struct config_key *key,
+                              const struct config_node *node, void *field)
+{
+    bool on;
+    enum determinism value = DETERMINISM_ELASTIC;
+    if (read_bool(node, &on)) {
+        value = on ? DETERMINISM_ON : DETERMINISM_OFF;
+    } else {
+        if (!need_scalar(config, key, node, "true, false or elastic")) return;
+        if (config_word_index("elastic", node->text) < 0) {
+            refuse_word(config, key, node, "true|false|elastic");
+            return;
+        }
+    }
+    memcpy(field, &value, sizeof value);
+}
+
 void config_set_scheduler_kwargs(struct config *config, const struct config_key *key,
                                  const struct config_node *node, void *field)
 {

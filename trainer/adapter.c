@@ -42,6 +42,7 @@ fail:
 void adapter_destroy(struct adapter *adapter)
 {
     if (!adapter) return;
+    fixed_sums_destroy(adapter->sums);
     device_free(adapter->device, adapter->param);
     device_free_host(adapter->device, adapter->host);
     free(adapter);

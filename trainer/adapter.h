@@ -11,6 +11,7 @@
 #include "checkpoint/adapter_file.h"
 #include "comm/comm.h"
 #include "kernels/device.h"
+#include "trainer/fixed_sums.h"
 #include "trainer/lora.h"
 
 struct adapter {
@@ -20,9 +21,10 @@ struct adapter {
     float *param, *grad, *m, *v; /* [lora->count] device memory */
     float *host;                 /* [lora->count] host memory for copies */
     int64_t applied_steps;       /* Adam's t: updates applied so far */
+    struct fixed_sums *sums;     /* owned; NULL: gradients are summed as floats, in `grad` alone */
 };
 
-/* Bytes of device memory that an adapter takes. */
+/* Bytes of device memory that an adapter takes, its `sums` aside. */
 size_t adapter_bytes(const struct lora *lora);
 
 /* All zero. Owns: *out. */

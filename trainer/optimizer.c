@@ -79,6 +79,7 @@ void optimizer_destroy(struct optimizer *optimizer)
 enum status optimizer_reduce(struct adapter *adapter)
 {
     const struct lora *lora = adapter->lora;
+    if (adapter->sums) return fixed_sums_reduce(adapter->sums, adapter->tp, adapter->dp, adapter->grad);
     if (adapter->tp && comm_size(adapter->tp) > 1 && lora->replicated_count > 0)
         TRY(comm_all_reduce(adapter->tp, adapter->grad, lora->replicated_count, DTYPE_F32, COMM_SUM));
     if (adapter->dp && comm_size(adapter->dp) > 1)

@@ -26,7 +26,7 @@ enum status optimizer_create(struct optimizer **out, const struct lora *lora,
 void optimizer_destroy(struct optimizer *optimizer);
 
 /* Sums the gradient over the tensor-parallel group where it is replicated, and all of it over data-parallel
- * ranks. Collective over both groups. */
+ * ranks; with adapter->sums, of what these hold. Collective over both groups. */
 enum status optimizer_reduce(struct adapter *adapter) LORAD_WARN_UNUSED;
 
 /* Sums of squares of the reduced gradient: of factors that every tensor-parallel rank holds, and of this

@@ -13,13 +13,14 @@ static double mib(size_t bytes)
 
 enum status plan_make(struct plan *out, const struct arch *arch, const struct partition *partition,
                       const struct lora *lora, const struct model_options *options, enum checkpointing wanted,
-                      int64_t available)
+                      bool elastic, int64_t available)
 {
     struct model_options rung = *options;
     enum checkpointing first = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_NONE : wanted;
     enum checkpointing last = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_LAYER : wanted;
-    struct plan plan = {.adapter = lora && options->training ? adapter_bytes(lora) : 0,
-                        .available = available};
+    struct plan plan = {.available = available};
+    if (lora && options->training)
+        plan.adapter = adapter_bytes(lora) + (elastic ? fixed_sums_bytes(lora) : 0);
     for (rung.checkpointing = first; rung.checkpointing <= last; rung.checkpointing++) {
         TRY(model_measure(&plan.model, arch, partition, lora, &rung));
         plan.checkpointing = rung.checkpointing;

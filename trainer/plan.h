@@ -14,18 +14,18 @@
 
 struct plan {
     struct model_bytes model; /* at the chosen rung */
-    size_t adapter;           /* masters, gradients, moments */
+    size_t adapter;           /* masters, gradients, moments, sums in fixed point */
     size_t total;
     enum checkpointing checkpointing;
     int64_t available; /* bytes this rank may use */
 };
 
 /* Climbs the ladder none, mlp, layer only as far as `available` demands (wanted == CHECKPOINTING_AUTO), or
- * takes the rung that was asked for. LORAD_NOMEM with the sizes when it does not fit. options->checkpointing
- * is ignored. */
+ * takes the rung that was asked for. elastic: gradients are summed in fixed point. LORAD_NOMEM with the sizes
+ * when it does not fit. options->checkpointing is ignored. */
 enum status plan_make(struct plan *out, const struct arch *arch, const struct partition *partition,
                       const struct lora *lora, const struct model_options *options, enum checkpointing wanted,
-                      int64_t available) LORAD_WARN_UNUSED;
+                      bool elastic, int64_t available) LORAD_WARN_UNUSED;
 
 /* A table for people. */
 void plan_print(struct strbuf *out, const struct plan *plan);

@@ -128,6 +128,19 @@ static enum status load_model(struct run *run)
     return step_prepare(&run->step);
 }
 
+/* How many gradients a step adds up at most, and, after a resume, in which units. */
+static enum status prepare_sums(struct run *run)
+{
+    struct fixed_sums *sums = run->session.adapter->sums;
+    int64_t packs = run->options->per_device_train_batch_size;
+    if (!sums) {
+        run->state.scales.n = 0;
+        return LORAD_OK;
+    }
+    fixed_sums_set_addends(sums, (run->state.global_batch_size + packs - 1) / packs * run->session.part.tp);
+    return fixed_sums_restore(sums, &run->state.scales);
+}
+
 /* A new run's state, or the newest good checkpoint's. */
 static enum status begin_or_resume(struct run *run)
 {
@@ -160,7 +173,7 @@ static enum status begin_or_resume(struct run *run)
                                                  o->gradient_accumulation_steps * run->session.part.dp;
         if (resume) log_info("no checkpoint in %s yet: starting from the beginning", o->output_dir);
     }
-    return LORAD_OK;
+    return prepare_sums(run);
 }
 
 /* Lengths are known once the global batch is. */
@@ -202,15 +215,19 @@ static void announce_stage(const struct run *run)
              (long long)schedule_warmup(&stage->options.optimizer, stage->steps), (long long)done);
 }
 
-static enum status open_stage(struct run *run)
+static enum status open_loader(struct run *run)
 {
-    const struct stage *stage = stage_now(run);
     struct loader_options options =
         stage_loader(&run->stages, run->state.stage.number, &run->session, run->state.global_batch_size);
+    return loader_open(&run->loader, stage_now(run)->train, &options, run->state.cursor);
+}
+
+static enum status open_stage(struct run *run)
+{
     announce_stage(run);
     TRY(choose_rates(run));
     run->waited_seconds = 0;
-    return loader_open(&run->loader, stage->train, &options, run->state.cursor);
+    return open_loader(run);
 }
 
 /* Journals why the stage ended; the next checkpoint says so. */
@@ -248,15 +265,9 @@ static enum status follow_preparing(struct run *run)
     return run->preparing ? LORAD_OK : stages_identify(&run->identity, &run->stages, false);
 }
 
-static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
+/* The micro-batches of the step in hand, which begins with the next one. */
+static enum status accumulate_step(struct run *run, struct step_info *info)
 {
-    const struct stage *stage = stage_now(run);
-    double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
-                                    stage->steps);
-    struct boundary_report report = {.wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) |
-                                              (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u)};
-    wants_checkpoint = 0;
-    watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
     TRY(loader_next_step(run->loader, info));
     TRY(step_begin(&run->step));
     run->last_row = -1;
@@ -266,7 +277,34 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
         TRY(step_accumulate(&run->step, &batch, run->state.step));
         if (batch.n_sequences > 0) run->last_row = batch.row_ids[batch.n_sequences - 1];
     }
+    return LORAD_OK;
+}
+
+/* Back to the first micro-batch of the step in hand. Rare: first steps, and gradients that jump. */
+static enum status rewind_step(struct run *run)
+{
+    log_info("step %lld is computed again in other units", (long long)run->state.step + 1);
+    run->waited_seconds -= loader_wait_seconds(run->loader);
+    loader_close(run->loader);
+    run->loader = NULL;
+    return open_loader(run);
+}
+
+static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
+{
+    const struct stage *stage = stage_now(run);
+    double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
+                                    stage->steps);
+    struct boundary_report report = {.wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) |
+                                              (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u)};
+    wants_checkpoint = 0;
+    watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
+    TRY(accumulate_step(run, info));
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
+    TRY(step_finish(&run->step, targets, factor, &report, result));
+    if (!result->again) return LORAD_OK;
+    TRY(rewind_step(run));
+    TRY(accumulate_step(run, info));
     return step_finish(&run->step, targets, factor, &report, result);
 }
 
@@ -297,6 +335,7 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     struct run_state *state = &run->state;
     state->step++;
     state->applied_steps = run->session.adapter->applied_steps;
+    if (run->session.adapter->sums) fixed_sums_scales(run->session.adapter->sums, &state->scales);
     state->cursor = info->after;
     state->stage.spent = info->last;
     state->epoch = info->epoch;

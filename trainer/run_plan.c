@@ -21,7 +21,7 @@ static enum status plan_memory(struct strbuf *out, struct session *session, stru
     TRY(lora_create(&session->lora, &session->lora_options, &session->arch, &session->part));
     int64_t memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE) / world;
     TRY(plan_make(&plan, &session->arch, &session->part, session->lora, &options, o->gradient_checkpointing,
-                  memory));
+                  o->deterministic == DETERMINISM_ELASTIC, memory));
     strbuf_printf(out, "model: %s, %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)\n",
                   session->arch.family, (double)arch_parameters(&session->arch) * 1e-6,
                   (double)session->lora->parameters * 1e-6, session->lora->rank, session->lora->alpha);

@@ -160,10 +160,11 @@ enum status session_join(struct session *session, const struct comm_world_info *
     session->ranks = *ranks;
     TRY(partition_make(&session->part, &session->arch, options->tensor_parallel_size, ranks->world,
                        ranks->rank));
-    TRY(device_open(&session->device, &(struct device_options){.kind = options->device,
-                                                               .local_rank = ranks->local_rank,
-                                                               .threads = count_threads(ranks),
-                                                               .deterministic = options->deterministic}));
+    TRY(device_open(&session->device,
+                    &(struct device_options){.kind = options->device,
+                                             .local_rank = ranks->local_rank,
+                                             .threads = count_threads(ranks),
+                                             .deterministic = options->deterministic != DETERMINISM_OFF}));
     TRY(comm_create(&session->world, options->comm, session->device));
     TRY(session_compare(session, session->model_hash, "model", "model_name_or_path"));
     TRY(session_compare(session, tokenizer_hash(session->tokenizer), "tokenizer", "model_name_or_path"));
@@ -194,7 +195,7 @@ static enum status create_model(struct session *session, bool training)
     int64_t available = device_memory_bytes(session->device);
     if (device_is_host(session->device)) available /= session->ranks.local_world;
     TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &session->model_options,
-                  options->gradient_checkpointing, available));
+                  options->gradient_checkpointing, options->deterministic == DETERMINISM_ELASTIC, available));
     session->model_options.checkpointing = session->plan.checkpointing;
     if (training && session->plan.checkpointing != CHECKPOINTING_NONE)
         log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));
@@ -206,6 +207,8 @@ static enum status create_model(struct session *session, bool training)
 static enum status create_adapter(struct session *session, const char *adapter_dir, bool training)
 {
     TRY(adapter_create(&session->adapter, session->lora, session->device, session->tp, session->dp));
+    if (training && session->options->deterministic == DETERMINISM_ELASTIC)
+        TRY(fixed_sums_create(&session->adapter->sums, session->lora, session->device));
     if (adapter_dir)
         TRY(adapter_load(session->adapter, adapter_dir));
     else if (training)

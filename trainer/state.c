@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "trainer/stage_identity.h"
 
-enum { STATE_VERSION = 2 };
+enum { STATE_VERSION = 3 };
 
 static const char *const end_words[STAGE_ENDS] = {[STAGE_GOES_ON] = "goes_on",
                                                   [STAGE_LENGTH] = "length",
@@ -124,6 +124,19 @@ static void write_stage(struct strbuf *out, const struct stage_state *stage)
     strbuf_puts(out, "]},");
 }
 
+static void write_scales(struct strbuf *out, const struct fixed_scales *scales)
+{
+    strbuf_puts(out, "\"fixed_exponents\":[");
+    for (int32_t i = 0; i < scales->n; i++) {
+        if (i) strbuf_putc(out, ',');
+        if (scales->exponent[i] == FIXED_UNKNOWN)
+            strbuf_puts(out, "null");
+        else
+            strbuf_printf(out, "%d", scales->exponent[i]);
+    }
+    strbuf_puts(out, "],");
+}
+
 void run_state_write(struct strbuf *out, const struct run_state *state, const struct run_identity *identity,
                      const struct session *session)
 {
@@ -141,6 +154,7 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
     write_real(out, "epoch", state->epoch);
     if (state->has_best) write_real(out, "best_metric", state->best_metric);
     strbuf_printf(out, "\"evaluation_owed\":%s,", state->evaluation_owed ? "true" : "false");
+    write_scales(out, &state->scales);
     write_stage(out, &state->stage);
     write_identity(out, identity);
     strbuf_putc(out, ',');
@@ -217,6 +231,24 @@ static enum status read_stage(struct stage_state *out, const struct json *json, 
     return LORAD_OK;
 }
 
+static enum status read_scales(struct fixed_scales *out, const struct json *json, const char *where)
+{
+    const struct json *list;
+    TRY(js_need(&list, json, "fixed_exponents", JS_ARRAY, where));
+    if (js_length(list) > MOST_FIXED_SCALES)
+        return FAIL(LORAD_DATA, "%s: %zu fixed_exponents, more than %d", where, js_length(list),
+                    MOST_FIXED_SCALES);
+    out->n = (int32_t)js_length(list);
+    for (int32_t i = 0; i < out->n; i++) {
+        int64_t exponent = js_int(js_at(list, (size_t)i), FIXED_UNKNOWN);
+        if (exponent != FIXED_UNKNOWN && (exponent < -149 || exponent > 128))
+            return FAIL(LORAD_DATA, "%s: fixed_exponents has %lld, which no f32 has", where,
+                        (long long)exponent);
+        out->exponent[i] = (int16_t)exponent;
+    }
+    return LORAD_OK;
+}
+
 enum status run_state_read(struct run_state *out, const struct json *json, const char *where)
 {
     struct run_state state = {0};
@@ -246,6 +278,7 @@ enum status run_state_read(struct run_state *out, const struct json *json, const
     TRY(js_need_int(&state.cursor.pack, cursor, "pack", where));
     TRY(js_need_real(&state.epoch, json, "epoch", where));
     state.evaluation_owed = js_bool(js_get(json, "evaluation_owed"), false);
+    TRY(read_scales(&state.scales, json, where));
     TRY(read_stage(&state.stage, json, where));
     state.stage.n_groups =
         stage_identity_rows(state.stage.group_rows, MOST_APPEND_GROUPS,
@@ -421,11 +454,12 @@ void run_state_announce(const struct json *json, const struct run_identity *iden
                *config = js_string(js_get(layout, "config"), NULL);
     char mine[33];
     hash128_hex(session->options->config_hash, mine);
+    bool elastic = session->adapter->sums && js_length(js_get(json, "fixed_exponents")) > 0;
     if (tp != session->part.tp || dp != session->part.dp)
-        log_info("layout changed from TP %lld x DP %lld to TP %d x DP %d: the same rows in the same order, "
-                 "losses equal up "
-                 "to rounding",
-                 (long long)tp, (long long)dp, session->part.tp, session->part.dp);
+        log_info(
+            "layout changed from TP %lld x DP %lld to TP %d x DP %d: the same rows in the same order, %s",
+            (long long)tp, (long long)dp, session->part.tp, session->part.dp,
+            elastic && tp == session->part.tp ? "and the same bits" : "losses equal up to rounding");
     if (device && strcmp(device, device_describe(session->device)) != 0)
         log_info("computed before on \"%s\": losses equal up to rounding", device);
     if (config && strcmp(config, mine) != 0) announce_config(session, dir);

@@ -68,6 +68,7 @@ struct run_state {
     int32_t evaluations_without_gain;
     bool evaluation_owed; /* one was due at `step`, but the run was asked to stop: it comes first */
     int64_t metrics_bytes;
+    struct fixed_scales scales; /* of the gradient sums of the next step */
 };
 
 struct stage_identity;

@@ -31,15 +31,18 @@ void step_release(struct step_context *context)
 enum status step_begin(struct step_context *context)
 {
     TRY(model_zero_sums(context->model));
+    if (context->adapter->sums) TRY(fixed_sums_begin(context->adapter->sums));
     return adapter_zero_grad(context->adapter);
 }
 
 enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
 {
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
-    return model_train(context->model,
-                       &(struct train_pass){
-                           .batch = batch, .adapter = context->adapter, .seed = context->seed, .step = step});
+    struct adapter *adapter = context->adapter;
+    TRY(model_train(
+        context->model,
+        &(struct train_pass){.batch = batch, .adapter = adapter, .seed = context->seed, .step = step}));
+    return adapter->sums ? fixed_sums_add(adapter->sums, adapter->grad) : LORAD_OK;
 }
 
 static enum status gather_shares(struct step_context *context, const struct step_share *mine,
@@ -71,6 +74,11 @@ enum status step_finish(struct step_context *context, struct step_targets target
                         const struct boundary_report *report, struct step_result *out)
 {
     struct step_share mine = {.report = *report}, total;
+    struct fixed_sums *sums = context->adapter->sums;
+    double greatest = 0;
+    *out = (struct step_result){0};
+    if (sums) TRY(fixed_sums_agree(sums, context->world, &out->again, &greatest));
+    if (out->again) return LORAD_OK;
     TRY(optimizer_reduce(context->adapter));
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
                           &mine.local_squares));
@@ -85,8 +93,10 @@ enum status step_finish(struct step_context *context, struct step_targets target
         .learning_rate = context->optimizer->options.learning_rate * factor,
         .wants = total.report.wants,
     };
+    if (!isfinite(greatest)) out->grad_norm = greatest;
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     if (out->skipped) return LORAD_OK;
+    if (sums) fixed_sums_accept(sums);
     double clip = max_norm > 0 ? fmin(1.0, max_norm / (out->grad_norm + 1e-6)) : 1.0;
     TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / weight));
     return model_set_adapter(context->model, context->adapter);

@@ -5,7 +5,9 @@
  *  1. Loss and gradient are weighted sums over supervised tokens, divided once by the sum of all ranks'
  *     weights.
  *  2. Every rank takes the same branch: skip, stop and save are decided on values gathered from all ranks.
- *  3. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the
+ *  3. With adapter->sums a step is computed a second time when its sums did not fit: nobody was told of the
+ *     first.
+ *  4. A skipped step leaves parameters, moments and Adam's t as they were; the batch is consumed all the
  *     same.
  */
 #ifndef LORAD_TRAINER_STEP_H
@@ -39,7 +41,8 @@ struct step_result {
     double accuracy;      /* of the supervised tokens */
     double learning_rate; /* that of the plain group */
     bool skipped;         /* loss or norm was not finite */
-    uint32_t wants;       /* BOUNDARY_WANTS_* of any rank; each rank's report is in the context */
+    bool again;     /* nothing happened: begin this step anew with the same micro-batches (fixed_sums.h) */
+    uint32_t wants; /* BOUNDARY_WANTS_* of any rank; each rank's report is in the context */
 };
 
 /* Adds one micro-batch's loss and gradient; nothing for an empty one. */
@@ -53,7 +56,7 @@ struct step_targets {
     double weight;
 };
 /* Reduces, agrees, and updates with learning-rate factor `factor`; every rank's report is then in
- * context->reports. Collective. */
+ * context->reports, unless out->again. Collective. */
 enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
                         const struct boundary_report *mine, struct step_result *out) LORAD_WARN_UNUSED;
 

@@ -25,6 +25,9 @@ enum schedule_kind {
     SCHEDULE_CONSTANT,
     SCHEDULE_CONSTANT_WITH_WARMUP
 };
+/* Which runs have the same bits: none for certain; those of one layout; those of one tensor-parallel width.
+ */
+enum determinism { DETERMINISM_OFF, DETERMINISM_ON, DETERMINISM_ELASTIC };
 enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
 enum data_policy { DATA_REFUSE, DATA_APPEND }; /* of rows added to a run that is resumed */
 enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
@@ -100,7 +103,7 @@ struct run_options {
     enum precision precision;
     enum checkpointing gradient_checkpointing;
     const char *device; /* "auto", "cpu", "cuda" */
-    bool deterministic;
+    enum determinism deterministic;
     const char *comm; /* "auto", "self", "mpi" */
     int32_t tensor_parallel_size;
 

@@ -49,7 +49,7 @@ static void defaults_are_those_of_the_table(void **state)
     assert_null(run->resume_from_checkpoint);
     assert_null(run->adapter_dir);
     assert_true(run->report_tensorboard);
-    assert_true(run->deterministic);
+    assert_int_equal(run->deterministic, DETERMINISM_ON);
     config_destroy(config);
 }
 

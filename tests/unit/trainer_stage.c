@@ -124,7 +124,8 @@ static const char good_state[] =
     "tokens\":1,"
     "\"skipped_in_row\":0,\"skipped_steps\":0,\"best_step\":-1,\"evaluations_without_gain\":0,\"metrics_"
     "bytes\":0,"
-    "\"epoch\":0.5,\"evaluation_owed\":true,\"cursor\":{\"epoch\":0,\"window\":0,\"pack\":3},"
+    "\"epoch\":0.5,\"fixed_exponents\":[-3,null,128],\"evaluation_owed\":true,\"cursor\":{\"epoch\":0,"
+    "\"window\":0,\"pack\":3},"
     "\"stage\":{\"number\":1,\"first_step\":5,\"evaluations_on_plateau\":1,\"last_loss\":2.5,\"level\":2.25,"
     "\"spent\":false,\"appends\":[{\"epoch\":2,\"old_rows\":[7,0]}],\"done\":[{\"name\":\"a\",\"end\":"
     "\"plateau\",\"first_step\":0,\"last_step\":5,"
@@ -153,7 +154,13 @@ static void the_journal_is_read(void **state)
     assert_true(s.stage.n_appends == 1 && s.stage.appends[0].epoch == 2 && s.stage.appends[0].n_groups == 2);
     assert_true(s.stage.appends[0].old_rows[0] == 7 && s.stage.appends[0].old_rows[1] == 0);
 
+    assert_true(s.scales.n == 3 && s.scales.exponent[0] == -3 && s.scales.exponent[1] == FIXED_UNKNOWN &&
+                s.scales.exponent[2] == 128);
+
     static const char *const wrong[][2] = {
+        {"[-3,null", "[-150,null"},
+        {"[-3,null", "[129,null"},
+        {"[-3,null,128]", "-3"},
         {"\"epoch\":2", "\"epoch\":-2"},
         {"[7,0]", "7"},
         {"\"number\":1", "\"number\":2"},
