@@ -22,8 +22,6 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "checkpoint/manifest.h"
-#include "checkpoint/shard.h"
 
 enum { HASH_BLOCK_BYTES = 1 << 20, MAX_UNCOVERED = 4096 };
 
@@ -119,13 +117,16 @@ enum status checkpoint_list(struct checkpoint_entry **out, size_t *n_out, const 
         struct checkpoint_entry entry = {0};
         if (!checkpoint_id_parse(&entry.id, found->d_name)) continue;
         checkpoint_id_name(entry.id, entry.name);
-        char *manifest = checkpoint_path(parent, entry.name, MANIFEST_NAME, NULL);
-        status = manifest ? memory_grow(&entries, &capacity, n + 1, sizeof entry) : LORAD_NOMEM;
+        char *manifest = checkpoint_path(parent, entry.name, MANIFEST_NAME, NULL),
+             *pin = checkpoint_path(parent, entry.name, PIN_NAME, NULL);
+        status = manifest && pin ? memory_grow(&entries, &capacity, n + 1, sizeof entry) : LORAD_NOMEM;
         if (status == LORAD_OK) {
             entry.committed = file_exists(manifest);
+            entry.pinned = file_exists(pin);
             ((struct checkpoint_entry *)entries)[n++] = entry;
         }
         free(manifest);
+        free(pin);
     }
     if (dir) closedir(dir);
     free(parent);
@@ -140,24 +141,6 @@ enum status checkpoint_list(struct checkpoint_entry **out, size_t *n_out, const 
 }
 
 /* ---- opening ---- */
-
-struct piece_ref {
-    int shard;
-    size_t index;
-    const struct shard_piece *piece;
-};
-
-struct checkpoint {
-    char *dir;
-    struct manifest manifest;
-    struct shard **shards;  /* world */
-    struct piece_ref *refs; /* by name, then by rank */
-    size_t n_refs;
-    struct shard_codec *codec;
-    const struct shard_piece *cached; /* the piece that `raw` holds; NULL: none */
-    void *raw;
-    size_t raw_capacity;
-};
 
 void checkpoint_close(struct checkpoint *checkpoint)
 {
@@ -217,7 +200,7 @@ static enum status check_name(const struct checkpoint *checkpoint)
     return LORAD_OK;
 }
 
-static enum status check_hash(const char *path, int64_t bytes, struct hash128 hash)
+enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash)
 {
     struct hash128 found;
     int64_t size;
@@ -238,7 +221,8 @@ static enum status open_shards(struct checkpoint *checkpoint, bool verify)
         manifest_shard_name(i, world, name);
         char *path = file_join(checkpoint->dir, name);
         enum status status = path ? shard_open(&checkpoint->shards[i], path, receipt) : LORAD_NOMEM;
-        if (status == LORAD_OK && verify) status = check_hash(path, receipt->file_bytes, receipt->file_hash);
+        if (status == LORAD_OK && verify)
+            status = checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash);
         free(path);
         TRY(status);
     }
@@ -253,7 +237,7 @@ static enum status check_files(const struct checkpoint *checkpoint, bool verify)
         int64_t bytes = -1;
         enum status status = path ? LORAD_OK : LORAD_NOMEM;
         if (status == LORAD_OK && verify) {
-            status = check_hash(path, file->bytes, file->hash);
+            status = checkpoint_check_file(path, file->bytes, file->hash);
         } else if (status == LORAD_OK &&
                    (file_stat(&bytes, NULL, path) != LORAD_OK || bytes != file->bytes)) {
             status = FAIL(LORAD_DATA, "%s is missing or damaged: %lld bytes expected", path,
@@ -287,7 +271,7 @@ static enum status join_pieces(struct checkpoint *checkpoint)
     return LORAD_OK;
 }
 
-enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify)
+enum status checkpoint_open_manifest(struct checkpoint **out, const char *dir)
 {
     /* The link may be swapped while this one is read. */
     char *resolved = realpath(dir, NULL);
@@ -300,7 +284,18 @@ enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verif
     checkpoint->dir = resolved;
     enum status status = read_manifest(checkpoint);
     if (status == LORAD_OK) status = check_name(checkpoint);
-    if (status == LORAD_OK) status = open_shards(checkpoint, verify);
+    if (status == LORAD_OK)
+        *out = checkpoint;
+    else
+        checkpoint_close(checkpoint);
+    return status;
+}
+
+enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify)
+{
+    struct checkpoint *checkpoint;
+    TRY(checkpoint_open_manifest(&checkpoint, dir));
+    enum status status = open_shards(checkpoint, verify);
     if (status == LORAD_OK) status = check_files(checkpoint, verify);
     if (status == LORAD_OK) status = join_pieces(checkpoint);
     if (status == LORAD_OK) status = shard_codec_create(&checkpoint->codec);

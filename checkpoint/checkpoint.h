@@ -28,6 +28,7 @@
 
 #include "base/hash.h"
 #include "base/status.h"
+#include "base/strbuf.h"
 #include "base/fs.h"
 
 /* A piece of a logical f32/i64/... tensor that this rank holds: rows and columns of the whole [shape0,
@@ -96,6 +97,7 @@ struct checkpoint_entry {
     struct checkpoint_id id;
     char name[CHECKPOINT_NAME_BYTES];
     bool committed; /* MANIFEST.json is there */
+    bool pinned;    /* PINNED is there: collection leaves it alone */
 };
 /* All folders of OUT/ckpt, newest first (step, then epoch, then attempt, descending); none is no error. Owns:
  * *out (free). */
@@ -107,7 +109,8 @@ struct checkpoint;
 
 /* `dir`: the folder, or a link to it. Checks the manifest's own hash, limits, every shard's index, and the
  * size of every file; with `verify` also the hash of every file. LORAD_DATA: damaged (say so and quarantine);
- * LORAD_NOT_FOUND: not committed. Owns. */
+ * LORAD_CONFIG: whole, but of a version that this lorad does not read; LORAD_NOT_FOUND: not committed. Owns.
+ */
 enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify) LORAD_WARN_UNUSED;
 void checkpoint_close(struct checkpoint *checkpoint); /* NULL ok */
 struct checkpoint_id checkpoint_id_of(const struct checkpoint *checkpoint);
@@ -124,15 +127,82 @@ enum status checkpoint_read(struct checkpoint *checkpoint, const char *name, con
                             const int64_t shape[2], int64_t row, int64_t rows, int64_t col, int64_t cols,
                             void *to) LORAD_WARN_UNUSED;
 
-/* Moves a damaged folder to OUT/quarantine/ (never deletes). `name` as in checkpoint_entry. */
-enum status checkpoint_quarantine(struct fs *fs, const char *output_dir, const char *name) LORAD_WARN_UNUSED;
+/* ---- for people ---- */
 
-/* Removes the oldest committed checkpoints until at most `keep` remain, un-committing first (MANIFEST.json
- * renamed), then through OUT/trash/; also folders that never committed, older than the newest commit. Never
- * removes the newest one (verified by the caller), those in `pinned`, or anything when keep <= 0. Age counts
- * by epoch before step here: what a fenced run wrote late does not push out the checkpoints of the run that
- * owns the folder. */
-enum status checkpoint_collect(struct fs *fs, const char *output_dir, int32_t keep,
-                               const struct checkpoint_id *pinned, size_t n_pinned) LORAD_WARN_UNUSED;
+struct checkpoint_contents {
+    char created_utc[24];
+    int world;                        /* ranks that wrote it */
+    int64_t raw_bytes, shard_bytes;   /* all tensors, and the shards that hold them */
+    int64_t other_bytes, total_bytes; /* the files beside the shards; everything, the manifest too */
+    size_t n_files;                   /* shards, others, manifest */
+};
+void checkpoint_describe(const struct checkpoint *checkpoint, struct checkpoint_contents *out);
+
+/* A logical tensor: all pieces of one name. */
+struct checkpoint_tensor {
+    const char *name, *dtype; /* borrowed */
+    int64_t shape[2];
+    int32_t pieces;
+    int64_t raw_bytes, packed_bytes; /* of its pieces, copies included */
+};
+/* The tensors by name, one a call: *at is 0 before the first. false: there are no more. */
+bool checkpoint_next_tensor(const struct checkpoint *checkpoint, size_t *at, struct checkpoint_tensor *out);
+
+/* Reads every byte of a committed checkpoint: files against their hashes, indexes, and every piece
+ * decompressed. Appends a line for each thing that is wrong and goes on. LORAD_DATA when anything is; what
+ * checkpoint_open returns when even its manifest cannot be read. */
+enum status checkpoint_examine(struct strbuf *problems, const char *dir) LORAD_WARN_UNUSED;
+
+/* ---- taking out of service ---- */
+
+/* Pins a committed checkpoint, or takes the pin away; durable. `name` as in checkpoint_entry. */
+enum status checkpoint_pin(struct fs *fs, const char *output_dir, const char *name,
+                           bool pinned) LORAD_WARN_UNUSED;
+
+/* Moves a damaged folder to OUT/quarantine/ (never deletes) and writes `why` (NULL: nothing) beside it, as
+ * <name>.why, best effort. `name` as in checkpoint_entry. */
+enum status checkpoint_quarantine(struct fs *fs, const char *output_dir, const char *name,
+                                  const char *why) LORAD_WARN_UNUSED;
+
+/* What collection leaves. A checkpoint is good when it is committed and not void. */
+struct checkpoint_retention {
+    int32_t keep;     /* so many good ones, the newest first; <= 0: all of them */
+    int64_t steps[2]; /* the good ones of these steps stay too (the best, the last saved); < 0: none */
+    /* Whether nobody will ever load it, since a later start went on from before it. NULL: none is void. */
+    enum status (*is_void)(bool *out, void *context, struct checkpoint_id id);
+    void *context;
+    bool alone;            /* no run goes on: what has no manifest is not in progress either */
+    bool dry_run;          /* only say what would be done */
+    struct strbuf *report; /* a line for each that goes, "<name>\t<why>\n"; NULL: not wanted */
+};
+
+/*
+ * Removes checkpoints, un-committing first (MANIFEST.json renamed), then through OUT/trash/: good ones beyond
+ * retention->keep, void ones, and folders that never committed and are older than the newest good one. Age
+ * counts by epoch before step, so what a fenced run wrote late pushes nothing out. These stay in any case:
+ * pinned ones, those of retention->steps, the newest good one, and everything when no good one can be read
+ * back whole: a newer checkpoint replaces an older one only after its files were read and hashed again.
+ * Damaged ones take no place and stay for the next resume to put in quarantine. They count in `keep` as the
+ * others do: pinned and named ones take their places first.
+ */
+enum status checkpoint_collect(struct fs *fs, const char *output_dir,
+                               const struct checkpoint_retention *retention) LORAD_WARN_UNUSED;
+
+/* What lies about in an output_dir besides checkpoints. */
+enum checkpoint_leftover_kind {
+    LEFTOVER_TEMPORARY,  /* of a process that died while it wrote */
+    LEFTOVER_TRASH,      /* collected, or of a run that was overwritten */
+    LEFTOVER_QUARANTINE, /* damaged checkpoints: never removed by lorad */
+};
+struct checkpoint_leftover {
+    enum checkpoint_leftover_kind kind;
+    char *path; /* relative to output_dir */
+    char *why;  /* a line for people */
+    int64_t bytes;
+};
+/* In order of kind, then of path. Things with names that lorad does not give are left out. Owns: *out. */
+enum status checkpoint_leftovers(struct checkpoint_leftover **out, size_t *n,
+                                 const char *output_dir) LORAD_WARN_UNUSED;
+void checkpoint_leftovers_free(struct checkpoint_leftover *leftovers, size_t n);
 
 #endif

@@ -191,11 +191,15 @@ static enum status parse_document(struct manifest *manifest, const char *where)
     if (js_type(root) != JS_OBJECT) return FAIL(LORAD_DATA, "%s: an object is expected", where);
     TRY(js_need_string(&format, root, "format", where));
     if (strcmp(format, "lorad-checkpoint") != 0)
-        return FAIL(LORAD_DATA, "%s is not the manifest of a lorad checkpoint", where);
+        return FAIL(LORAD_CONFIG, "%s is of the format \"%.40s\", not a checkpoint that this lorad reads",
+                    where, format);
     TRY(js_need_int(&version, root, "version", where));
     if (version != FORMAT_VERSION)
-        return FAIL(LORAD_DATA, "%s has format version %lld; this lorad reads version %d", where,
-                    (long long)version, FORMAT_VERSION);
+        return FAIL(LORAD_CONFIG,
+                    "%s was written by another version of lorad (checkpoint format %lld; this one reads %d): "
+                    "use that "
+                    "version, or start fresh with another output_dir",
+                    where, (long long)version, FORMAT_VERSION);
     TRY(need_count(&manifest->id.step, root, "step", INT64_MAX, where));
     TRY(need_count(&manifest->id.epoch, root, "epoch", INT64_MAX, where));
     TRY(need_count(&attempt, root, "attempt", INT32_MAX, where));
@@ -203,6 +207,8 @@ static enum status parse_document(struct manifest *manifest, const char *where)
     if (world == 0) return FAIL(LORAD_DATA, "%s: \"world\" is 0", where);
     manifest->id.attempt = (int32_t)attempt;
     manifest->world = (int)world;
+    const char *created = js_string(js_get(root, "created_utc"), NULL);
+    manifest->created_utc = created ? created : "";
     TRY(parse_shards(manifest, where));
     TRY(parse_files(manifest, where));
     return js_need(&manifest->state, root, "state", JS_OBJECT, where);
@@ -214,6 +220,7 @@ enum status manifest_parse(struct manifest *out, const char *text, size_t length
     if (length > MANIFEST_MAX_BYTES) return FAIL(LORAD_DATA, "%s is too long", where);
     TRY(check_own_hash(&manifest.hash, text, length, where));
     TRY(js_parse(&manifest.document, text, length, where));
+    manifest.bytes = (int64_t)length;
     enum status status = parse_document(&manifest, where);
     if (status == LORAD_OK)
         *out = manifest;

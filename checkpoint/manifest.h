@@ -30,6 +30,8 @@ struct manifest {
     struct manifest_file *files;
     size_t n_files;
     const struct json *state;
+    const char *created_utc; /* "" in one without */
+    int64_t bytes;           /* of MANIFEST.json */
     struct hash128 hash;
     struct json *document; /* owns names and state; NULL in one that is to be written */
 };
@@ -42,7 +44,8 @@ void manifest_shard_name(int rank, int world, char text[CHECKPOINT_NAME_BYTES]);
 enum status manifest_write(struct strbuf *text, const struct manifest *manifest,
                            const char *state_json) LORAD_WARN_UNUSED;
 
-/* Checks hash, schema and limits; `where` names the file in messages. LORAD_DATA. Owns: *out. */
+/* Checks hash, schema and limits; `where` names the file in messages. LORAD_DATA: damaged; LORAD_CONFIG:
+ * whole, but of a version that this lorad does not read. Owns: *out. */
 enum status manifest_parse(struct manifest *out, const char *text, size_t length,
                            const char *where) LORAD_WARN_UNUSED;
 

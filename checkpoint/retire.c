@@ -4,8 +4,9 @@
  * Invariants:
  * 1. A checkpoint is un-committed (MANIFEST.json -> MANIFEST.dead, synced) before any of its bytes goes: a
  * crash leaves a whole checkpoint or none, never a committed half.
- * 2. The newest commit of the newest epoch is never touched by collection, nor are pinned ones.
- * 3. Quarantine only renames.
+ * 2. The newest good checkpoint is never touched by collection, nor are pinned ones, nor anything before one
+ * good checkpoint was read back whole.
+ * 3. Quarantine only renames and adds its reason.
  */
 #include "checkpoint/checkpoint_impl.h"
 
@@ -18,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 enum { QUARANTINE_TRIES = 1000 };
@@ -52,8 +54,9 @@ static enum status make_folder(char **out, struct fs *fs, const char *output_dir
 }
 
 /* Renames OUT/ckpt/<name> to <folder>/<name>, or <name>.2, ... when that is taken. The new name is synced
- * before the old one's absence. */
-static enum status move_out(struct fs *fs, const char *output_dir, const char *name, const char *folder)
+ * before the old one's absence. Owns: *moved (NULL: not wanted). */
+static enum status move_out(char **moved, struct fs *fs, const char *output_dir, const char *name,
+                            const char *folder)
 {
     char *parent = file_join(output_dir, "ckpt"), *from = checkpoint_path(output_dir, "ckpt", name, NULL);
     size_t room = strlen(folder) + strlen(name) + 16;
@@ -69,29 +72,61 @@ static enum status move_out(struct fs *fs, const char *output_dir, const char *n
     if (status == LORAD_OK) status = fs_sync_dir(fs, parent);
     free(parent);
     free(from);
-    free(to);
+    if (status == LORAD_OK && moved)
+        *moved = to;
+    else
+        free(to);
     return status;
 }
 
-enum status checkpoint_quarantine(struct fs *fs, const char *output_dir, const char *name)
+enum status checkpoint_pin(struct fs *fs, const char *output_dir, const char *name, bool pinned)
+{
+    struct fs_file *file;
+    char *dir = checkpoint_path(output_dir, "ckpt", name, NULL), *pin = dir ? file_join(dir, PIN_NAME) : NULL;
+    enum status status = pin ? LORAD_OK : LORAD_NOMEM;
+    if (status == LORAD_OK && pinned && !file_exists(pin)) {
+        status = fs_create(&file, fs, pin);
+        if (status == LORAD_OK) status = fs_close(file);
+    } else if (status == LORAD_OK && !pinned) {
+        status = fs_unlink(fs, pin);
+    }
+    if (status == LORAD_OK) status = fs_sync_dir(fs, dir);
+    free(dir);
+    free(pin);
+    return status;
+}
+
+/* Without it the checkpoint is as much in quarantine. */
+static void leave_reason(struct fs *fs, const char *moved, const char *why)
+{
+    size_t room = strlen(moved) + 8;
+    char *path = memory_new(room, 1);
+    if (!path) return;
+    snprintf(path, room, "%s.why", moved);
+    if (fs_write_file(fs, path, why, strlen(why)) != LORAD_OK)
+        log_debug("no reason is left beside %s: %s", moved, status_message());
+    free(path);
+}
+
+enum status checkpoint_quarantine(struct fs *fs, const char *output_dir, const char *name, const char *why)
 {
     struct checkpoint_id id;
-    char *folder = NULL;
+    char *folder = NULL, *moved = NULL,
+         *reason = why ? memory_string(why) : NULL; /* why may be status_message() */
+    enum status status = LORAD_OK;
     if (!checkpoint_id_parse(&id, name))
-        return FAIL(LORAD_BUG, "\"%s\" is not the name of a checkpoint", name);
-    TRY(checkpoint_drop_link(fs, output_dir, id));
-    TRY(make_folder(&folder, fs, output_dir, "quarantine"));
-    enum status status = move_out(fs, output_dir, name, folder);
+        status = FAIL(LORAD_BUG, "\"%s\" is not the name of a checkpoint", name);
+    if (status == LORAD_OK) status = checkpoint_drop_link(fs, output_dir, id);
+    if (status == LORAD_OK) status = make_folder(&folder, fs, output_dir, "quarantine");
+    if (status == LORAD_OK) status = move_out(&moved, fs, output_dir, name, folder);
+    if (status == LORAD_OK && reason) leave_reason(fs, moved, reason);
     free(folder);
+    free(moved);
+    free(reason);
     return status;
 }
 
 /* ---- collection ---- */
-
-static bool is_same(struct checkpoint_id a, struct checkpoint_id b)
-{
-    return a.step == b.step && a.epoch == b.epoch && a.attempt == b.attempt;
-}
 
 /* Epoch first: a run that was fenced off may have committed later steps, which nobody will load. */
 static int newest_owner_first(const void *a, const void *b)
@@ -117,20 +152,6 @@ static enum status uncommit(struct fs *fs, const char *output_dir, const struct 
     return status;
 }
 
-/* "<id>" or "<id>.<n>": other things in the trash were put there by somebody else. */
-static bool is_ours(const char *name)
-{
-    char text[CHECKPOINT_NAME_BYTES];
-    struct checkpoint_id id;
-    if (strlen(name) >= sizeof text) return false;
-    strcpy(text, name);
-    if (checkpoint_id_parse(&id, text)) return true;
-    char *dot = strrchr(text, '.');
-    if (!dot) return false;
-    *dot = '\0';
-    return checkpoint_id_parse(&id, text);
-}
-
 static enum status empty_trash(struct fs *fs, const char *trash)
 {
     struct dirent **entries = NULL;
@@ -139,7 +160,7 @@ static enum status empty_trash(struct fs *fs, const char *trash)
         return errno == ENOENT ? LORAD_OK : FAIL(LORAD_IO, "cannot list %s: %s", trash, strerror(errno));
     enum status status = LORAD_OK;
     for (int i = 0; i < n; i++) {
-        if (status == LORAD_OK && is_ours(entries[i]->d_name)) {
+        if (status == LORAD_OK && checkpoint_is_retired_name(entries[i]->d_name)) {
             char *path = file_join(trash, entries[i]->d_name);
             status = path ? fs_remove_tree(fs, path) : LORAD_NOMEM;
             free(path);
@@ -150,65 +171,132 @@ static enum status empty_trash(struct fs *fs, const char *trash)
     return status;
 }
 
-static bool must_stay(const struct checkpoint_entry *entries, size_t i, size_t newest,
-                      const struct checkpoint_id *pinned, size_t n_pinned)
-{
-    if (i == newest) return true;
-    for (size_t k = 0; k < n_pinned; k++)
-        if (is_same(entries[i].id, pinned[k])) return true;
-    return false;
-}
+/* What collection knows of an entry. */
+struct judged {
+    struct checkpoint_entry entry;
+    bool good, is_void, named; /* committed and not void; of a step that must stay */
+    const char *why;           /* it goes; NULL: it stays */
+};
 
-/* Marks in `drop` what goes and returns how many. `entries` are sorted by newest_owner_first; what stands
- * before the newest commit may be in progress. Those that must stay take their places first. */
-static size_t choose(bool *drop, const struct checkpoint_entry *entries, size_t n, int32_t keep,
-                     const struct checkpoint_id *pinned, size_t n_pinned)
+static enum status judge(struct judged **out, const struct checkpoint_entry *entries, size_t n,
+                         const struct checkpoint_retention *r)
 {
-    size_t newest = 0, dropped = 0;
-    int64_t room = keep;
-    while (newest < n && !entries[newest].committed) newest++;
-    for (size_t i = newest; i < n; i++)
-        if (entries[i].committed && must_stay(entries, i, newest, pinned, n_pinned)) room--;
-    for (size_t i = newest; i < n; i++) {
-        if (must_stay(entries, i, newest, pinned, n_pinned)) continue;
-        drop[i] = !entries[i].committed || room-- <= 0;
-        dropped += drop[i];
+    struct judged *all = memory_new(n, sizeof *all);
+    if (!all) return LORAD_NOMEM;
+    for (size_t i = 0; i < n; i++) {
+        struct judged *one = &all[i];
+        one->entry = entries[i];
+        enum status status = entries[i].committed && r->is_void
+                                 ? r->is_void(&one->is_void, r->context, entries[i].id)
+                                 : LORAD_OK;
+        if (status != LORAD_OK) {
+            free(all);
+            return status;
+        }
+        one->good = entries[i].committed && !one->is_void;
+        for (int k = 0; k < 2; k++)
+            if (one->good && r->steps[k] >= 0 && entries[i].id.step == r->steps[k]) one->named = true;
     }
-    return dropped;
+    *out = all;
+    return LORAD_OK;
 }
 
-static enum status collect(struct fs *fs, const char *output_dir, const char *trash,
-                           const struct checkpoint_entry *entries, const bool *drop, size_t n)
+/* The first good one, from the newest on, whose files are all what was written; n: none. What stands before
+ * it is marked as no good one, so that it takes no place. */
+static enum status find_whole(size_t *out, const char *output_dir, struct judged *all, size_t n)
 {
-    for (size_t i = n; i-- > 0;) { /* the oldest first */
-        if (!drop[i]) continue;
-        if (entries[i].committed) TRY(uncommit(fs, output_dir, &entries[i]));
-        TRY(move_out(fs, output_dir, entries[i].name, trash));
+    struct checkpoint *checkpoint;
+    for (size_t i = 0; i < n; i++) {
+        if (!all[i].good) continue;
+        char *dir = checkpoint_path(output_dir, "ckpt", all[i].entry.name, NULL);
+        enum status status = dir ? checkpoint_open(&checkpoint, dir, true) : LORAD_NOMEM;
+        free(dir);
+        if (status == LORAD_OK) {
+            checkpoint_close(checkpoint);
+            *out = i;
+            return LORAD_OK;
+        }
+        if (status != LORAD_DATA && status != LORAD_CONFIG && status != LORAD_NOT_FOUND) return status;
+        log_warn("%s; older checkpoints are kept for it", status_message());
+        all[i].good = false;
     }
-    return empty_trash(fs, trash);
+    *out = n;
+    return LORAD_OK;
 }
 
-enum status checkpoint_collect(struct fs *fs, const char *output_dir, int32_t keep,
-                               const struct checkpoint_id *pinned, size_t n_pinned)
+static bool stays(const struct judged *one)
+{
+    return one->entry.pinned || one->named;
+}
+
+/* Says of each why it goes. Those that must stay take their places first; damaged ones take none. Returns
+ * whether a committed one goes. */
+static bool choose_with(struct judged *all, size_t n, size_t newest, const struct checkpoint_retention *r)
+{
+    bool committed = false;
+    int64_t room = r->keep;
+    for (size_t i = 0; i < n; i++)
+        if (all[i].good && (i == newest || stays(&all[i]))) room--;
+    for (size_t i = 0; i < n; i++) {
+        struct judged *one = &all[i];
+        one->why = NULL;
+        if (!one->entry.committed && (i > newest || r->alone))
+            one->why = "its save did not end";
+        else if (one->is_void && !one->entry.pinned)
+            one->why = "void: a later start went on from before it";
+        else if (one->good && i != newest && !stays(one) && r->keep > 0 && room-- <= 0)
+            one->why = "older than those that are kept";
+        if (one->entry.committed && one->why) committed = true;
+    }
+    return committed;
+}
+
+/* Decides what goes. Nothing is read back when no committed checkpoint would go; none goes when no good one
+ * can be read. */
+static enum status choose(struct judged *all, size_t n, const char *output_dir,
+                          const struct checkpoint_retention *r)
+{
+    size_t newest = 0;
+    while (newest < n && !all[newest].good) newest++;
+    if (!choose_with(all, n, newest, r)) return LORAD_OK;
+    TRY(find_whole(&newest, output_dir, all, n));
+    (void)choose_with(all, n, newest, r);
+    for (size_t i = 0; newest == n && i < n; i++)
+        if (all[i].entry.committed) all[i].why = NULL;
+    return LORAD_OK;
+}
+
+static enum status carry_out(struct fs *fs, const char *output_dir, const struct judged *all, size_t n)
+{
+    char *trash = NULL;
+    enum status status = LORAD_OK;
+    for (size_t i = n; i-- > 0 && status == LORAD_OK;) { /* the oldest first */
+        if (!all[i].why) continue;
+        if (!trash) status = make_folder(&trash, fs, output_dir, "trash");
+        if (status == LORAD_OK && all[i].entry.committed) status = uncommit(fs, output_dir, &all[i].entry);
+        if (status == LORAD_OK) status = move_out(NULL, fs, output_dir, all[i].entry.name, trash);
+    }
+    /* also what an earlier collection could not finish */
+    if (status == LORAD_OK && !trash && !(trash = file_join(output_dir, "trash"))) status = LORAD_NOMEM;
+    if (status == LORAD_OK) status = empty_trash(fs, trash);
+    free(trash);
+    return status;
+}
+
+enum status checkpoint_collect(struct fs *fs, const char *output_dir,
+                               const struct checkpoint_retention *retention)
 {
     struct checkpoint_entry *entries = NULL;
-    char *trash = NULL;
+    struct judged *all = NULL;
     size_t n = 0;
-    if (keep <= 0) return LORAD_OK;
     TRY(checkpoint_list(&entries, &n, output_dir));
     if (n) qsort(entries, n, sizeof *entries, newest_owner_first);
-    bool *drop = memory_new(n, sizeof *drop);
-    enum status status = drop ? LORAD_OK : LORAD_NOMEM;
-    if (status == LORAD_OK && choose(drop, entries, n, keep, pinned, n_pinned) > 0) {
-        status = make_folder(&trash, fs, output_dir, "trash");
-        if (status == LORAD_OK) status = collect(fs, output_dir, trash, entries, drop, n);
-    } else if (status == LORAD_OK) {
-        /* What an earlier collection could not finish. */
-        if (!(trash = file_join(output_dir, "trash"))) status = LORAD_NOMEM;
-        if (status == LORAD_OK) status = empty_trash(fs, trash);
-    }
-    free(trash);
-    free(drop);
+    enum status status = judge(&all, entries, n, retention);
+    if (status == LORAD_OK) status = choose(all, n, output_dir, retention);
+    for (size_t i = 0; status == LORAD_OK && retention->report && i < n; i++)
+        if (all[i].why) strbuf_printf(retention->report, "%s\t%s\n", all[i].entry.name, all[i].why);
+    if (status == LORAD_OK && !retention->dry_run) status = carry_out(fs, output_dir, all, n);
+    free(all);
     free(entries);
     return status;
 }

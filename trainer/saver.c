@@ -199,19 +199,18 @@ enum status saver_save(struct saver *saver, struct run_state *state, const struc
     return LORAD_OK;
 }
 
+static enum status is_void(bool *out, void *context, struct checkpoint_id id)
+{
+    const struct saver *saver = context;
+    return coord_is_fenced(out, saver->output_dir, id.step, id.epoch);
+}
+
 void saver_collect(struct saver *saver, int32_t keep, int64_t best_step)
 {
     if (keep <= 0 || saver->session->ranks.rank != 0 || saver->last_saved_step < 0) return;
-    struct checkpoint_entry *entries;
-    struct checkpoint_id pinned[2];
-    size_t n, n_pinned = 0;
-    if (checkpoint_list(&entries, &n, saver->output_dir) != LORAD_OK) return;
-    for (size_t i = 0; i < n && n_pinned < 2; i++)
-        if (entries[i].committed &&
-            (entries[i].id.step == best_step || entries[i].id.step == saver->last_saved_step))
-            pinned[n_pinned++] = entries[i].id;
-    free(entries);
-    if (checkpoint_collect(saver->fs, saver->output_dir, keep, pinned, n_pinned) != LORAD_OK)
+    struct checkpoint_retention retention = {
+        .keep = keep, .steps = {best_step, saver->last_saved_step}, .is_void = is_void, .context = saver};
+    if (checkpoint_collect(saver->fs, saver->output_dir, &retention) != LORAD_OK)
         log_warn("old checkpoints were not removed: %s", status_message());
 }
 
@@ -316,8 +315,9 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
         *found = status == LORAD_OK;
         if (status != LORAD_DATA && status != LORAD_NOT_FOUND) continue;
         if (first) log_warn("%s; it goes to quarantine and the one before is tried", status_message());
-        status = comm_agree(saver->session->world,
-                            first ? checkpoint_quarantine(saver->fs, saver->output_dir, name) : LORAD_OK);
+        status = comm_agree(
+            saver->session->world,
+            first ? checkpoint_quarantine(saver->fs, saver->output_dir, name, status_message()) : LORAD_OK);
         damaged++;
     }
     free(entries);

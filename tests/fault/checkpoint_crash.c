@@ -88,7 +88,7 @@ static void three_checkpoints(const char *out)
 
 static enum status collect_two(struct fs *fs, const char *out)
 {
-    return checkpoint_collect(fs, out, 1, NULL, 0);
+    return state_collect(fs, out, 1, -1);
 }
 
 static void third_is_whole(const char *out, bool reported)
@@ -102,7 +102,7 @@ static void collect_the_rest(const char *out)
 {
     struct checkpoint_entry *entries;
     size_t n;
-    assert_ok(checkpoint_collect(fs_quick(), out, 1, NULL, 0));
+    assert_ok(state_collect(fs_quick(), out, 1, -1));
     assert_ok(checkpoint_list(&entries, &n, out));
     assert_int_equal(n, 1);
     assert_int_equal(entries[0].id.step, 3);
@@ -118,7 +118,7 @@ static void two_checkpoints(const char *out)
 
 static enum status quarantine_second(struct fs *fs, const char *out)
 {
-    return checkpoint_quarantine(fs, out, "s000000002.e0000001.a0");
+    return checkpoint_quarantine(fs, out, "s000000002.e0000001.a0", "damaged by a test");
 }
 
 static void second_is_somewhere(const char *out, bool reported)

@@ -116,3 +116,21 @@ enum status state_verify(const char *output_dir, struct checkpoint_id id)
     snprintf(path, sizeof path, "%s/ckpt/%s", output_dir, name);
     return state_verify_dir(path);
 }
+
+enum status state_collect(struct fs *fs, const char *output_dir, int32_t keep, int64_t best)
+{
+    struct checkpoint_retention retention = {.keep = keep, .steps = {best, -1}};
+    return checkpoint_collect(fs, output_dir, &retention);
+}
+
+int64_t state_left(const char *output_dir, bool committed_only)
+{
+    struct checkpoint_entry *entries;
+    size_t n;
+    int64_t steps = 0;
+    if (checkpoint_list(&entries, &n, output_dir) != LORAD_OK) return -1;
+    for (size_t i = n; i-- > 0;)
+        if (!committed_only || entries[i].committed) steps = steps * 10 + entries[i].id.step;
+    free(entries);
+    return steps;
+}

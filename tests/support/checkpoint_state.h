@@ -21,4 +21,12 @@ enum status state_verify(const char *output_dir, struct checkpoint_id id) LORAD_
 /* The same for a folder. */
 enum status state_verify_dir(const char *dir) LORAD_WARN_UNUSED;
 
+/* checkpoint_collect that keeps `keep`, and those of step `best` (< 0: none). */
+enum status state_collect(struct fs *fs, const char *output_dir, int32_t keep,
+                          int64_t best) LORAD_WARN_UNUSED;
+
+/* The digits of the steps of all checkpoints, or of the committed ones, oldest first: 134; -1: cannot list.
+ */
+int64_t state_left(const char *output_dir, bool committed_only);
+
 #endif

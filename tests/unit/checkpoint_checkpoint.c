@@ -1,4 +1,4 @@
-/* Saving, listing, reading across layouts, and retiring checkpoints. */
+/* Saving, listing and reading checkpoints across layouts. */
 #include "support/test.h"
 
 #include <dirent.h>
@@ -127,18 +127,6 @@ static void the_list_is_newest_first_and_says_what_is_committed(void **state)
     assert_false(file_exists(path));
 }
 
-static int64_t left(const char *out, bool committed_only)
-{
-    struct checkpoint_entry *entries;
-    size_t n;
-    int64_t steps = 0;
-    assert_ok(checkpoint_list(&entries, &n, out));
-    for (size_t i = n; i-- > 0;)
-        if (!committed_only || entries[i].committed) steps = steps * 10 + entries[i].id.step;
-    free(entries);
-    return steps;
-}
-
 static enum status fenced(void *context)
 {
     (void)context;
@@ -156,7 +144,7 @@ static void what_may_not_commit_does_not(void **state)
     assert_fails(checkpoint_write_shard(writer, NULL, 0, &receipts[0]), LORAD_CANNOT_CREATE, "exists");
     assert_int_equal(receipts[0].ok, 0);
     assert_fails(checkpoint_commit(writer, &good, 1, "{}", fenced, NULL), LORAD_FENCED, "took over");
-    assert_int_equal(left(out, false), 0); /* nothing of it stays */
+    assert_int_equal(state_left(out, false), 0); /* nothing of it stays */
 
     assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
@@ -193,72 +181,6 @@ static void abandoning_leaves_a_committed_folder_alone(void **state)
     assert_ok(state_verify(out, step(1)));
 }
 
-static void a_quarantined_checkpoint_is_kept_elsewhere(void **state)
-{
-    (void)state;
-    const char *out = output("quarantine");
-    char path[700];
-    for (int i = 0; i < 2; i++) {
-        assert_ok(state_save(fs_posix(), out, step(7), 2, false));
-        assert_ok(checkpoint_quarantine(fs_posix(), out, "s000000007.e0000001.a0"));
-        assert_fails(state_verify(out, step(7)), LORAD_NOT_FOUND, NULL);
-    }
-    snprintf(path, sizeof path, "%s/quarantine/s000000007.e0000001.a0", out);
-    assert_ok(state_verify_dir(path));
-    snprintf(path, sizeof path, "%s/quarantine/s000000007.e0000001.a0.2", out);
-    assert_ok(state_verify_dir(path));
-    snprintf(path, sizeof path, "%s/checkpoint-7", out);
-    struct stat info;
-    assert_int_not_equal(lstat(path, &info), 0);
-    assert_fails(checkpoint_quarantine(fs_posix(), out, "../x"), LORAD_BUG, "not the name");
-}
-
-static void collection_keeps_the_newest_and_the_pinned(void **state)
-{
-    (void)state;
-    const char *out = output("collect");
-    char path[700];
-    for (int i = 1; i <= 6; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
-    struct checkpoint_writer *old, *current;
-    assert_ok(checkpoint_begin(&old, fs_posix(), out, (struct checkpoint_id){5, 1, 3}, 0, 1, 0));
-    checkpoint_finish(old); /* as if its run had died */
-    assert_ok(checkpoint_begin(&current, fs_posix(), out, step(7), 0, 1, 0));
-    assert_int_equal(left(out, false), 1234556 * 10 + 7);
-    assert_ok(checkpoint_collect(fs_posix(), out, 0, NULL, 0));
-    assert_int_equal(left(out, true), 123456);
-    struct checkpoint_id pin = step(2);
-    assert_ok(checkpoint_collect(fs_posix(), out, 3, &pin, 1));
-    assert_int_equal(left(out, true), 256);
-    assert_int_equal(left(out, false), 2567); /* the one in progress stays */
-    assert_ok(state_verify(out, step(2)));
-    assert_ok(checkpoint_collect(fs_posix(), out, 1, NULL, 0));
-    assert_int_equal(left(out, true), 6);
-    snprintf(path, sizeof path, "%s/checkpoint-2", out);
-    struct stat info;
-    assert_int_not_equal(lstat(path, &info), 0);
-    snprintf(path, sizeof path, "%s/checkpoint-6", out);
-    assert_ok(state_verify_dir(path));
-    snprintf(path, sizeof path, "%s/trash", out);
-    DIR *trash = opendir(path);
-    assert_non_null(trash);
-    int n = 0;
-    while (readdir(trash)) n++;
-    closedir(trash);
-    assert_int_equal(n, 2);
-    checkpoint_abandon(current);
-}
-
-static void a_fenced_run_pushes_nothing_out(void **state)
-{
-    (void)state;
-    const char *out = output("fenced");
-    static const struct checkpoint_id ids[] = {{100, 1, 0}, {200, 1, 0}, {300, 1, 0}, {110, 2, 0}};
-    for (int i = 0; i < 4; i++) assert_ok(state_save(fs_posix(), out, ids[i], 1, false));
-    assert_ok(checkpoint_collect(fs_posix(), out, 1, NULL, 0));
-    assert_ok(state_verify(out, ids[3]));
-    assert_int_equal(left(out, true), 110);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,9 +190,6 @@ int main(void)
         cmocka_unit_test(the_list_is_newest_first_and_says_what_is_committed),
         cmocka_unit_test(what_may_not_commit_does_not),
         cmocka_unit_test(abandoning_leaves_a_committed_folder_alone),
-        cmocka_unit_test(a_quarantined_checkpoint_is_kept_elsewhere),
-        cmocka_unit_test(collection_keeps_the_newest_and_the_pinned),
-        cmocka_unit_test(a_fenced_run_pushes_nothing_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
