@@ -19,9 +19,17 @@ header:jansson.h libjansson-dev
 header:pcre2.h libpcre2-dev
 header:utf8proc.h libutf8proc-dev
 header:xxhash.h libxxhash-dev
+header:hiredis/hiredis.h libhiredis-dev
 header:protobuf-c/protobuf-c.h libprotobuf-c-dev
 command:protoc-c protobuf-c-compiler
 openblas:cblas.h libopenblas-openmp-dev
+LIST
+}
+
+# What only tests use; those that miss it say "skipped".
+lorad_test_packages() {
+    cat <<'LIST'
+command:redis-server redis-server
 LIST
 }
 
@@ -36,12 +44,13 @@ lorad_has() {
     esac
 }
 
-# Installs what is missing when that is possible, else prints the line that does it and stops.
+# lorad_install [list]: installs what is missing of lorad_packages, and of another list, when that is possible, else prints
+# the line that does it and stops.
 lorad_install() {
     local missing=() probe package
     while read -r probe package; do
         lorad_has "$probe" || missing+=("$package")
-    done < <(lorad_packages)
+    done < <(lorad_packages; [ $# = 0 ] || "$1")
     [ ${#missing[@]} -gt 0 ] || return 0
     local line="apt-get install -y --no-install-recommends ${missing[*]}" as_root=
     if [ "$(id -u)" != 0 ]; then

@@ -17,7 +17,7 @@ declare -A may=(
     [checkpoint]='checkpoint/ base/'
     [trainer]='trainer/ comm/ kernels/ dataloader/ checkpoint/ base/'
     # trainer.h speaks of the world and of data, so launch sees those headers too; device.h is for --version
-    [launch]='launch/ trainer/trainer.h comm/comm.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
+    [launch]='launch/ trainer/trainer.h comm/comm.h comm/redis_url.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
 )
 includes=0
 for folder in "${!may[@]}"; do
@@ -56,7 +56,8 @@ xxhash.h base/hash.c
 sentencepiece.pb-c.h dataloader/sentencepiece.c
 protobuf-c/protobuf-c.h dataloader/sentencepiece.c
 cblas.h kernels/cpu/gemm_blas.c
-hiredis.h comm/coord_redis.c
+hiredis.h comm/redis_link.c
+hiredis_ssl.h comm/redis_link.c
 cmocka.h tests/support/test.h
 OWNERS
 exit $status
