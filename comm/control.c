@@ -9,6 +9,7 @@
 /* The way that needs the least comes first. */
 static const struct control_ops *const ways[] = {
     &control_socket_ops,
+    &control_redis_ops,
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 

@@ -15,5 +15,6 @@ struct control_ops {
 };
 
 extern const struct control_ops control_socket_ops; /* control_dial.c */
+extern const struct control_ops control_redis_ops;  /* control_redis.c */
 
 #endif

@@ -14,6 +14,7 @@
 
 static const struct coord_outlet *const outlets[] = {
     &coord_events_outlet, /* OUT/logs/events.jsonl */
+    &coord_redis_outlet,  /* when there is a redis_url */
     &coord_socket_outlet, /* OUT/control.sock; last, since it shows what the others describe */
 };
 enum { OUTLETS = sizeof outlets / sizeof *outlets };

@@ -33,7 +33,7 @@ struct coord_options {
     int restart_count;        /* SLURM_RESTART_COUNT or 0 */
     bool takeover;            /* take over from a live owner (fencing it) */
     int heartbeat_ms;         /* 0: 5000; a heartbeat is stale after twelve of these */
-    const char *redis_url;    /* NULL: files only. redis://, rediss:// or unix://; see coord_redis.h */
+    const char *redis_url;    /* NULL: files only. redis://, rediss:// or unix://; see redis_url.h */
     const char *redis_prefix; /* of every key; NULL: "lorad" */
     struct fs *fs;            /* for the epoch's claim and record; NULL: the real file system */
 };

@@ -175,6 +175,20 @@ static enum status newest_epoch(int64_t *out, const char *epochs)
     return LORAD_OK;
 }
 
+bool coord_file_is_over(const char *output_dir, int64_t epoch)
+{
+    char *epochs = file_join(output_dir, "epoch"), *beat = file_join(output_dir, "heartbeat.json");
+    int64_t newest = 0;
+    struct owner owner = {0};
+    bool listed = epochs && newest_epoch(&newest, epochs) == LORAD_OK;
+    if (beat) owner_read(&owner, beat);
+    status_clear();
+    free(epochs);
+    free(beat);
+    return (listed && newest > epoch) ||
+           (owner.known && owner.epoch == epoch && strcmp(owner.phase, "ended") == 0);
+}
+
 static char *epoch_path(const struct coord_file *coord, int64_t epoch, const char *suffix)
 {
     char name[64];

@@ -23,6 +23,8 @@ struct coord_ops {
 };
 
 extern const struct coord_ops coord_file_ops;
+/* Whether the files show that the run with this epoch ended, or that a later one took over. */
+bool coord_file_is_over(const char *output_dir, int64_t epoch);
 
 /*
  * An outlet holds nobody up: it copies what it is given and leaves the work to a thread of its own, and what
@@ -50,6 +52,7 @@ struct coord_outlet {
 };
 
 extern const struct coord_outlet coord_events_outlet; /* coord_events.c: OUT/logs/events.jsonl */
+extern const struct coord_outlet coord_redis_outlet;  /* coord_redis.c: when there is a redis_url */
 extern const struct coord_outlet coord_socket_outlet; /* control_socket.c: OUT/control.sock */
 
 /* ---- for outlets; Thread: any ---- */
