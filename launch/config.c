@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "comm/redis_url.h"
 
 /* ---- problems ---- */
 
@@ -232,7 +233,10 @@ static enum status take_set(struct config *config, size_t i, const char *set)
     char name[128];
     snprintf(name, sizeof name, "%.*s", (int)(equals - set), set);
     struct strbuf source = STRBUF_EMPTY;
-    strbuf_printf(&source, "--set %.200s", set);
+    char masked[256];
+    bool url = strncmp(name, "redis_url", sizeof "redis_url") == 0;
+    if (url) redis_url_mask(masked, sizeof masked, set);
+    strbuf_printf(&source, "--set %.200s", url ? masked : set);
     config->set_names[i] = source.data;
     TRY(strbuf_status(&source));
     struct config_node *node = NULL;
@@ -303,6 +307,14 @@ static void set_values(struct config *config)
 
 /* ---- the resolved text ---- */
 
+/* A URL may hold a password, which is kept nowhere. */
+static void write_masked(struct strbuf *out, const struct config_node *node)
+{
+    char masked[2048];
+    redis_url_mask(masked, sizeof masked, node->kind == NODE_SCALAR ? node->text : "");
+    config_node_write(out, &(struct config_node){.kind = NODE_SCALAR, .text = masked, .quoted = true});
+}
+
 static void write_key(struct strbuf *out, const struct config *config, size_t i)
 {
     const struct config_key *key = &config_keys[i];
@@ -310,7 +322,9 @@ static void write_key(struct strbuf *out, const struct config *config, size_t i)
     if (node && config_node_is_null(node)) node = NULL;
     if (!node && !key->fallback) return;
     strbuf_printf(out, "%s: ", key->name);
-    if (node)
+    if (node && key->set == config_set_redis_url)
+        write_masked(out, node);
+    else if (node)
         config_node_write(out, node);
     else
         strbuf_puts(out, key->fallback);

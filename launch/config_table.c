@@ -276,6 +276,16 @@ const struct config_key config_keys[] = {
     {"report_to", "", TYPE_OWN, "tensorboard", "tensorboard, none, all", SECTION_LOGGING, SHARED,
      RUN(report_tensorboard), config_set_report_to,
      "Who gets the metrics beside output_dir/logs/metrics.jsonl, which is always written."},
+    {"redis_url", "", TYPE_OWN, NULL,
+     "redis://[[user]:password@]host[:port][/database], rediss://..., unix:///path", SECTION_LOGGING, LOCAL,
+     RUN(redis_url), config_set_redis_url,
+     "A Redis server that knows the run by its name: `lorad status NAME --redis-url URL` and the other verbs "
+     "work "
+     "from everywhere, and a second start is refused at once. The run never waits for it (docs/redis.md). A "
+     "password "
+     "may be in the environment variable REDISCLI_AUTH instead."},
+    {"redis_prefix", "", TYPE_OWN, "lorad", "1 to 64 letters, digits and -_.:/", SECTION_LOGGING, LOCAL,
+     RUN(redis_prefix), config_set_redis_prefix, "Stands before every key in Redis."},
     {"progress", "", TYPE_CHOICE, "auto", "auto|bar|lines", SECTION_LOGGING, LOCAL, RUN(progress), NULL,
      "A progress bar, or one line every logging_steps. `auto`: a bar on a terminal."},
 

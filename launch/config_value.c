@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "comm/redis_url.h"
 #include "base/pattern.h"
 #include "launch/nearest.h"
 
@@ -712,4 +713,25 @@ void config_set_scheduler_kwargs(struct config *config, const struct config_key 
         else
             config->values.min_lr = value;
     }
+}
+
+void config_set_redis_url(struct config *config, const struct config_key *key, const struct config_node *node,
+                          void *field)
+{
+    struct redis_address address;
+    if (!need_scalar(config, key, node, "a URL")) return;
+    if (redis_url_parse(&address, node->text) != LORAD_OK)
+        PROBLEM(config, key, node, "%s", status_message());
+    else
+        *(const char **)field = own_text(config, node->text);
+}
+
+void config_set_redis_prefix(struct config *config, const struct config_key *key,
+                             const struct config_node *node, void *field)
+{
+    if (!need_scalar(config, key, node, "text")) return;
+    if (redis_prefix_check(node->text) != LORAD_OK)
+        PROBLEM(config, key, node, "%s", status_message());
+    else
+        *(const char **)field = own_text(config, node->text);
 }

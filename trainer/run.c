@@ -81,7 +81,9 @@ static enum status coordinate(struct run *run)
     struct coord_options options = {.output_dir = run->options->output_dir,
                                     .run_name = run->options->run_name,
                                     .job_id = job,
-                                    .restart_count = restarts ? atoi(restarts) : 0};
+                                    .restart_count = restarts ? atoi(restarts) : 0,
+                                    .redis_url = run->options->redis_url,
+                                    .redis_prefix = run->options->redis_prefix};
     enum status status = LORAD_OK;
     int64_t epoch = 0;
     if (is_first(run)) {

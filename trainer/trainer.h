@@ -142,6 +142,8 @@ struct run_options {
     const char *output_dir;
     bool overwrite_output_dir;
     const char *run_name;
+    const char *redis_url; /* NULL: none */
+    const char *redis_prefix;
     int64_t logging_steps;
     enum when eval_strategy;
     int64_t eval_steps;

@@ -118,6 +118,25 @@ static void every_value_shape_is_read(void **state)
     config_destroy(config);
 }
 
+static void passwords_stay_out_of_the_resolved_text(void **state)
+{
+    (void)state;
+    struct config *config = parse_good("redis_url: redis://ann:hunter2@h:7000/1\nredis_prefix: team-a\n");
+    const struct run_options *run = config_run(config);
+    assert_string_equal(run->redis_url, "redis://ann:hunter2@h:7000/1");
+    assert_string_equal(run->redis_prefix, "team-a");
+    assert_non_null(strstr(run->config_text, "redis://ann:***@h:7000/1"));
+    assert_null(strstr(run->config_text, "hunter2"));
+    config_destroy(config);
+    const char *sets[] = {"redis_url=redis://:hunter2@h:70000", "redis_prefix={x}"};
+    config = parse_with(minimal, sets, 2);
+    assert_int_equal(config_problem_count(config), 2);
+    assert_string_equal(config_problem(config, 0),
+                        "--set redis_url=redis://:***@h:70000: redis_url: the port must be a "
+                        "number from 1 to 65535");
+    config_destroy(config);
+}
+
 static void overrides_win_and_the_last_one_most(void **state)
 {
     (void)state;
@@ -418,6 +437,7 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_the_table),
         cmocka_unit_test(names_of_other_trainers_mean_the_same),
         cmocka_unit_test(every_value_shape_is_read),
+        cmocka_unit_test(passwords_stay_out_of_the_resolved_text),
         cmocka_unit_test(overrides_win_and_the_last_one_most),
         cmocka_unit_test(the_resolved_text_is_a_configuration_with_the_same_hash),
         cmocka_unit_test(every_mistake_is_named_with_its_line),
