@@ -7,9 +7,10 @@
 #include "base/memory.h"
 
 /* Of 2^bits units an addend may have: ROOM bits above the greatest of the step before, and at least 2^LEAST
- * units for its greatest element. A factor without a history begins as if its greatest had been below
- * 2^FIRST_EXPONENT: a sum over a micro-batch's tokens is rarely outside [2^-14, 2^16). */
-enum { ROOM = 10, LEAST = 20, FIRST_EXPONENT = 6, SLOWEST_FALL = 4, SUM_BITS = 62 };
+ * units for its greatest element, so that rounding to units never errs by more than f32 does. A factor
+ * without a history begins as if its greatest had been below 2^FIRST_EXPONENT: a sum over a micro-batch's
+ * tokens is rarely outside [2^-12, 2^14). */
+enum { ROOM = 10, LEAST = 24, FIRST_EXPONENT = 4, SLOWEST_FALL = 4, SUM_BITS = 62 };
 
 struct fixed_sums {
     const struct lora *lora;
