@@ -3,13 +3,15 @@
  * test.
  *
  *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT]
- *                [--steps N] [--threads N]
+ *                [--steps N] [--threads N] [--micros N] [--elastic 1]
  *
  * MODEL and ADAPTER are folders (tests/bench/make_model.py makes some). A step is one micro-batch of T random
  * tokens packed from rows of N, forward, loss, backward, norm, clip and AdamW. First the products of each
  * shape of the model run alone, frozen, without an adapter; their time, summed over what a step executes (no
  * dx below the lowest adapted module, the head on supervised tokens only), is the floor. Useful operations
- * are those products, nothing else: 2 per weight and token and direction.
+ * are those products, nothing else: 2 per weight and token and direction. --micros: micro-batches of a step,
+ * the same one each time. --elastic 1: instead, steps whose gradients are summed as floats and in fixed point
+ * in turn.
  */
 #include <math.h>
 #include <stdio.h>
@@ -28,7 +30,8 @@ enum { MOST_STEPS = 200 };
 struct bench {
     const char *model_dir, *adapter_dir;
     enum dtype dtype;
-    int32_t tokens, row, supervised_percent, steps, threads;
+    int32_t tokens, row, supervised_percent, steps, threads, micros;
+    bool elastic;
     struct arch arch;
     struct device *device;
     double product_seconds, product_work; /* of a step */
@@ -155,6 +158,63 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Seconds of one step. */
+static double run_step(struct bench *b, struct step_context *context, const struct micro_batch *batch,
+                       int32_t step, struct step_result *result)
+{
+    double targets = (double)batch->n_supervised * b->micros;
+    int64_t start = clock_monotonic_ns();
+    do {
+        check(step_begin(context));
+        for (int32_t i = 0; i < b->micros; i++) check(step_accumulate(context, batch, step));
+        check(step_finish(context, (struct step_targets){batch->n_supervised * b->micros, targets}, 1.0,
+                          &(struct boundary_report){0}, result));
+    } while (result->again);
+    return clock_seconds_since(start);
+}
+
+/* Both ways of summing in turn, so that both see the same machine. */
+static void compare_sums(struct bench *b, struct rig *rig, struct step_context *context,
+                         const struct micro_batch *batch)
+{
+    double seconds[2][MOST_STEPS];
+    struct fixed_sums *sums;
+    struct step_result result;
+    check(fixed_sums_create(&sums, rig->lora, rig->device));
+    fixed_sums_set_addends(sums, b->micros);
+    for (int32_t step = -2; step < b->steps; step++)
+        for (int way = 0; way < 2; way++) {
+            rig->adapter->sums = way ? sums : NULL;
+            double taken = run_step(b, context, batch, step, &result);
+            if (step >= 0) seconds[way][step] = taken;
+        }
+    rig->adapter->sums = NULL;
+    fixed_sums_destroy(sums);
+    for (int way = 0; way < 2; way++) qsort(seconds[way], (size_t)b->steps, sizeof(double), ascending);
+    printf("%s, %d micro-batches of %d tokens, %.2f M parameters trained, %d threads, medians of %d steps "
+           "each, in turn: "
+           "floats %.1f ms, fixed point %.1f ms (%+.2f %%); fastest %.1f and %.1f ms (%+.2f %%)\n",
+           dtype_name(b->dtype), b->micros, b->tokens, (double)rig->lora->parameters * 1e-6, b->threads,
+           b->steps, 1e3 * seconds[0][b->steps / 2], 1e3 * seconds[1][b->steps / 2],
+           100 * (seconds[1][b->steps / 2] / seconds[0][b->steps / 2] - 1), 1e3 * seconds[0][0],
+           1e3 * seconds[1][0], 100 * (seconds[1][0] / seconds[0][0] - 1));
+}
+
+static double time_steps(struct bench *b, struct step_context *context, const struct micro_batch *batch)
+{
+    double seconds[MOST_STEPS];
+    for (int32_t step = -2; step < b->steps; step++) { /* two to warm up */
+        struct step_result result;
+        double taken = run_step(b, context, batch, step, &result);
+        if (step >= 0) seconds[step] = taken;
+        if (step == b->steps - 1)
+            printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
+    }
+    qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
+    return seconds[b->steps / 2];
+}
+
+/* The median step; 0 when it compared instead. */
 static double run_steps(struct bench *b, struct rig *rig, const struct micro_batch *batch)
 {
     struct optimizer_options options = {.learning_rate = 1e-4,
@@ -164,6 +224,7 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
                                         .epsilon = 1e-8,
                                         .max_grad_norm = 1.0};
     struct optimizer *optimizer;
+    double median = 0;
     check(optimizer_create(&optimizer, rig->lora, &options));
     struct step_context context = {.model = rig->model,
                                    .adapter = rig->adapter,
@@ -171,22 +232,27 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
                                    .world = rig->world,
                                    .part = &rig->partition};
     check(step_prepare(&context));
-    double seconds[MOST_STEPS];
-    for (int32_t step = -2; step < b->steps; step++) { /* two to warm up */
-        struct step_result result;
-        int64_t start = clock_monotonic_ns();
-        check(step_begin(&context));
-        check(step_accumulate(&context, batch, step));
-        check(step_finish(&context, (struct step_targets){batch->n_supervised, batch->n_supervised}, 1.0,
-                          &(struct boundary_report){0}, &result));
-        if (step >= 0) seconds[step] = clock_seconds_since(start);
-        if (step == b->steps - 1)
-            printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
-    }
+    if (b->elastic)
+        compare_sums(b, rig, &context, batch);
+    else
+        median = time_steps(b, &context, batch);
     step_release(&context);
     optimizer_destroy(optimizer);
-    qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
-    return seconds[b->steps / 2];
+    return median;
+}
+
+static void tell(struct bench *b, const struct micro_batch *batch, double step, int32_t first_layer)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    time_products(b, batch->n_supervised, first_layer);
+    printf("%s, %d tokens in rows of %d, %d supervised, %d threads: step %.3f s, %.1f tokens/s, %.1f "
+           "GFLOP/s, peak %ld "
+           "MiB\nproducts alone %.3f s at %.1f GFLOP/s: the step runs at %.1f %% of them\n",
+           dtype_name(b->dtype), b->tokens, b->row, batch->n_supervised, b->threads, step,
+           b->tokens * b->micros / step, b->product_work * b->micros / step, usage.ru_maxrss / 1024,
+           b->product_seconds, b->product_work / b->product_seconds,
+           100 * b->product_seconds * b->micros / step);
 }
 
 static void run(struct bench *b)
@@ -208,15 +274,7 @@ static void run(struct bench *b)
     double step = run_steps(b, rig, &batch);
     int32_t first_layer = rig->lora->first_layer;
     rig_close(rig);
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    time_products(b, batch.n_supervised, first_layer);
-    printf("%s, %d tokens in rows of %d, %d supervised, %d threads: step %.3f s, %.1f tokens/s, %.1f "
-           "GFLOP/s, peak %ld "
-           "MiB\nproducts alone %.3f s at %.1f GFLOP/s: the step runs at %.1f %% of them\n",
-           dtype_name(b->dtype), b->tokens, b->row, batch.n_supervised, b->threads, step, b->tokens / step,
-           b->product_work / step, usage.ru_maxrss / 1024, b->product_seconds,
-           b->product_work / b->product_seconds, 100 * b->product_seconds / step);
+    if (!b->elastic) tell(b, &batch, step, first_layer);
     void *const blocks[] = {batch.tokens,      batch.positions, batch.labels,
                             batch.token_index, batch.seq_start, batch.row_ids};
     for (int i = 0; i < 6; i++) free(blocks[i]);
@@ -224,12 +282,17 @@ static void run(struct bench *b)
 
 int main(int argc, char **argv)
 {
-    struct bench b = {
-        .dtype = DTYPE_F32, .tokens = 512, .row = 256, .supervised_percent = 100, .steps = 5, .threads = 2};
+    struct bench b = {.dtype = DTYPE_F32,
+                      .tokens = 512,
+                      .row = 256,
+                      .supervised_percent = 100,
+                      .steps = 5,
+                      .threads = 2,
+                      .micros = 1};
     if (argc < 3) {
         fprintf(stderr, "usage: bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] "
                         "[--supervised PERCENT] "
-                        "[--steps N] [--threads N]\n");
+                        "[--steps N] [--threads N] [--micros N] [--elastic 1]\n");
         return 64;
     }
     b.model_dir = argv[1];
@@ -243,6 +306,8 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--supervised") == 0) b.supervised_percent = value;
         if (strcmp(argv[i], "--steps") == 0) b.steps = value < MOST_STEPS ? value : MOST_STEPS;
         if (strcmp(argv[i], "--threads") == 0) b.threads = value;
+        if (strcmp(argv[i], "--micros") == 0) b.micros = value;
+        if (strcmp(argv[i], "--elastic") == 0) b.elastic = value != 0;
     }
     run(&b);
     return 0;
