@@ -6,10 +6,10 @@
  * 2. An activity is recorded for exactly the time between entering and leaving a collective.
  */
 #include "comm/comm.h"
+#include "comm/activity_impl.h"
 #include "comm/comm_impl.h"
 
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,22 +29,6 @@ struct call {
     int32_t op, dtype, reduction, root;
 };
 
-enum op {
-    OP_ALL_REDUCE,
-    OP_ALL_GATHER,
-    OP_BROADCAST,
-    OP_HOST_ALL_REDUCE,
-    OP_HOST_ALL_GATHER,
-    OP_HOST_BROADCAST,
-    OP_BARRIER,
-    OP_AGREE,
-    OP_SPLIT
-};
-
-static const char *const op_names[] = {"all_reduce",      "all_gather",      "broadcast",
-                                       "host_all_reduce", "host_all_gather", "host_broadcast",
-                                       "barrier",         "agree",           "split"};
-
 struct comm {
     const struct comm_ops *ops;
     void *group;
@@ -59,35 +43,10 @@ struct comm {
 
 static struct comm_world_info world = {.world = 1, .local_world = 1, .threads = 1};
 
-/* ---- activity ---- */
-
-static _Atomic(const char *) activity_what;
-static _Atomic int64_t activity_since;
-static _Atomic uint64_t activity_sequence;
-
-static void enter(enum op op)
-{
-    atomic_store(&activity_since, clock_monotonic_ns());
-    atomic_fetch_add(&activity_sequence, 1);
-    atomic_store(&activity_what, op_names[op]);
-}
-
 static enum status leave(enum status status)
 {
-    atomic_store(&activity_what, NULL);
+    activity_leave();
     return status;
-}
-
-struct comm_activity comm_activity(void)
-{
-    struct comm_activity now;
-    do {
-        now.sequence = atomic_load(&activity_sequence);
-        now.what = atomic_load(&activity_what);
-        now.since_ns = atomic_load(&activity_since);
-        now.waits_for = now.what ? comm_shm_waits_for() : -1;
-    } while (now.sequence != atomic_load(&activity_sequence));
-    return now;
 }
 
 /* ---- the process ---- */
@@ -231,7 +190,7 @@ static void describe_call(char *text, size_t bytes, const struct call *call)
     bool reduces = call->op == OP_ALL_REDUCE || call->op == OP_HOST_ALL_REDUCE;
     bool typed = reduces || call->op == OP_ALL_GATHER || call->op == OP_BROADCAST;
     bool rooted = call->op == OP_BROADCAST || call->op == OP_HOST_BROADCAST;
-    int n = snprintf(text, bytes, "%s(%lld %s", op_names[call->op], (long long)call->count,
+    int n = snprintf(text, bytes, "%s(%lld %s", activity_op_name((enum op)call->op), (long long)call->count,
                      typed ? dtype_name((enum dtype)call->dtype) : "bytes");
     if (reduces) n += snprintf(text + n, bytes - (size_t)n, ", %s", reductions[call->reduction]);
     if (rooted) n += snprintf(text + n, bytes - (size_t)n, ", root %d", call->root);
@@ -275,12 +234,12 @@ static enum status check_call(struct comm *comm, struct call mine)
 static enum status begin(struct comm *comm, enum op op, int64_t count, enum dtype dtype, int reduction,
                          int root)
 {
-    enter(op);
+    activity_enter(op);
     struct call call = {
         .count = count, .op = (int32_t)op, .dtype = (int32_t)dtype, .reduction = reduction, .root = root};
-    if (count < 0) return FAIL(LORAD_BUG, "%s of %lld elements", op_names[op], (long long)count);
+    if (count < 0) return FAIL(LORAD_BUG, "%s of %lld elements", activity_op_name(op), (long long)count);
     if (root < 0 || root >= comm->size)
-        return FAIL(LORAD_BUG, "%s from rank %d of a group of %d", op_names[op], root, comm->size);
+        return FAIL(LORAD_BUG, "%s from rank %d of a group of %d", activity_op_name(op), root, comm->size);
     return check_call(comm, call);
 }
 

@@ -89,13 +89,4 @@ enum status comm_agree(struct comm *comm, enum status mine) LORAD_WARN_UNUSED;
  * cause is what the user reads. Thread: any. */
 void comm_abort(int exit_code) __attribute__((noreturn));
 
-/* The watchdog looks here: what the main thread is doing. `what` is a string literal. Cheap. */
-struct comm_activity {
-    const char *what;  /* "all_reduce" ... or NULL when not inside a collective */
-    int64_t since_ns;  /* clock_monotonic_ns at entry */
-    uint64_t sequence; /* collectives entered so far */
-    int waits_for;     /* the rank of the world that has not come yet, when known; else -1 */
-};
-struct comm_activity comm_activity(void);
-
 #endif

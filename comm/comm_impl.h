@@ -45,14 +45,34 @@ extern const struct comm_ops comm_mpi_ops;
 void comm_reduce(void *out, const void *const *in, int ways, int64_t count, enum dtype dtype,
                  enum comm_reduction reduction);
 
+typedef enum status (*comm_exchange)(void *group, const void *in, void *out, size_t bytes);
+
+/*
+ * comm_share.c: memory that the ranks of a group have in common, when they share a host and see each other's
+ * processes: an anonymous memory file of the group's rank 0 that the others map through /proc, so nothing is
+ * left behind however the run ends. `gather` is an all-gather of `bytes` per rank over the group. *out is
+ * zeroed memory at least as large as asked for, or NULL with LORAD_OK when some rank cannot map it (then no
+ * rank has it). peers [size]. munmap(*out, bytes) gives it back. Collective.
+ */
+struct comm_peer {
+    int32_t pid, fd, ready, world_rank;
+    uint64_t pid_space; /* inode of the PID namespace: pids mean something within one only; 0: unknown */
+};
+struct comm_sharing {
+    int rank, size, world_rank;
+    bool wanted; /* by this rank */
+    size_t bytes;
+    comm_exchange gather;
+    void *group;
+};
+enum status comm_share_memory(void **out, struct comm_peer *peers,
+                              const struct comm_sharing *sharing) LORAD_WARN_UNUSED;
+
 /*
  * comm_shm.c: a group whose ranks share a host exchanges through one memory segment instead of messages.
- * comm_shm_create takes the two exchanges that need the slow path: `gather` is an all-gather of `bytes` per
- * rank over the same group. *out is NULL with LORAD_OK when some rank cannot map the segment (then no rank
- * has it).
+ * *out is NULL with LORAD_OK when the segment cannot be shared (comm_share_memory).
  */
 struct comm_shm;
-typedef enum status (*comm_exchange)(void *group, const void *in, void *out, size_t bytes);
 enum status comm_shm_create(struct comm_shm **out, int rank, int size, int world_rank, bool crowded,
                             comm_exchange gather, void *group) LORAD_WARN_UNUSED;
 void comm_shm_destroy(struct comm_shm *shm);
@@ -62,8 +82,6 @@ enum status comm_shm_all_gather(struct comm_shm *shm, const void *in, void *out,
                                 size_t bytes) LORAD_WARN_UNUSED;
 enum status comm_shm_broadcast(struct comm_shm *shm, void *buffer, size_t bytes, int root) LORAD_WARN_UNUSED;
 enum status comm_shm_barrier(struct comm_shm *shm) LORAD_WARN_UNUSED;
-/* The rank of the world that this process sleeps for in a segment, or -1. Any thread. */
-int comm_shm_waits_for(void);
 /* Tells every rank that shares a segment with this process that the run is over. Async-signal-safe; any
  * thread. */
 void comm_shm_abort(void);

@@ -8,6 +8,7 @@
  * whatever algorithm MPI picks, since MPI only moves bytes.
  * 3. MPI returns its errors here; each becomes LORAD_PEER_LOST with MPI's words.
  */
+#include "comm/activity_impl.h"
 #include "comm/comm_impl.h"
 
 #include <mpi.h>
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 enum {
@@ -118,6 +119,12 @@ static enum status count_cores(MPI_Comm host, int local_world, struct comm_world
     return LORAD_OK;
 }
 
+static enum status host_all_gather(void *group, const void *in, void *out, size_t bytes)
+{
+    MPI_TRY(MPI_Allgather(in, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, *(MPI_Comm *)group), "start");
+    return LORAD_OK;
+}
+
 static enum status describe_world(struct comm_world_info *out)
 {
     struct comm_world_info info;
@@ -130,6 +137,7 @@ static enum status describe_world(struct comm_world_info *out)
     MPI_TRY(MPI_Comm_rank(host, &info.local_rank), "start");
     MPI_TRY(MPI_Comm_size(host, &info.local_world), "start");
     TRY(count_cores(host, info.local_world, &info));
+    TRY(activity_share(info.local_rank, info.local_world, info.rank, host_all_gather, &host));
     MPI_TRY(MPI_Comm_free(&host), "start");
     *out = info;
     return LORAD_OK;
@@ -323,11 +331,9 @@ static enum status reduce_piece(struct group *group, char *buffer, int64_t count
     return LORAD_OK;
 }
 
-static enum status mpi_all_reduce(void *state, void *buffer, int64_t count, enum dtype dtype,
-                                  enum comm_reduction reduction)
+static enum status message_all_reduce(struct group *group, void *buffer, int64_t count, enum dtype dtype,
+                                      enum comm_reduction reduction)
 {
-    struct group *group = state;
-    if (group->shm) return comm_shm_all_reduce(group->shm, buffer, count, dtype, reduction);
     size_t width = dtype_bytes(dtype);
     if ((size_t)count * width <= SMALL_BYTES) return reduce_small(group, buffer, count, dtype, reduction);
     int64_t most = (int64_t)(PIECE_BYTES / width);
@@ -338,17 +344,8 @@ static enum status mpi_all_reduce(void *state, void *buffer, int64_t count, enum
     return LORAD_OK;
 }
 
-static enum status mpi_all_gather(void *state, const void *in, void *out, size_t bytes)
+static enum status message_broadcast(struct group *group, void *buffer, size_t bytes, int root)
 {
-    struct group *group = state;
-    if (group->shm) return comm_shm_all_gather(group->shm, in, out, bytes);
-    return message_all_gather(group, in, out, bytes);
-}
-
-static enum status mpi_broadcast(void *state, void *buffer, size_t bytes, int root)
-{
-    struct group *group = state;
-    if (group->shm) return comm_shm_broadcast(group->shm, buffer, bytes, root);
     for (size_t at = 0; at < bytes; at += MESSAGE_BYTES) {
         size_t n = bytes - at < MESSAGE_BYTES ? bytes - at : MESSAGE_BYTES;
         MPI_TRY(MPI_Bcast((char *)buffer + at, (int)n, MPI_BYTE, root, group->comm), "broadcast");
@@ -356,12 +353,50 @@ static enum status mpi_broadcast(void *state, void *buffer, size_t bytes, int ro
     return LORAD_OK;
 }
 
+static enum status message_barrier(struct group *group)
+{
+    MPI_TRY(MPI_Barrier(group->comm), "barrier");
+    return LORAD_OK;
+}
+
+/* Messages: all the time inside counts as waiting. */
+static enum status since(int64_t start_ns, enum status status)
+{
+    activity_waited(start_ns);
+    return status;
+}
+
+static enum status mpi_all_reduce(void *state, void *buffer, int64_t count, enum dtype dtype,
+                                  enum comm_reduction reduction)
+{
+    struct group *group = state;
+    if (group->shm) return comm_shm_all_reduce(group->shm, buffer, count, dtype, reduction);
+    int64_t start_ns = clock_monotonic_ns();
+    return since(start_ns, message_all_reduce(group, buffer, count, dtype, reduction));
+}
+
+static enum status mpi_all_gather(void *state, const void *in, void *out, size_t bytes)
+{
+    struct group *group = state;
+    if (group->shm) return comm_shm_all_gather(group->shm, in, out, bytes);
+    int64_t start_ns = clock_monotonic_ns();
+    return since(start_ns, message_all_gather(group, in, out, bytes));
+}
+
+static enum status mpi_broadcast(void *state, void *buffer, size_t bytes, int root)
+{
+    struct group *group = state;
+    if (group->shm) return comm_shm_broadcast(group->shm, buffer, bytes, root);
+    int64_t start_ns = clock_monotonic_ns();
+    return since(start_ns, message_broadcast(group, buffer, bytes, root));
+}
+
 static enum status mpi_barrier(void *state)
 {
     struct group *group = state;
     if (group->shm) return comm_shm_barrier(group->shm);
-    MPI_TRY(MPI_Barrier(group->comm), "barrier");
-    return LORAD_OK;
+    int64_t start_ns = clock_monotonic_ns();
+    return since(start_ns, message_barrier(group));
 }
 
 const struct comm_ops comm_mpi_ops = {

@@ -1,8 +1,7 @@
 /*
  * Collectives through shared memory for ranks of one host.
  *
- * The segment is an anonymous memory file of the group's rank 0 that the others map through /proc, so nothing
- * is left behind however the run ends. It holds one counter per rank and, per rank, two slots of SLOT_BYTES.
+ * The segment (comm_share_memory) holds one counter per rank and, per rank, two slots of SLOT_BYTES.
  *
  * 1. A rank's counter only grows. "Meet" adds one to it and waits until every counter has reached the same
  * value; all ranks make the same sequence of meets, since collectives are called in the same order.
@@ -12,18 +11,16 @@
  * 3. Within a reduction, rank r alone reads slice r of the slots and alone writes the result there.
  * 4. Operands are combined in rank order (comm_reduce), so every rank gets the same bits.
  */
+#include "comm/activity_impl.h"
 #include "comm/comm_impl.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,11 +46,6 @@ struct segment {
     struct seat seats[];
 };
 
-struct peer {
-    int32_t pid, fd, ready, world_rank;
-    uint64_t pid_space; /* inode of the PID namespace: pids mean something within one only */
-};
-
 struct comm_shm {
     struct segment *segment;
     size_t bytes;
@@ -62,12 +54,11 @@ struct comm_shm {
     uint32_t meets;
     int parity;
     char *slots;
-    struct peer *peers;    /* [size] */
-    const void **operands; /* [size] */
+    struct comm_peer *peers; /* [size] */
+    const void **operands;   /* [size] */
 };
 
 static _Atomic(struct segment *) segments[MAX_SEGMENTS];
-static atomic_int sleeps_for = -1;
 
 static void relax(void)
 {
@@ -84,48 +75,6 @@ static char *slot(const struct comm_shm *shm, int rank)
 }
 
 /* ---- setting up ---- */
-
-static uint64_t pid_space(void)
-{
-    struct stat info;
-    return stat("/proc/self/ns/pid", &info) == 0 ? (uint64_t)info.st_ino : 0;
-}
-
-static struct segment *segment_map(int fd, size_t bytes)
-{
-    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return at == MAP_FAILED ? NULL : at;
-}
-
-/* Rank 0 makes the file, the others open it. Not ready is no failure: the group then sends messages. */
-static enum status segment_share(struct comm_shm *shm, struct peer *mine, int world_rank,
-                                 comm_exchange gather, void *group)
-{
-    const char *wish = getenv("LORAD_COMM_SHM");
-    bool wanted = !wish || strcmp(wish, "0") != 0;
-    *mine = (struct peer){.pid = (int32_t)getpid(), .fd = -1, .ready = wanted, .world_rank = world_rank};
-    mine->pid_space = pid_space();
-    if (shm->rank == 0 && wanted) {
-        mine->fd = memfd_create("lorad-comm", MFD_CLOEXEC);
-        if (mine->fd >= 0 && ftruncate(mine->fd, (off_t)shm->bytes) == 0)
-            shm->segment = segment_map(mine->fd, shm->bytes);
-        mine->ready = shm->segment != NULL;
-    }
-    TRY(gather(group, mine, shm->peers, sizeof *mine));
-
-    const struct peer *first = &shm->peers[0];
-    if (shm->rank != 0 && wanted && first->ready && first->pid_space == mine->pid_space) {
-        char path[64];
-        snprintf(path, sizeof path, "/proc/%d/fd/%d", first->pid, first->fd);
-        int fd = open(path, O_RDWR | O_CLOEXEC);
-        struct stat info;
-        if (fd >= 0 && fstat(fd, &info) == 0 && info.st_size == (off_t)shm->bytes)
-            shm->segment = segment_map(fd, shm->bytes);
-        if (fd >= 0) close(fd);
-    }
-    mine->ready = shm->segment != NULL;
-    return gather(group, mine, shm->peers, sizeof *mine);
-}
 
 static void segment_register(struct segment *segment)
 {
@@ -163,17 +112,23 @@ enum status comm_shm_create(struct comm_shm **out, int rank, int size, int world
     shm->operands = memory_new((size_t)size, sizeof *shm->operands);
     if (!shm->peers || !shm->operands) goto destroy_shm;
 
-    struct peer mine;
-    status = segment_share(shm, &mine, world_rank, gather, group);
-    if (mine.fd >= 0) close(mine.fd);
+    const char *wish = getenv("LORAD_COMM_SHM");
+    struct comm_sharing sharing = {.rank = rank,
+                                   .size = size,
+                                   .world_rank = world_rank,
+                                   .wanted = !wish || strcmp(wish, "0") != 0,
+                                   .bytes = shm->bytes,
+                                   .gather = gather,
+                                   .group = group};
+    void *segment = NULL;
+    status = comm_share_memory(&segment, shm->peers, &sharing);
     if (status != LORAD_OK) goto destroy_shm;
-    for (int r = 0; r < size; r++) {
-        if (shm->peers[r].ready) continue;
-        log_debug("rank %d cannot share memory with its peers; the group sends messages", r);
+    if (!segment) { /* the group sends messages */
         comm_shm_destroy(shm);
         *out = NULL;
         return LORAD_OK;
     }
+    shm->segment = segment;
     shm->slots = (char *)shm->segment + head;
     segment_register(shm->segment);
     *out = shm;
@@ -204,11 +159,6 @@ void comm_shm_abort(void)
     }
 }
 
-int comm_shm_waits_for(void)
-{
-    return atomic_load(&sleeps_for);
-}
-
 /* ---- meeting ---- */
 
 static enum status check_peer(const struct comm_shm *shm, int rank)
@@ -216,7 +166,7 @@ static enum status check_peer(const struct comm_shm *shm, int rank)
     if (atomic_load(&shm->segment->over))
         return comm_peer_lost("another rank ended the run while this one waited for rank %d",
                               shm->peers[rank].world_rank);
-    const struct peer *peer = &shm->peers[rank];
+    const struct comm_peer *peer = &shm->peers[rank];
     bool same_space = peer->pid_space && peer->pid_space == shm->peers[shm->rank].pid_space;
     if (same_space && kill(peer->pid, 0) != 0 && errno == ESRCH)
         return comm_peer_lost("rank %d (process %d) is gone", peer->world_rank, peer->pid);
@@ -233,7 +183,7 @@ static enum status sleep_for(struct comm_shm *shm, int rank, uint32_t target)
 {
     struct segment *segment = shm->segment;
     enum status status = LORAD_OK;
-    atomic_store(&sleeps_for, shm->peers[rank].world_rank);
+    activity_waits_for(shm->peers[rank].world_rank);
     atomic_fetch_add(&segment->sleepers, 1);
     while (status == LORAD_OK) {
         uint32_t seen = atomic_load(&segment->seats[rank].counter);
@@ -243,24 +193,35 @@ static enum status sleep_for(struct comm_shm *shm, int rank, uint32_t target)
         if (woken != 0 && errno == ETIMEDOUT) status = check_peer(shm, rank);
     }
     atomic_fetch_sub(&segment->sleepers, 1);
-    atomic_store(&sleeps_for, -1);
+    activity_waits_for(-1);
     return status;
 }
 
-static enum status wait_for(struct comm_shm *shm, int rank, uint32_t target)
+/* Spins, then yields, then sleeps. */
+static enum status wait_longer(struct comm_shm *shm, int rank, uint32_t target, int64_t start_ns)
 {
-    for (int i = shm->crowded ? 0 : 500; i > 0; i--) {
-        if (reached(shm, rank, target, memory_order_acquire)) return LORAD_OK;
-        relax();
-    }
-    int64_t patience_ns = shm->crowded ? 100 * 1000 : 2 * 1000 * 1000, start = clock_monotonic_ns();
+    int64_t patience_ns = shm->crowded ? 100 * 1000 : 2 * 1000 * 1000;
     do {
         for (int i = 0; i < 8; i++) {
             if (reached(shm, rank, target, memory_order_acquire)) return LORAD_OK;
             sched_yield();
         }
-    } while (clock_monotonic_ns() - start < patience_ns);
+    } while (clock_monotonic_ns() - start_ns < patience_ns);
     return sleep_for(shm, rank, target);
+}
+
+/* The first microseconds are not counted as waiting: no clock is asked for a peer that is as good as there.
+ */
+static enum status wait_for(struct comm_shm *shm, int rank, uint32_t target)
+{
+    for (int i = shm->crowded ? 1 : 500; i > 0; i--) {
+        if (reached(shm, rank, target, memory_order_acquire)) return LORAD_OK;
+        relax();
+    }
+    int64_t start_ns = clock_monotonic_ns();
+    enum status status = wait_longer(shm, rank, target, start_ns);
+    activity_waited(start_ns);
+    return status;
 }
 
 static enum status meet(struct comm_shm *shm)

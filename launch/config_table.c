@@ -299,6 +299,11 @@ const struct config_key config_keys[] = {
      "parallel."},
     {"comm", "", TYPE_WORD, "auto", "auto|self|mpi", SECTION_MACHINE, SHARED, RUN(comm), NULL,
      "How ranks talk. `auto`: nothing for one rank, else MPI."},
+    {"hang_timeout", "", TYPE_REAL, "30", "[0,1e6]", SECTION_MACHINE, SHARED, RUN(hang_timeout), NULL,
+     "Seconds without any progress after which a rank counts as hung: the run then ends with code 71 and "
+     "says "
+     "which rank, host, step and collective it was. Steps that take long by themselves have five times as "
+     "long as they usually need. 0: nobody watches, for debuggers (docs/reliability.md)."},
     {"deterministic", "full_determinism", TYPE_OWN, "true", "true, false, elastic", SECTION_MACHINE, SHARED,
      RUN(deterministic), config_set_deterministic,
      "The same bits in every run on the same layout of ranks. Costs nothing on the CPU, where it is always "

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "comm/activity.h"
 #include "trainer/step.h"
 
 struct rows {
@@ -17,6 +18,7 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
                                   struct rows *rows)
 {
     struct eval_pass pass = {.batch = batch, .use_adapter = use_adapter, .row_loss = rows->token};
+    activity_sign();
     TRY(model_eval(session->model, &pass));
     if (!rows->token || session->part.tp_rank != 0) return LORAD_OK;
     for (int32_t s = 0, n = 0; s < batch->n_sequences; s++) {

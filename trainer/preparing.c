@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "comm/activity.h"
 #include "trainer/data.h"
 #include "trainer/progress.h"
 
@@ -60,6 +61,7 @@ enum status preparing_watch(struct preparation *preparation, enum progress_style
         nanosleep(&(struct timespec){0, 10000000}, NULL);
         status = preparation_poll(preparation, &done);
         draw(&watched, preparation);
+        activity_sign();
     }
     progress_close(watched.progress);
     return status;

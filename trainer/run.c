@@ -53,8 +53,7 @@ struct run {
     struct progress *progress; /* rank 0 */
     struct watchdog *watchdog;
     double waited_seconds;
-    double slowest_seconds; /* of a step so far: what the watchdog learns from */
-    enum stage_end over;    /* of the stage in progress */
+    enum stage_end over; /* of the stage in progress */
     bool asked_to_stop;
 };
 
@@ -199,8 +198,7 @@ static enum status open_logs(struct run *run)
             status = progress_open(&run->progress, run->options->progress, run->state.step,
                                    run->state.total_steps);
     }
-    TRY(comm_agree(run->session.world, status));
-    return watchdog_open(&run->watchdog, run->session.ranks.rank);
+    return comm_agree(run->session.world, status);
 }
 
 /* ---- a stage ---- */
@@ -252,13 +250,6 @@ static bool due(enum when when, int64_t every, int64_t step, bool last_of_epoch)
     return (when == WHEN_STEPS && every > 0 && step % every == 0) || (when == WHEN_EPOCH && last_of_epoch);
 }
 
-/* How long a step may take: unknown before one was seen, then five times the slowest, but never under half a
- * minute. */
-static double step_limit(const struct run *run)
-{
-    return run->slowest_seconds > 0 ? fmax(30.0, 5.0 * run->slowest_seconds) : 0.0;
-}
-
 /* Once all rows are there, they are known by their contents. */
 static enum status follow_preparing(struct run *run)
 {
@@ -300,7 +291,7 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     struct boundary_report report = {.wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) |
                                               (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u)};
     wants_checkpoint = 0;
-    watchdog_note(run->watchdog, run->state.step, "train", step_limit(run));
+    watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
     TRY(accumulate_step(run, info));
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
     TRY(step_finish(&run->step, targets, factor, &report, result));
@@ -370,7 +361,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
     bool logged = run->state.step % run->options->logging_steps == 0 || run->state.step == 1 ||
                   run->state.step == run->state.total_steps;
     run->waited_seconds = waited;
-    run->slowest_seconds = fmax(run->slowest_seconds, seconds);
+    watchdog_learn(run->watchdog, seconds);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);
     if (run->coord) coord_heartbeat(run->coord, run->state.step, "training");
@@ -399,7 +390,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
     struct run_state *state = &run->state;
     bool greater = run->options->greater_is_better; /* the metric is the accuracy */
     progress_note(run->progress, "evaluating");
-    watchdog_note(run->watchdog, state->step, "evaluate", 0);
+    watchdog_note(run->watchdog, WATCH_EVALUATE, state->step);
     TRY(evaluate(&result, &run->session, stage->eval, true, false));
     *improved = count_evaluation(state, greater ? result.accuracy : result.loss, greater);
     stage_note_evaluation(&state->stage, &stage->options.promote, result.loss);
@@ -420,7 +411,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
 static enum status save_now(struct run *run)
 {
     progress_note(run->progress, "saving");
-    watchdog_note(run->watchdog, run->state.step, "save", 0);
+    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
     run->state.metrics_bytes = metrics_offset(run->metrics);
     TRY(saver_save(&run->saver, &run->state, &run->identity));
     saver_collect(&run->saver, run->options->save_total_limit,
@@ -535,6 +526,7 @@ static void tell_of_rows(struct run *run)
 
 static enum status finish(struct run *run)
 {
+    watchdog_note(run->watchdog, WATCH_END, run->state.step);
     progress_close(run->progress);
     run->progress = NULL;
     bool finished = run->over && in_last_stage(run) && !run->state.evaluation_owed;
@@ -574,6 +566,7 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
 {
     TRY(session_read(&run->session, run->options, run->options->adapter_dir, SESSION_TRAIN));
     TRY(session_join(&run->session, ranks));
+    TRY(watchdog_open(&run->watchdog, ranks->world, run->options->hang_timeout));
     TRY(coordinate(run));
     TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "comm/activity.h"
 
 /* What a rank contributes to the agreement; plain data. */
 struct step_share {
@@ -37,6 +38,7 @@ enum status step_begin(struct step_context *context)
 
 enum status step_accumulate(struct step_context *context, const struct micro_batch *batch, int64_t step)
 {
+    activity_sign();
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
     struct adapter *adapter = context->adapter;
     TRY(model_train(

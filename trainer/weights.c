@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "comm/activity.h"
 #include "trainer/model_parts.h"
 
 enum { NAME_BYTES = 128, STAGING_BYTES = 8 << 20 };
@@ -248,6 +249,7 @@ static enum status load_module(struct loading *load, int32_t number, enum module
 
 static enum status load_layer(struct loading *load, int32_t number)
 {
+    activity_sign();
     struct layer *layer = &load->model->layers[number];
     const struct arch *arch = load->model->arch;
     char name[NAME_BYTES];

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "comm/activity_impl.h"
 #include "comm/comm_impl.h"
 
 static int wire;    /* to the other process */
@@ -101,7 +102,7 @@ static void a_dead_peer_is_named_after_three_seconds(void **state)
     snprintf(words, sizeof words, "rank 1 (process %d) is gone", (int)pid);
     assert_fails(comm_shm_barrier(shm), LORAD_PEER_LOST, words);
     assert_true(clock_seconds_since(start) >= 3.0);
-    assert_int_equal(comm_shm_waits_for(), -1);
+    assert_int_equal(comm_activity().waits_for, -1);
     pthread_join(reaper, NULL);
     close(wire);
     comm_shm_destroy(shm);
@@ -124,6 +125,62 @@ static void a_peer_that_gives_up_ends_the_wait(void **state)
     assert_ok(comm_shm_create(&shm, 0, 2, 0, true, gather, NULL));
     assert_fails(comm_shm_all_reduce(shm, value, 1, DTYPE_F32, COMM_SUM), LORAD_PEER_LOST,
                  "another rank ended the run while this one waited for rank 1");
+    assert_int_equal(end_of(pid), 0);
+    comm_shm_destroy(shm);
+}
+
+/* The other rank comes 200 ms late: that, and not the exchange itself, is waiting. */
+static void comes_late(struct comm_shm *shm)
+{
+    clock_sleep_ms(200);
+    if (comm_shm_barrier(shm) != LORAD_OK) _exit(4);
+}
+
+static void waiting_is_counted(void **state)
+{
+    (void)state;
+    pid_t pid = start_peer(comes_late);
+    struct comm_shm *shm;
+    assert_ok(comm_shm_create(&shm, 0, 2, 0, true, gather, NULL));
+    double before = activity_waited_seconds();
+    assert_ok(comm_shm_barrier(shm));
+    double waited = activity_waited_seconds() - before;
+    assert_true(waited > 0.1 && waited < 5);
+    assert_int_equal(end_of(pid), 0);
+    comm_shm_destroy(shm);
+}
+
+static void says_what_it_does(struct comm_shm *shm)
+{
+    if (activity_share(1, 2, 7, gather, NULL) != LORAD_OK) _exit(4);
+    activity_note(3, 42);
+    activity_enter(OP_BROADCAST);
+    activity_waits_for(5);
+    activity_looked(1000);
+    if (comm_shm_barrier(shm) != LORAD_OK || comm_shm_barrier(shm) != LORAD_OK) _exit(4);
+}
+
+static void ranks_of_a_host_see_each_other(void **state)
+{
+    (void)state;
+    struct comm_activity ranks[3];
+    struct comm_shm *shm;
+    assert_int_equal(activity_of_host(ranks, 3), 1);
+    uint64_t signs = comm_activity().signs;
+    pid_t pid = start_peer(says_what_it_does);
+    assert_ok(comm_shm_create(&shm, 0, 2, 0, true, gather, NULL));
+    assert_ok(activity_share(0, 2, 6, gather, NULL));
+    assert_ok(comm_shm_barrier(shm));
+    assert_int_equal(activity_of_host(ranks, 3), 2);
+    assert_int_equal(ranks[0].rank, 6);
+    assert_int_equal(ranks[0].signs, signs);
+    assert_int_equal(ranks[1].rank, 7);
+    assert_int_equal(ranks[1].pid, pid);
+    assert_int_equal(ranks[1].phase, 3);
+    assert_int_equal(ranks[1].step, 42);
+    assert_int_equal(ranks[1].silent_ns, 1000);
+    assert_string_equal(ranks[1].what, "broadcast");
+    assert_ok(comm_shm_barrier(shm));
     assert_int_equal(end_of(pid), 0);
     comm_shm_destroy(shm);
 }
@@ -151,6 +208,8 @@ int main(void)
         cmocka_unit_test(two_processes_meet),
         cmocka_unit_test(a_dead_peer_is_named_after_three_seconds),
         cmocka_unit_test(a_peer_that_gives_up_ends_the_wait),
+        cmocka_unit_test(waiting_is_counted),
+        cmocka_unit_test(ranks_of_a_host_see_each_other), /* the last that shares its record */
         cmocka_unit_test(when_one_cannot_share_nobody_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

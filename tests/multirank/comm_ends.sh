@@ -28,10 +28,6 @@ for shm in 1 0; do
 done
 unset LORAD_COMM_SHM
 
-# A rank that hangs: it names itself; one that cannot speak is named by a rank that waits for it.
-expect 71 20 "rank 1 hangs: step 7, phase train" ranks 3 "$program" loop 1
-expect 71 20 "rank 2 hangs: rank 0 has waited" ranks 3 "$program" stop 2
-
 expect 78 5 "finds itself alone" env SLURM_NTASKS=4 "$program" values
 expect 78 5 "finds itself alone" env OMPI_COMM_WORLD_SIZE=4 "$program" values
 expect 78 5 "finds itself alone" env PMI_RANK=0 PMI_SIZE=2 "$program" values

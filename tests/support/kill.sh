@@ -30,10 +30,10 @@ wait_more() {
     until [ "$($1)" -gt "$before" ]; do kill -0 "$2" 2>/dev/null || return 1; sleep 0.002; done
 }
 
-# strike MODE JOB: waits for the instant, kills, waits for the end. 1: the run ended before.
+# await MODE JOB: until the instant to strike. 1: the run ended before.
 # MODE: any (evenly over the run), save, stage, epoch (just behind the change).
-strike() {
-    local mode=$1 job=$2 i
+await() {
+    local mode=$1 job=$2
     until committed; do kill -0 "$job" 2>/dev/null || return 1; sleep 0.01; done
     case $mode in
     save)
@@ -45,16 +45,27 @@ strike() {
     epoch) wait_more epoch_ends "$job" && snooze 120 || return 1 ;;
     *) snooze $((whole_ms * 8 / 10)) ;;
     esac
-    local pid phase=$mode
+}
+
+# buried JOB: waits for the end of a run whose rank was hit; its code.
+buried() {
+    local job=$1 i
+    # A rank that dies while it shakes hands with mpirun can leave Open MPI 4.1 waiting for ever.
+    for i in $(seq 200); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
+    pkill -9 -P "$job" && echo "mpirun did not end by itself"
+    wait "$job"
+}
+
+# strike MODE JOB: waits for the instant, kills a rank, waits for the end. 1: the run ended before.
+strike() {
+    await "$1" "$2" || return 1
+    local pid phase=$1
     pid=$(victims)
     [ -n "$pid" ] || return 1
     if unfinished; then phase=save; fi
     kill -9 "$pid" 2>/dev/null || return 1
     echo "$phase" >>"$work/phases"
-    # A rank that dies while it shakes hands with mpirun can leave Open MPI 4.1 waiting for ever.
-    for i in $(seq 200); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
-    pkill -9 -P "$job" && echo "mpirun did not end by itself"
-    wait "$job"
+    buried "$2"
     return 0
 }
 

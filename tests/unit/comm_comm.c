@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "comm/comm.h"
+#include "comm/activity.h"
 #include "comm/comm_impl.h"
 
 static struct comm *self(void)

@@ -18,7 +18,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "comm/comm.h"
-#include "trainer/watchdog.h"
 
 static struct comm *all;
 static int rank, world;
@@ -262,15 +261,6 @@ int main(int argc, char **argv)
             comm_abort(42);
         }
         must(comm_barrier(all), "barrier");
-    }
-    if (strcmp(mode, "stop") == 0 || strcmp(mode, "loop") == 0) {
-        struct watchdog *watchdog;
-        must(watchdog_open(&watchdog, rank), "watchdog");
-        watchdog_note(watchdog, 7, "train", 1.0);
-        if (rank == argument && mode[0] == 's') raise(SIGSTOP);
-        while (rank == argument) clock_sleep_ms(1000);
-        must(comm_barrier(all), "barrier");
-        watchdog_close(watchdog);
     }
     comm_destroy(all);
     comm_shutdown();
