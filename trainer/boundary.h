@@ -25,7 +25,8 @@ struct save_vote {
 struct boundary_report {
     uint32_t wants;     /* BOUNDARY_WANTS_* */
     int32_t commands;   /* rank 0: requests from outside that wait for this boundary (coord.h) */
-    double own_seconds; /* of this step, without waiting in collectives */
+    double own_seconds; /* of this step, without waiting in collectives; both filled in by step_finish */
+    double own_work;    /* what there was to do in them (straggler_work), 0: nothing */
     struct save_vote save;
 };
 

@@ -26,6 +26,7 @@
 #include "trainer/schedule.h"
 #include "trainer/stage.h"
 #include "trainer/step.h"
+#include "trainer/straggler.h"
 #include "trainer/watchdog.h"
 
 static volatile sig_atomic_t wants_checkpoint, wants_stop;
@@ -52,6 +53,7 @@ struct run {
     struct metrics *metrics;   /* rank 0 */
     struct progress *progress; /* rank 0 */
     struct watchdog *watchdog;
+    struct straggler *straggler; /* rank 0 */
     double waited_seconds;
     enum stage_end over; /* of the stage in progress */
     bool asked_to_stop;
@@ -123,6 +125,7 @@ static enum status load_model(struct run *run)
     run->step = (struct step_context){.model = run->session.model,
                                       .adapter = run->session.adapter,
                                       .world = run->session.world,
+                                      .arch = &run->session.arch,
                                       .part = &run->session.part,
                                       .seed = run->options->seed};
     TRY(choose_rates(run));
@@ -362,6 +365,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
                   run->state.step == run->state.total_steps;
     run->waited_seconds = waited;
     watchdog_learn(run->watchdog, seconds);
+    straggler_step(run->straggler, run->step.reports, run->state.step, run->coord);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);
     if (run->coord) coord_heartbeat(run->coord, run->state.step, "training");
@@ -551,6 +555,7 @@ static enum status finish(struct run *run)
 static void close_all(struct run *run)
 {
     watchdog_close(run->watchdog);
+    straggler_close(run->straggler);
     progress_close(run->progress);
     metrics_close(run->metrics);
     loader_close(run->loader);
@@ -567,6 +572,7 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(session_read(&run->session, run->options, run->options->adapter_dir, SESSION_TRAIN));
     TRY(session_join(&run->session, ranks));
     TRY(watchdog_open(&run->watchdog, ranks->world, run->options->hang_timeout));
+    TRY(straggler_open(&run->straggler, run->session.world));
     TRY(coordinate(run));
     TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));

@@ -3,8 +3,10 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "comm/activity.h"
+#include "trainer/straggler.h"
 
 /* What a rank contributes to the agreement; plain data. */
 struct step_share {
@@ -31,6 +33,9 @@ void step_release(struct step_context *context)
 
 enum status step_begin(struct step_context *context)
 {
+    context->start_ns = clock_monotonic_ns();
+    context->waited_seconds = activity_waited_seconds();
+    context->work = 0;
     TRY(model_zero_sums(context->model));
     if (context->adapter->sums) TRY(fixed_sums_begin(context->adapter->sums));
     return adapter_zero_grad(context->adapter);
@@ -40,6 +45,7 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
 {
     activity_sign();
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
+    if (context->arch) context->work += straggler_work(context->arch, batch);
     struct adapter *adapter = context->adapter;
     TRY(model_train(
         context->model,
@@ -85,6 +91,9 @@ enum status step_finish(struct step_context *context, struct step_targets target
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
                           &mine.local_squares));
     TRY(model_read_sums(context->model, &mine.sums));
+    mine.report.own_seconds =
+        clock_seconds_since(context->start_ns) - (activity_waited_seconds() - context->waited_seconds);
+    mine.report.own_work = context->work;
     TRY(gather_shares(context, &mine, &total));
 
     double weight = targets.weight, max_norm = context->optimizer->options.max_grad_norm;

@@ -24,11 +24,14 @@ struct step_context {
     struct model *model;
     struct adapter *adapter;
     struct optimizer *optimizer;
-    struct comm *world; /* NULL: one rank */
+    struct comm *world;      /* NULL: one rank */
+    const struct arch *arch; /* NULL: nobody asks how much work a step is */
     const struct partition *part;
     uint64_t seed;
     struct step_share *shares;       /* [ranks], step_prepare */
     struct boundary_report *reports; /* [ranks], likewise: of the last step_finish */
+    int64_t start_ns;                /* of the step in progress, as the next two */
+    double waited_seconds, work;
 };
 
 /* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */
