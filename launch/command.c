@@ -20,7 +20,7 @@ struct option {
 };
 
 #define FIELD(name) offsetof(struct command, name)
-#define RUNS        "||check|eval|generate|prepare|"
+#define RUNS        "||check|eval|generate|prepare|inspect|"
 
 static const struct option options[] = {
     {"--config", OPTION_TEXT, FIELD(config_path), RUNS, "FILE", "the configuration (YAML; docs/config.md)"},
@@ -34,9 +34,15 @@ static const struct option options[] = {
     {"--no-adapter", OPTION_FLAG, FIELD(no_adapter), "|eval|generate|", NULL,
      "use the frozen base model alone"},
     {"--per-row", OPTION_FLAG, FIELD(per_row), "|eval|", NULL, "print the loss of every row"},
-    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|", NULL, "print JSON"},
-    {"--verify", OPTION_FLAG, FIELD(verify), "|check|prepare|", NULL,
-     "read all prepared data again and compare it with its hashes"},
+    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|inspect|checkpoints|", NULL, "print JSON"},
+    {"--verify", OPTION_FLAG, FIELD(verify), "|check|prepare|inspect|checkpoints|", NULL,
+     "read all prepared data, or all of the checkpoints, again and compare it with its hashes"},
+    {"--tensors", OPTION_FLAG, FIELD(tensors), "|inspect|", NULL, "list the tensors"},
+    {"--pin", OPTION_COUNT, FIELD(pin), "|checkpoints|", "STEP", "never remove the checkpoint of this step"},
+    {"--unpin", OPTION_COUNT, FIELD(unpin), "|checkpoints|", "STEP", "take the pin away"},
+    {"--keep", OPTION_COUNT, FIELD(keep), "|gc|", "N",
+     "keep N checkpoints (default: the run's save_total_limit)"},
+    {"--dry-run", OPTION_FLAG, FIELD(dry_run), "|gc|", NULL, "only say what would be removed"},
     {"--prompt", OPTION_TEXT, FIELD(prompt), "|generate|", "TEXT", "the question"},
     {"--system", OPTION_TEXT, FIELD(system), "|generate|", "TEXT", "the system message"},
     {"--max-new-tokens", OPTION_COUNT, FIELD(max_new_tokens), "|generate|", "N",
@@ -140,6 +146,11 @@ static enum status check_complete(const struct command *command)
         return FAIL(LORAD_USAGE, "--prompt TEXT is missing (see lorad --help)");
     if (strcmp(command->verb->name, "tokenize") == 0 && !command->model_dir)
         return FAIL(LORAD_USAGE, "--model DIR is missing (see lorad --help)");
+    if (command->verb->takes_word && strcmp(command->verb->name, "help") != 0 && !command->word)
+        return FAIL(LORAD_USAGE, "a folder is missing: lorad %s FOLDER (see lorad --help)",
+                    command->verb->name);
+    if (command->pin && command->unpin)
+        return FAIL(LORAD_USAGE, "--pin and --unpin do not go together: call twice");
     return LORAD_OK;
 }
 

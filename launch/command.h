@@ -43,6 +43,8 @@ struct command {
     int max_new_tokens;
     int plan_ranks;       /* 0: not given */
     const char *value_of; /* a key of the configuration */
+    bool tensors, dry_run;
+    int pin, unpin, keep; /* 0: not given */
 };
 
 /* Reads argv against `verbs` (n of them; the one named "" is the default). LORAD_USAGE names the argument,

@@ -18,6 +18,12 @@ static const struct verb verbs[] = {
     {"generate", "answer one prompt", true, false, run_on_ranks, NULL, verb_generate},
     {"tokenize", "JSON strings to token numbers, a line each; --decode: back; --template: chat rows", false,
      false, run_alone, verb_tokenize, NULL},
+    {"inspect", "what is in a checkpoint: its folder or link, or an output_dir for the newest", false, true,
+     run_alone, verb_inspect, NULL},
+    {"checkpoints", "which checkpoints an output_dir holds; pinning them", false, true, run_alone,
+     verb_checkpoints, NULL},
+    {"gc", "remove from an output_dir what its run would, and what dead runs left", false, true, run_alone,
+     verb_gc, NULL},
     {"help", "the configuration keys; help KEY: one of them", false, true, run_alone, verb_help, NULL},
 };
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };

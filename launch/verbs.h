@@ -19,6 +19,11 @@ enum status verb_tokenize(const struct command *command) LORAD_WARN_UNUSED;
 /* `lorad prepare`: verb_prepare.c. */
 enum status verb_prepare(const struct command *command) LORAD_WARN_UNUSED;
 
+/* `lorad inspect`, `lorad checkpoints`, `lorad gc`: verb_checkpoints.c. */
+enum status verb_inspect(const struct command *command) LORAD_WARN_UNUSED;
+enum status verb_checkpoints(const struct command *command) LORAD_WARN_UNUSED;
+enum status verb_gc(const struct command *command) LORAD_WARN_UNUSED;
+
 enum status verb_help(const struct command *command) LORAD_WARN_UNUSED;
 /* Appends what --version prints. */
 void version_text(struct strbuf *out);
