@@ -306,6 +306,29 @@ enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verif
     return status;
 }
 
+enum status checkpoint_open_written(struct checkpoint **out, const struct checkpoint_writer *writer,
+                                    const struct checkpoint_receipt *receipts, int world)
+{
+    size_t bytes = (size_t)world * sizeof *receipts;
+    struct checkpoint *checkpoint = memory_new(1, sizeof *checkpoint);
+    if (!checkpoint) return LORAD_NOMEM;
+    checkpoint->dir = memory_string(checkpoint_writer_dir(writer));
+    checkpoint->manifest.world = world;
+    checkpoint->manifest.shards = memory_new(1, bytes);
+    enum status status = checkpoint->dir && checkpoint->manifest.shards ? LORAD_OK : LORAD_NOMEM;
+    if (status == LORAD_OK) {
+        memcpy(checkpoint->manifest.shards, receipts, bytes);
+        status = open_shards(checkpoint, false);
+    }
+    if (status == LORAD_OK) status = join_pieces(checkpoint);
+    if (status == LORAD_OK) status = shard_codec_create(&checkpoint->codec);
+    if (status == LORAD_OK)
+        *out = checkpoint;
+    else
+        checkpoint_close(checkpoint);
+    return status;
+}
+
 /* ---- reading ---- */
 
 struct area {

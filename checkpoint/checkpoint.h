@@ -11,13 +11,14 @@
  * Format and protocol: docs/formats/checkpoint.md.
  *
  * Save, all ranks: checkpoint_begin -> checkpoint_write_shard -> gather receipts -> rank 0: checkpoint_commit
- * -> broadcast the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks
- * call checkpoint_abandon; training goes on, and the next try at the same step takes another attempt number.
+ * -> tell the outcome -> the other ranks: checkpoint_finish. On an error before the commit all ranks
+ * call checkpoint_abandon; training goes on, and the next try takes another attempt number.
  * Load: checkpoint_list (newest first, fenced ones left out by the caller's filter) -> checkpoint_open ->
  * checkpoint_read (any slice of any logical tensor, whatever layout wrote it) -> or checkpoint_quarantine and
  * the next.
  *
- * The functions block; a background writer may call begin..commit on its own thread, one save at a time.
+ * The functions block. Thread: a save may be written while another one is committed or collected; each
+ * writer is used by one thread at a time.
  */
 #ifndef LORAD_CHECKPOINT_CHECKPOINT_H
 #define LORAD_CHECKPOINT_CHECKPOINT_H
@@ -69,6 +70,9 @@ struct checkpoint_writer; /* one save in progress on one rank */
 enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, const char *output_dir,
                              struct checkpoint_id id, int rank, int world,
                              int64_t need_bytes) LORAD_WARN_UNUSED;
+/* How the shard is packed: zstd's level (1 without this call) and so many threads at once (1). Neither
+ * matters to a reader; threads do not change a bit. */
+void checkpoint_writer_pack(struct checkpoint_writer *writer, int32_t level, int32_t threads);
 /* Writes this rank's shard, durable (a rank without pieces writes an empty one). The receipt is always
  * filled; its ok says whether the shard stands. */
 enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struct checkpoint_piece *pieces,
@@ -90,6 +94,9 @@ void checkpoint_finish(struct checkpoint_writer *writer);
 /* Removes what this rank wrote (rank 0: the whole folder) and frees the writer. A folder whose manifest
  * appeared in spite of an error is left as it is. Keeps status_message(). NULL ok. */
 void checkpoint_abandon(struct checkpoint_writer *writer);
+/* Rank 0's part of that without a writer, which checkpoint_begin did not make: removes what other ranks wrote
+ * of <id>. */
+void checkpoint_discard(struct fs *fs, const char *output_dir, struct checkpoint_id id);
 
 /* ---- finding and reading ---- */
 
@@ -112,6 +119,10 @@ struct checkpoint;
  * LORAD_CONFIG: whole, but of a version that this lorad does not read; LORAD_NOT_FOUND: not committed. Owns.
  */
 enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify) LORAD_WARN_UNUSED;
+/* Rank 0, before the commit: the tensors that all ranks have written, by their receipts [world]. There is no
+ * state and no manifest yet. Owns. */
+enum status checkpoint_open_written(struct checkpoint **out, const struct checkpoint_writer *writer,
+                                    const struct checkpoint_receipt *receipts, int world) LORAD_WARN_UNUSED;
 void checkpoint_close(struct checkpoint *checkpoint); /* NULL ok */
 struct checkpoint_id checkpoint_id_of(const struct checkpoint *checkpoint);
 struct json;

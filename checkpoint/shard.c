@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,9 +27,9 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
+#include "base/thread.h"
 
 enum {
-    LEVEL = 1, /* higher levels are slower and no smaller on such planes */
     SAMPLES = 4096,
     INDEX_MAGIC = 0x184D2A5E, /* a skippable frame */
     INDEX_MAX_BYTES = 256 << 20,
@@ -53,7 +54,6 @@ enum status shard_codec_create(struct shard_codec **out)
     codec->compress = ZSTD_createCCtx();
     codec->decompress = ZSTD_createDCtx();
     if (!codec->compress || !codec->decompress ||
-        ZSTD_isError(ZSTD_CCtx_setParameter(codec->compress, ZSTD_c_compressionLevel, LEVEL)) ||
         ZSTD_isError(ZSTD_CCtx_setParameter(codec->compress, ZSTD_c_checksumFlag, 1))) {
         shard_codec_destroy(codec);
         return FAIL(LORAD_NOMEM, "out of memory for zstd");
@@ -132,7 +132,6 @@ static bool is_noise(const uint8_t *plane, size_t n)
 struct shard_output {
     struct fs_file *file;
     struct hash_stream *file_hash, *raw_hash;
-    struct shard_codec *codec;
     struct strbuf index;
     int64_t offset_bytes, raw_bytes;
 };
@@ -163,12 +162,47 @@ static enum status check_piece(const struct checkpoint_piece *piece, size_t *n, 
     return LORAD_OK;
 }
 
-static void put_index_entry(struct shard_output *output, const struct checkpoint_piece *piece, int64_t start,
-                            struct hash128 hash)
+/* A piece whose frames lie in a codec's `packed`. */
+struct packed_piece {
+    size_t raw, bytes;
+    struct hash128 hash;
+};
+
+static enum status pack_piece(struct packed_piece *out, struct shard_codec *codec,
+                              const struct checkpoint_piece *piece, int32_t level)
+{
+    size_t n = 0, width = 0, bytes = 0;
+    TRY(check_piece(piece, &n, &width));
+    size_t raw = n * width, bound = ZSTD_compressBound(n);
+    TRY(memory_grow(&codec->planes, &codec->planes_bytes, raw, 1));
+    TRY(memory_grow(&codec->packed, &codec->packed_bytes, bound * width, 1));
+    *out = (struct packed_piece){.raw = raw, .hash = hash128(piece->data, raw)};
+    split_planes(codec->planes, piece->data, n, width);
+    for (size_t k = 0; k < width && n > 0; k++) {
+        const uint8_t *plane = (const uint8_t *)codec->planes + k * n;
+        /* The lowest level hardly looks and stores: four times the speed on mantissas, for the same size. */
+        size_t packed = ZSTD_CCtx_setParameter(codec->compress, ZSTD_c_compressionLevel,
+                                               is_noise(plane, n) ? ZSTD_minCLevel() : level);
+        if (!ZSTD_isError(packed))
+            packed = ZSTD_compress2(codec->compress, (char *)codec->packed + bytes,
+                                    codec->packed_bytes - bytes, plane, n);
+        if (ZSTD_isError(packed))
+            return FAIL(LORAD_BUG, "cannot compress piece %s: %s", piece->name, ZSTD_getErrorName(packed));
+        bytes += packed;
+    }
+    out->bytes = bytes;
+    return LORAD_OK;
+}
+
+static enum status put_piece(struct shard_output *output, const struct checkpoint_piece *piece,
+                             const struct packed_piece *packed, const void *frames)
 {
     struct strbuf *text = &output->index;
     char hex[33];
-    hash128_hex(hash, hex);
+    TRY(put(output, frames, packed->bytes));
+    hash_stream_add(output->raw_hash, &packed->hash, sizeof packed->hash);
+    output->raw_bytes += (int64_t)packed->raw;
+    hash128_hex(packed->hash, hex);
     strbuf_puts(text, text->length > 1 ? ",\n{\"name\":" : "\n{\"name\":");
     js_write_string(text, piece->name, strlen(piece->name));
     strbuf_printf(text,
@@ -176,36 +210,75 @@ static void put_index_entry(struct shard_output *output, const struct checkpoint
                   "\"bytes\":%lld,\"hash\":\"%s\"}",
                   piece->dtype, (long long)piece->shape[0], (long long)piece->shape[1], (long long)piece->row,
                   (long long)piece->rows, (long long)piece->col, (long long)piece->cols,
-                  (long long)(output->offset_bytes - start), hex);
+                  (long long)packed->bytes, hex);
+    return LORAD_OK;
 }
 
-static enum status put_piece(struct shard_output *output, const struct checkpoint_piece *piece)
-{
-    struct shard_codec *codec = output->codec;
-    size_t n = 0, width = 0;
-    TRY(check_piece(piece, &n, &width));
-    int64_t start = output->offset_bytes;
-    size_t raw = n * width, bound = ZSTD_compressBound(n);
-    TRY(memory_grow(&codec->planes, &codec->planes_bytes, raw, 1));
-    TRY(memory_grow(&codec->packed, &codec->packed_bytes, bound, 1));
+/* Threads take pieces in turn, pack them side by side, and put them one after the other. */
+struct pack_team {
+    struct shard_output *output; /* of whose turn it is */
+    const struct checkpoint_piece *pieces;
+    size_t n;
+    int32_t level;
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t changed;
+    size_t taken, turn;
+    enum status status; /* of the first that failed, and its words */
+    char message[512];
+};
 
-    struct hash128 hash = hash128(piece->data, raw);
-    split_planes(codec->planes, piece->data, n, width);
-    for (size_t k = 0; k < width && n > 0; k++) {
-        const uint8_t *plane = (const uint8_t *)codec->planes + k * n;
-        /* The lowest level hardly looks and stores: four times the speed on mantissas, for the same size. */
-        size_t packed = ZSTD_CCtx_setParameter(codec->compress, ZSTD_c_compressionLevel,
-                                               is_noise(plane, n) ? ZSTD_minCLevel() : LEVEL);
-        if (!ZSTD_isError(packed))
-            packed = ZSTD_compress2(codec->compress, codec->packed, codec->packed_bytes, plane, n);
-        if (ZSTD_isError(packed))
-            return FAIL(LORAD_BUG, "cannot compress piece %s: %s", piece->name, ZSTD_getErrorName(packed));
-        TRY(put(output, codec->packed, packed));
+static void fail_team(struct pack_team *team, enum status status)
+{
+    if (status == LORAD_OK || team->status != LORAD_OK) return;
+    team->status = status;
+    snprintf(team->message, sizeof team->message, "%s", status_message());
+}
+
+static void *pack_pieces(void *argument)
+{
+    struct pack_team *team = argument;
+    struct shard_codec *codec = NULL;
+    enum status status = shard_codec_create(&codec);
+    pthread_mutex_lock(&team->lock);
+    fail_team(team, status);
+    while (team->status == LORAD_OK && team->taken < team->n) {
+        size_t i = team->taken++;
+        struct packed_piece packed;
+        pthread_mutex_unlock(&team->lock);
+        status = pack_piece(&packed, codec, &team->pieces[i], team->level);
+        pthread_mutex_lock(&team->lock);
+        while (team->turn != i && team->status == LORAD_OK) pthread_cond_wait(&team->changed, &team->lock);
+        if (team->status != LORAD_OK) break;
+        pthread_mutex_unlock(&team->lock);
+        if (status == LORAD_OK) status = put_piece(team->output, &team->pieces[i], &packed, codec->packed);
+        pthread_mutex_lock(&team->lock);
+        fail_team(team, status);
+        team->turn++;
+        pthread_cond_broadcast(&team->changed);
     }
-    hash_stream_add(output->raw_hash, &hash, sizeof hash);
-    output->raw_bytes += (int64_t)raw;
-    put_index_entry(output, piece, start, hash);
-    return LORAD_OK;
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->lock);
+    shard_codec_destroy(codec);
+    return NULL;
+}
+
+/* A thread that does not start is not missed. */
+static enum status put_pieces(struct shard_output *output, const struct checkpoint_piece *pieces, size_t n,
+                              struct shard_packing packing)
+{
+    struct pack_team team = {.output = output, .pieces = pieces, .n = n, .level = packing.level};
+    pthread_t others[SHARD_MOST_THREADS];
+    int started = 0;
+    pthread_mutex_init(&team.lock, NULL);
+    pthread_cond_init(&team.changed, NULL);
+    while (started + 1 < packing.threads && started < SHARD_MOST_THREADS &&
+           thread_start(&others[started], pack_pieces, &team) == 0)
+        started++;
+    (void)pack_pieces(&team);
+    while (started > 0) pthread_join(others[--started], NULL);
+    pthread_cond_destroy(&team.changed);
+    pthread_mutex_destroy(&team.lock);
+    return team.status == LORAD_OK ? LORAD_OK : FAIL(team.status, "%s", team.message);
 }
 
 static void put_le(unsigned char *to, uint64_t value, int bytes)
@@ -230,22 +303,22 @@ static enum status put_index(struct shard_output *output)
     return put(output, trailer, sizeof trailer);
 }
 
-static enum status put_all(struct shard_output *output, const struct checkpoint_piece *pieces, size_t n)
+static enum status put_all(struct shard_output *output, const struct checkpoint_piece *pieces, size_t n,
+                           struct shard_packing packing)
 {
-    TRY(shard_codec_create(&output->codec));
     TRY(hash_stream_create(&output->file_hash));
     TRY(hash_stream_create(&output->raw_hash));
     strbuf_putc(&output->index, '[');
-    for (size_t i = 0; i < n; i++) TRY(put_piece(output, &pieces[i]));
+    TRY(put_pieces(output, pieces, n, packing));
     return put_index(output);
 }
 
 enum status shard_write(struct fs *fs, const char *path, const struct checkpoint_piece *pieces, size_t n,
-                        struct checkpoint_receipt *receipt)
+                        struct shard_packing packing, struct checkpoint_receipt *receipt)
 {
     struct shard_output output = {.index = STRBUF_EMPTY};
     TRY(fs_begin(&output.file, fs, path));
-    enum status status = put_all(&output, pieces, n);
+    enum status status = put_all(&output, pieces, n, packing);
     if (status != LORAD_OK) {
         fs_discard(output.file);
     } else if ((status = fs_finish(output.file)) == LORAD_OK) {
@@ -255,7 +328,6 @@ enum status shard_write(struct fs *fs, const char *path, const struct checkpoint
         receipt->file_hash = hash_stream_value(output.file_hash);
         receipt->index_hash = hash128(output.index.data, output.index.length);
     }
-    shard_codec_destroy(output.codec);
     hash_stream_destroy(output.file_hash);
     hash_stream_destroy(output.raw_hash);
     strbuf_free(&output.index);

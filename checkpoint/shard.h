@@ -29,9 +29,17 @@ struct shard_codec;
 enum status shard_codec_create(struct shard_codec **out) LORAD_WARN_UNUSED;
 void shard_codec_destroy(struct shard_codec *codec); /* NULL ok */
 
+/* zstd's level, and how many threads pack pieces at once; their number does not change a bit of the file. */
+enum { SHARD_MOST_THREADS = 64 };
+struct shard_packing {
+    int32_t level, threads;
+};
+/* On planes of training state higher levels are slower and hardly smaller. */
+#define SHARD_PACKING_DEFAULT ((struct shard_packing){.level = 1, .threads = 1})
+
 /* Writes `path` durably and fills the receipt's sizes and hashes. Blocks. */
 enum status shard_write(struct fs *fs, const char *path, const struct checkpoint_piece *pieces, size_t n,
-                        struct checkpoint_receipt *receipt) LORAD_WARN_UNUSED;
+                        struct shard_packing packing, struct checkpoint_receipt *receipt) LORAD_WARN_UNUSED;
 
 struct shard;
 /* Opens a shard and reads its index; the file must be as long as, and its index hash to, what `expected` says

@@ -30,6 +30,7 @@ struct checkpoint_writer {
     char *output_dir, *parent, *dir; /* OUT, OUT/ckpt, OUT/ckpt/<id> */
     struct checkpoint_id id;
     int rank, world;
+    struct shard_packing packing;
 };
 
 void checkpoint_finish(struct checkpoint_writer *writer)
@@ -85,7 +86,8 @@ enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, cons
     struct checkpoint_writer *writer = memory_new(1, sizeof *writer);
     if (!writer) return LORAD_NOMEM;
     checkpoint_id_name(id, name);
-    *writer = (struct checkpoint_writer){.fs = fs, .id = id, .rank = rank, .world = world};
+    *writer = (struct checkpoint_writer){
+        .fs = fs, .id = id, .rank = rank, .world = world, .packing = SHARD_PACKING_DEFAULT};
     writer->output_dir = memory_string(output_dir);
     writer->parent = checkpoint_path(output_dir, "ckpt", NULL, NULL);
     writer->dir = checkpoint_path(output_dir, "ckpt", name, NULL);
@@ -99,6 +101,11 @@ enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, cons
     else
         checkpoint_finish(writer);
     return status;
+}
+
+void checkpoint_writer_pack(struct checkpoint_writer *writer, int32_t level, int32_t threads)
+{
+    writer->packing = (struct shard_packing){.level = level, .threads = threads};
 }
 
 static char *shard_path(const struct checkpoint_writer *writer, int rank)
@@ -116,7 +123,7 @@ enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struc
     if (!path) return LORAD_NOMEM;
     enum status status = file_exists(path)
                              ? FAIL(LORAD_CANNOT_CREATE, "%s exists; each save needs its own attempt", path)
-                             : shard_write(writer->fs, path, pieces, n, receipt);
+                             : shard_write(writer->fs, path, pieces, n, writer->packing, receipt);
     receipt->ok = status == LORAD_OK;
     free(path);
     return status;
@@ -140,6 +147,18 @@ void checkpoint_abandon(struct checkpoint_writer *writer)
     if (message && *message) (void)FAIL(LORAD_IO, "%s", message);
     free(message);
     checkpoint_finish(writer);
+}
+
+void checkpoint_discard(struct fs *fs, const char *output_dir, struct checkpoint_id id)
+{
+    char name[CHECKPOINT_NAME_BYTES];
+    checkpoint_id_name(id, name);
+    char *dir = checkpoint_path(output_dir, "ckpt", name, NULL);
+    char *manifest = dir ? file_join(dir, MANIFEST_NAME) : NULL;
+    if (manifest && !file_exists(manifest) && fs_remove_tree(fs, dir) != LORAD_OK)
+        log_warn("an unfinished checkpoint is left behind: %s", status_message());
+    free(manifest);
+    free(dir);
 }
 
 /* ---- commit ---- */

@@ -199,6 +199,7 @@ void metrics_log_step(struct metrics *metrics, const struct step_record *record)
     add_real(line, "tokens_per_second", rate);
     add_real(line, "step_seconds", record->step_seconds);
     add_real(line, "loader_wait_seconds", record->loader_wait_seconds);
+    add_real(line, "save_stall_seconds", record->save_stall_seconds);
     add_real(line, "packing_efficiency", share((double)record->tokens, (double)record->slots));
     add_int(line, "skipped_steps", record->skipped_steps);
     if (record->skipped) add_bool(line, "skipped", true);

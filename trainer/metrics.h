@@ -29,6 +29,7 @@ struct step_record {
     int64_t total_tokens;      /* real tokens since step 1 */
     double step_seconds;
     double loader_wait_seconds; /* of step_seconds */
+    double save_stall_seconds;  /* spent on checkpoints since the step before: at its end and in this one */
     int64_t skipped_steps;      /* since step 1, non-finite ones */
     bool skipped;               /* this one */
 };

@@ -127,7 +127,9 @@ static enum status load_model(struct run *run)
                                       .world = run->session.world,
                                       .arch = &run->session.arch,
                                       .part = &run->session.part,
-                                      .seed = run->options->seed};
+                                      .seed = run->options->seed,
+                                      .gate = saver_gate,
+                                      .gate_context = &run->saver};
     TRY(choose_rates(run));
     return step_prepare(&run->step);
 }
@@ -297,11 +299,14 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
     TRY(accumulate_step(run, info));
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
+    saver_vote(&run->saver, report.saves);
     TRY(step_finish(&run->step, targets, factor, &report, result));
-    if (!result->again) return LORAD_OK;
-    TRY(rewind_step(run));
-    TRY(accumulate_step(run, info));
-    return step_finish(&run->step, targets, factor, &report, result);
+    if (result->again) {
+        TRY(rewind_step(run));
+        TRY(accumulate_step(run, info));
+        TRY(step_finish(&run->step, targets, factor, &report, result));
+    }
+    return saver_settle(&run->saver, run->step.reports);
 }
 
 /* Who skipped knows one of the rows; a rank that had none of the step knows no row to name. */
@@ -359,6 +364,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
                                  .total_tokens = run->state.tokens,
                                  .step_seconds = seconds,
                                  .loader_wait_seconds = waited - run->waited_seconds,
+                                 .save_stall_seconds = saver_take_stall_seconds(&run->saver),
                                  .skipped_steps = run->state.skipped_steps,
                                  .skipped = result->skipped};
     bool logged = run->state.step % run->options->logging_steps == 0 || run->state.step == 1 ||
@@ -414,13 +420,9 @@ static enum status evaluate_now(struct run *run, bool *improved)
 
 static enum status save_now(struct run *run)
 {
-    progress_note(run->progress, "saving");
     watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
     run->state.metrics_bytes = metrics_offset(run->metrics);
-    TRY(saver_save(&run->saver, &run->state, &run->identity));
-    saver_collect(&run->saver, run->options->save_total_limit,
-                  run->state.has_best ? run->state.best_step : -1);
-    return LORAD_OK;
+    return saver_begin(&run->saver, &run->state, &run->identity);
 }
 
 static enum stage_end ended(const struct run *run)
@@ -496,6 +498,18 @@ static enum status train(struct run *run)
 
 /* ---- end ---- */
 
+/* Commits what is in flight. That a run diverged is agreed on by all ranks, as its end is. */
+static enum status settle_saves(struct run *run, enum status ended)
+{
+    if (ended != LORAD_OK && ended != LORAD_NUMERIC) return ended;
+    char why[512];
+    snprintf(why, sizeof why, "%s", status_message());
+    progress_note(run->progress, "saving");
+    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
+    enum status status = saver_drain(&run->saver);
+    return ended == LORAD_OK ? status : FAIL(ended, "%s", why);
+}
+
 /* The last adapter is already in place when the best one's save had failed. */
 static enum status load_best(struct run *run)
 {
@@ -556,6 +570,7 @@ static void close_all(struct run *run)
 {
     watchdog_close(run->watchdog);
     straggler_close(run->straggler);
+    saver_stop(&run->saver);
     progress_close(run->progress);
     metrics_close(run->metrics);
     loader_close(run->loader);
@@ -576,10 +591,11 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(coordinate(run));
     TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));
+    TRY(saver_start(&run->saver));
     TRY(begin_or_resume(run));
     TRY(plan_steps(run));
     TRY(open_logs(run));
-    TRY(train(run));
+    TRY(settle_saves(run, train(run)));
     return finish(run);
 }
 

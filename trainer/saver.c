@@ -1,82 +1,509 @@
+/*
+ * saver.c: the pipeline of saves.
+ *
+ *   main       begin ....... gate ... settle: all have written ... settle: committed
+ *   copier         copy
+ *   writer              write                    commit (rank 0)
+ *
+ * Invariants:
+ *  1. The main thread alone knows which saves are in flight and in which order; it changes that only by what
+ *     all ranks know, so the list is the same on all of them.
+ *  2. What a thread works on (a slot's `save`) belongs to it from `todo` to the next `todo`, all of which
+ *     change under `lock`.
+ *  3. Commits are made in the order of the steps. Rank 0 alone needs no report to go on to the commit.
+ *  4. No thread but the main one talks to other ranks.
+ */
 #include "trainer/saver.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
+#include "trainer/save.h"
 
-static const char *const vector_names[] = {
-    [ADAPTER_PARAM] = "master", [ADAPTER_M] = "adam.m", [ADAPTER_V] = "adam.v"};
-enum { SAVED_VECTORS = 3, PIECE_NAME_BYTES = LORA_NAME_BYTES + 16 };
+enum { MESSAGE_BYTES = 512, POLL_MS = 1 };
 
-static void piece_name(char name[PIECE_NAME_BYTES], int vector, const struct lora_tensor *t)
-{
-    snprintf(name, PIECE_NAME_BYTES, "%s.%s", vector_names[vector], t->name);
-}
+enum todo { TODO_NONE, TODO_COPY, TODO_WRITE, TODO_COMMIT, TODO_ABANDON };
 
-/* ---- saving ---- */
-
-/* This rank's pieces, their names and a host copy of the three vectors, in one block. */
-struct snapshot {
-    struct checkpoint_piece *pieces;
-    char (*names)[PIECE_NAME_BYTES];
-    float *host;
-    size_t n;
+struct slot {
+    struct save save;
+    bool in_flight; /* main thread */
+    bool decided;   /* main thread: all ranks have written, rank 0 commits */
+    enum todo todo; /* from here on under the lock */
+    bool working;
+    enum save_phase phase;
+    enum status status; /* why it failed, and its words */
+    char message[MESSAGE_BYTES];
 };
 
-static void snapshot_free(struct snapshot *snapshot)
+struct saver_pipeline {
+    const struct saver *saver;
+    struct slot slots[SAVES_IN_FLIGHT];
+    struct slot *flight[SAVES_IN_FLIGHT]; /* the oldest first; main thread, as all up to the lock */
+    int n_flight;
+    struct snapshot *gated;          /* the one that may not be copied yet; NULL: none */
+    struct boundary_report *reports; /* [world] */
+    int64_t stall_ns;
+    bool copies, writes; /* the threads run */
+    pthread_t copier, writer;
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* any slot, or stop */
+    bool stop;
+    double last_seconds;
+};
+
+/* ---- the threads ---- */
+
+static void fail_slot(struct slot *slot, enum status status)
 {
-    free(snapshot->pieces);
-    free(snapshot->names);
-    free(snapshot->host);
+    slot->phase = SAVE_FAILED;
+    slot->status = status;
+    snprintf(slot->message, sizeof slot->message, "%s", status_message());
 }
 
-/* Data-parallel replicas hold the same bits: the first of them writes; of replicated factors the first TP
- * rank. */
-static enum status snapshot_take(struct snapshot *out, const struct saver *saver)
+/* The oldest slot that waits for one of two; NULL: none. */
+static struct slot *waiting(struct saver_pipeline *p, enum todo this, enum todo or_this)
 {
-    const struct session *session = saver->session;
-    const struct lora *lora = session->lora;
-    size_t most = (size_t)lora->n_tensors * SAVED_VECTORS;
-    struct snapshot s = {.pieces = memory_new(most, sizeof *s.pieces),
-                         .names = memory_new(most, sizeof *s.names),
-                         .host = memory_new((size_t)lora->count * SAVED_VECTORS + 1, sizeof(float))};
-    enum status status = s.pieces && s.names && s.host ? LORAD_OK : LORAD_NOMEM;
-    for (int v = 0; status == LORAD_OK && v < SAVED_VECTORS; v++) {
-        float *host = s.host + v * lora->count;
-        if (session->part.dp_rank != 0) break;
-        status = adapter_read(session->adapter, (enum adapter_vector)v, host);
-        for (int32_t i = 0; status == LORAD_OK && i < lora->n_tensors; i++) {
-            const struct lora_tensor *t = &lora->tensors[i];
-            if (t->replicated && session->part.tp_rank != 0) continue;
-            piece_name(s.names[s.n], v, t);
-            s.pieces[s.n] = (struct checkpoint_piece){.name = s.names[s.n],
-                                                      .item_bytes = sizeof(float),
-                                                      .dtype = "F32",
-                                                      .shape = {t->shape[0], t->shape[1]},
-                                                      .row = t->row,
-                                                      .rows = t->rows,
-                                                      .col = t->col,
-                                                      .cols = t->cols,
-                                                      .data = host + t->offset};
-            s.n++;
+    struct slot *found = NULL;
+    for (int i = 0; i < SAVES_IN_FLIGHT; i++) {
+        struct slot *slot = &p->slots[i];
+        if (slot->todo != this && slot->todo != or_this) continue;
+        if (!found || slot->save.id.step < found->save.id.step) found = slot;
+    }
+    return found;
+}
+
+static bool anything_left(const struct saver_pipeline *p)
+{
+    for (int i = 0; i < SAVES_IN_FLIGHT; i++)
+        if (p->slots[i].todo != TODO_NONE || p->slots[i].working) return true;
+    return false;
+}
+
+/* Takes what the slot waits for; the lock is free until leave. */
+static enum todo enter(struct saver_pipeline *p, struct slot *slot)
+{
+    enum todo todo = slot->todo;
+    slot->todo = TODO_NONE;
+    slot->working = true;
+    pthread_mutex_unlock(&p->lock);
+    return todo;
+}
+
+static void leave(struct saver_pipeline *p, struct slot *slot)
+{
+    slot->working = false;
+    pthread_cond_broadcast(&p->changed);
+}
+
+static void *run_copier(void *argument)
+{
+    struct saver_pipeline *p = argument;
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        struct slot *slot = waiting(p, TODO_COPY, TODO_COPY);
+        if (!slot) {
+            if (p->stop) break;
+            pthread_cond_wait(&p->changed, &p->lock);
+            continue;
         }
+        (void)enter(p, slot);
+        enum status status = snapshot_copy(slot->save.snapshot);
+        pthread_mutex_lock(&p->lock);
+        if (status == LORAD_OK)
+            slot->todo = TODO_WRITE;
+        else
+            fail_slot(slot, status);
+        leave(p, slot);
     }
-    if (status != LORAD_OK) {
-        snapshot_free(&s);
-        return status;
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static void set_phase(struct saver_pipeline *p, struct slot *slot, enum save_phase phase, enum status status)
+{
+    pthread_mutex_lock(&p->lock);
+    if (status == LORAD_OK)
+        slot->phase = phase;
+    else
+        fail_slot(slot, status);
+    if (status == LORAD_OK && phase == SAVE_COMMITTED)
+        p->last_seconds = clock_seconds_since(slot->save.begun_ns);
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void commit(struct saver_pipeline *p, struct slot *slot)
+{
+    enum status status = save_commit(&slot->save, p->saver);
+    set_phase(p, slot, SAVE_COMMITTED, status);
+    if (status == LORAD_OK) save_conclude(&slot->save, p->saver);
+}
+
+static void write_shard(struct saver_pipeline *p, struct slot *slot)
+{
+    bool alone = p->saver->session->ranks.world == 1;
+    enum status status = save_write(&slot->save, p->saver);
+    if (status != LORAD_OK || !alone) {
+        set_phase(p, slot, SAVE_WRITTEN, status);
+        return;
     }
-    *out = s;
+    slot->save.receipts[0] = slot->save.receipt;
+    commit(p, slot);
+}
+
+/* Commits and clearing up go before new shards: they end what is older. */
+static void *run_writer(void *argument)
+{
+    struct saver_pipeline *p = argument;
+    bool alone = p->saver->session->ranks.world == 1;
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        struct slot *slot = waiting(p, TODO_COMMIT, TODO_ABANDON);
+        if (!slot && (!p->stop || alone)) slot = waiting(p, TODO_WRITE, TODO_WRITE);
+        if (!slot) {
+            if (p->stop && (!alone || !anything_left(p))) break;
+            pthread_cond_wait(&p->changed, &p->lock);
+            continue;
+        }
+        enum todo todo = enter(p, slot);
+        if (todo == TODO_WRITE)
+            write_shard(p, slot);
+        else if (todo == TODO_COMMIT)
+            commit(p, slot);
+        else
+            save_abandon(&slot->save, p->saver);
+        pthread_mutex_lock(&p->lock);
+        leave(p, slot);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+/* ---- start and end ---- */
+
+static enum status start_threads(struct saver_pipeline *p)
+{
+    int error = thread_start(&p->copier, run_copier, p);
+    p->copies = error == 0;
+    if (error == 0) error = thread_start(&p->writer, run_writer, p);
+    p->writes = p->copies && error == 0;
+    return error == 0
+               ? LORAD_OK
+               : FAIL(LORAD_NOMEM, "cannot start the threads that write checkpoints (error %d)", error);
+}
+
+enum status saver_start(struct saver *saver)
+{
+    size_t world = (size_t)saver->session->ranks.world;
+    struct saver_pipeline *p = memory_new(1, sizeof *p);
+    if (!p) return LORAD_NOMEM;
+    p->saver = saver;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->changed, NULL);
+    saver->pipeline = p;
+    p->reports = memory_new(world, sizeof *p->reports);
+    bool all = p->reports;
+    for (int i = 0; i < SAVES_IN_FLIGHT; i++) {
+        p->slots[i].save.receipts = memory_new(world, sizeof(struct checkpoint_receipt));
+        all = all && p->slots[i].save.receipts;
+    }
+    enum status status = all ? snapshot_create(&p->slots[0].save.snapshot, saver->session) : LORAD_NOMEM;
+    if (status == LORAD_OK) status = start_threads(p);
+    if (status != LORAD_OK) saver_stop(saver);
+    return status;
+}
+
+/* What is not settled: rank 0's commits that were agreed on are made; nobody can agree on more. */
+static void let_go(struct slot *slot, const struct saver *saver)
+{
+    if (slot->save.writer && slot->decided && saver->session->ranks.rank != 0)
+        checkpoint_finish(slot->save.writer);
+    else if (slot->save.writer)
+        save_abandon(&slot->save, saver);
+    snapshot_destroy(slot->save.snapshot);
+    strbuf_free(&slot->save.state);
+    free(slot->save.receipts);
+}
+
+void saver_stop(struct saver *saver)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+    if (p->copies) pthread_join(p->copier, NULL);
+    if (p->writes) pthread_join(p->writer, NULL);
+    for (int i = 0; i < SAVES_IN_FLIGHT; i++) let_go(&p->slots[i], saver);
+    pthread_cond_destroy(&p->changed);
+    pthread_mutex_destroy(&p->lock);
+    free(p->reports);
+    free(p);
+    saver->pipeline = NULL;
+}
+
+/* ---- decisions, the same on all ranks ---- */
+
+static void land(struct saver_pipeline *p, struct slot *slot)
+{
+    int kept = 0;
+    for (int i = 0; i < p->n_flight; i++)
+        if (p->flight[i] != slot) p->flight[kept++] = p->flight[i];
+    p->n_flight = kept;
+    slot->in_flight = false;
+}
+
+static void assign(struct saver_pipeline *p, struct slot *slot, enum todo todo)
+{
+    pthread_mutex_lock(&p->lock);
+    slot->todo = todo;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void settle_committed(struct saver *saver, struct slot *slot)
+{
+    saver->last_saved_step = slot->save.id.step;
+    if (saver->session->ranks.rank == 0) return;
+    checkpoint_finish(slot->save.writer);
+    slot->save.writer = NULL;
+}
+
+static void announce_failure(const struct saver *saver, int64_t step)
+{
+    char last[64] = "there is no checkpoint yet";
+    if (saver->last_saved_step >= 0)
+        snprintf(last, sizeof last, "the last good checkpoint is that of step %lld",
+                 (long long)saver->last_saved_step);
+    log_error("checkpoint of step %lld FAILED: %s. Training goes on; %s", (long long)step, status_message(),
+              last);
+    if (!saver->coord) return;
+    struct strbuf event = STRBUF_EMPTY;
+    strbuf_printf(&event, "{\"event\":\"checkpoint_failed\",\"step\":%lld,\"message\":", (long long)step);
+    js_write_string(&event, status_message(), strlen(status_message()));
+    strbuf_putc(&event, '}');
+    if (strbuf_status(&event) == LORAD_OK) coord_tell(saver->coord, COORD_EVENTS, strbuf_text(&event));
+    strbuf_free(&event);
+}
+
+/* All ranks know that some rank failed; here they learn why. */
+static enum status settle_failed(struct saver *saver, struct slot *slot)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    pthread_mutex_lock(&p->lock);
+    enum status mine = slot->phase == SAVE_FAILED ? slot->status : LORAD_OK;
+    pthread_mutex_unlock(&p->lock);
+    if (mine != LORAD_OK) mine = FAIL(mine, "%s", slot->message);
+    enum status status = comm_agree(saver->session->world, mine);
+    assign(p, slot, TODO_ABANDON);
+    saver->failures++;
+    if (status == LORAD_FENCED || status == LORAD_BUG || status == LORAD_PEER_LOST) return status;
+    if (saver->session->ranks.rank == 0) announce_failure(saver, slot->save.id.step);
     return LORAD_OK;
 }
 
-static enum status still_owner(void *context)
+/* What the reports say of the save at `index` of those in flight. */
+static enum save_phase common_phase(const struct saver *saver, const struct slot *slot,
+                                    const struct boundary_report *reports, int index)
 {
-    return coord_check_owner(context);
+    bool failed = false;
+    if (slot->decided) return (enum save_phase)reports[0].saves[index].phase;
+    for (int rank = 0; rank < saver->session->ranks.world; rank++) {
+        const struct save_vote *vote = &reports[rank].saves[index];
+        ASSERT(vote->step == slot->save.id.step);
+        if (vote->phase == SAVE_WRITING) return SAVE_WRITING;
+        failed = failed || vote->phase == SAVE_FAILED;
+    }
+    return failed ? SAVE_FAILED : SAVE_WRITTEN;
+}
+
+static void decide(struct saver *saver, struct slot *slot, const struct boundary_report *reports, int index)
+{
+    slot->decided = true;
+    if (saver->session->ranks.rank != 0) return;
+    for (int rank = 0; rank < saver->session->ranks.world; rank++)
+        slot->save.receipts[rank] = reports[rank].saves[index].receipt;
+    assign(saver->pipeline, slot, TODO_COMMIT);
+}
+
+enum status saver_settle(struct saver *saver, const struct boundary_report *reports)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    struct slot *voted[SAVES_IN_FLIGHT];
+    int n = p->n_flight;
+    memcpy(voted, p->flight, sizeof voted);
+    for (int i = 0; i < n; i++) {
+        struct slot *slot = voted[i];
+        enum save_phase phase = common_phase(saver, slot, reports, i);
+        if (phase == SAVE_WRITING) break; /* a later save is not committed before this one */
+        if (phase == SAVE_WRITTEN && !slot->decided) decide(saver, slot, reports, i);
+        if (phase == SAVE_COMMITTED) {
+            land(p, slot);
+            settle_committed(saver, slot);
+        } else if (phase == SAVE_FAILED) {
+            land(p, slot);
+            TRY(settle_failed(saver, slot));
+        }
+    }
+    return LORAD_OK;
+}
+
+/* ---- the main thread's side ---- */
+
+void saver_vote(struct saver *saver, struct save_vote votes[SAVES_IN_FLIGHT])
+{
+    struct saver_pipeline *p = saver->pipeline;
+    memset(votes, 0, SAVES_IN_FLIGHT * sizeof *votes);
+    if (p->n_flight == 0) return;
+    pthread_mutex_lock(&p->lock);
+    for (int i = 0; i < p->n_flight; i++) {
+        const struct slot *slot = p->flight[i];
+        votes[i].step = slot->save.id.step;
+        votes[i].phase = slot->phase;
+        if (slot->phase == SAVE_WRITTEN) votes[i].receipt = slot->save.receipt;
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* What a step boundary does, without a step. Waits a little, or alone until something has happened. */
+static enum status exchange(struct saver *saver)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    int world = saver->session->ranks.world, before = p->n_flight;
+    struct boundary_report mine = {0};
+    if (world == 1) {
+        pthread_mutex_lock(&p->lock);
+        while (p->flight[0]->phase == SAVE_WRITING) pthread_cond_wait(&p->changed, &p->lock);
+        pthread_mutex_unlock(&p->lock);
+    }
+    saver_vote(saver, mine.saves);
+    if (world == 1)
+        p->reports[0] = mine;
+    else
+        TRY(comm_host_all_gather(saver->session->world, &mine, p->reports, sizeof mine));
+    TRY(saver_settle(saver, p->reports));
+    if (p->n_flight == before) clock_sleep_ms(POLL_MS);
+    return LORAD_OK;
+}
+
+/* One that is not in flight; its thread may still be clearing up. */
+static struct slot *take_slot(struct saver_pipeline *p)
+{
+    struct slot *slot = NULL;
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        for (int i = 0; i < SAVES_IN_FLIGHT && !slot; i++)
+            if (!p->slots[i].in_flight && p->slots[i].todo == TODO_NONE && !p->slots[i].working)
+                slot = &p->slots[i];
+        if (slot) break;
+        pthread_cond_wait(&p->changed, &p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return slot;
+}
+
+static enum status prepare(struct save *save, const struct saver *saver, const struct run_state *state,
+                           const struct run_identity *identity)
+{
+    const struct session *session = saver->session;
+    save->id = (struct checkpoint_id){
+        .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)saver->failures};
+    save->best_step = state->has_best ? state->best_step : -1;
+    strbuf_clear(&save->state);
+    if (session->ranks.rank == 0) run_state_write(&save->state, state, identity, session);
+    TRY(strbuf_status(&save->state));
+    if (!save->snapshot) TRY(snapshot_create(&save->snapshot, session));
+    return snapshot_begin(save->snapshot);
+}
+
+/* From here on the save is in flight on all ranks, also where it has failed already. */
+static void take_off(struct saver *saver, struct slot *slot, enum status status)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    slot->in_flight = true;
+    slot->decided = saver->session->ranks.world == 1;
+    p->flight[p->n_flight++] = slot;
+    if (status == LORAD_OK) p->gated = slot->save.snapshot;
+    pthread_mutex_lock(&p->lock);
+    slot->phase = SAVE_WRITING;
+    if (status == LORAD_OK)
+        slot->todo = TODO_COPY;
+    else
+        fail_slot(slot, status);
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool is_in_flight(const struct saver_pipeline *p, int64_t step)
+{
+    for (int i = 0; i < p->n_flight; i++)
+        if (p->flight[i]->save.id.step == step) return true;
+    return false;
+}
+
+enum status saver_begin(struct saver *saver, const struct run_state *state,
+                        const struct run_identity *identity)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    int64_t start = clock_monotonic_ns();
+    if (saver->last_saved_step == state->step || is_in_flight(p, state->step)) return LORAD_OK;
+    TRY(saver_gate(saver)); /* a skipped step has not passed it */
+    while (p->n_flight == SAVES_IN_FLIGHT) TRY(exchange(saver));
+    struct slot *slot = take_slot(p);
+    slot->save.begun_ns = start;
+    take_off(saver, slot, prepare(&slot->save, saver, state, identity));
+    p->stall_ns += clock_monotonic_ns() - start;
+    return LORAD_OK;
+}
+
+enum status saver_gate(void *context)
+{
+    struct saver_pipeline *p = ((struct saver *)context)->pipeline;
+    if (!p->gated) return LORAD_OK;
+    int64_t start = clock_monotonic_ns();
+    struct snapshot *snapshot = p->gated;
+    p->gated = NULL;
+    enum status status = snapshot_gate(snapshot);
+    p->stall_ns += clock_monotonic_ns() - start;
+    return status;
+}
+
+enum status saver_drain(struct saver *saver)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    TRY(saver_gate(saver));
+    while (p->n_flight > 0) TRY(exchange(saver));
+    pthread_mutex_lock(&p->lock);
+    while (anything_left(p)) pthread_cond_wait(&p->changed, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+    return LORAD_OK;
+}
+
+double saver_last_seconds(const struct saver *saver)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    if (!p) return 0;
+    pthread_mutex_lock(&p->lock);
+    double seconds = p->last_seconds;
+    pthread_mutex_unlock(&p->lock);
+    return seconds;
+}
+
+double saver_take_stall_seconds(struct saver *saver)
+{
+    struct saver_pipeline *p = saver->pipeline;
+    double seconds = (double)p->stall_ns * 1e-9;
+    p->stall_ns = 0;
+    return seconds;
 }
 
 enum status saver_export(struct saver *saver, const char *dir)
@@ -90,291 +517,4 @@ enum status saver_export(struct saver *saver, const char *dir)
                                 saver->fs, dir);
     free(whole);
     return comm_agree(session->world, status);
-}
-
-static enum status write_config(const struct saver *saver, const char *dir)
-{
-    const char *text = saver->session->options->config_text;
-    if (!text || !*text) return LORAD_OK;
-    char *path = file_join(dir, "lorad.yaml");
-    if (!path) return LORAD_NOMEM;
-    enum status status = fs_write_file(saver->fs, path, text, strlen(text));
-    free(path);
-    return status;
-}
-
-/* Rank 0: everything is on disk, publish. */
-static enum status commit(struct saver *saver, struct checkpoint_writer *writer,
-                          const struct checkpoint_receipt *receipts, const struct run_state *state,
-                          const struct run_identity *identity)
-{
-    struct strbuf json = STRBUF_EMPTY;
-    run_state_write(&json, state, identity, saver->session);
-    enum status status = strbuf_status(&json);
-    if (status == LORAD_OK)
-        status = checkpoint_commit(writer, receipts, saver->session->ranks.world, strbuf_text(&json),
-                                   saver->coord ? still_owner : NULL, saver->coord);
-    else
-        checkpoint_abandon(writer);
-    strbuf_free(&json);
-    return status;
-}
-
-/* From an open writer on every rank to the common outcome. Frees the writer. */
-static enum status write_and_commit(struct saver *saver, struct checkpoint_writer *writer,
-                                    const struct snapshot *snapshot, const struct run_state *state,
-                                    const struct run_identity *identity)
-{
-    struct session *session = saver->session;
-    bool first = session->ranks.rank == 0;
-    struct checkpoint_receipt mine = {.rank = session->ranks.rank};
-    struct checkpoint_receipt *all = memory_new((size_t)session->ranks.world, sizeof *all);
-    enum status status =
-        all ? checkpoint_write_shard(writer, snapshot->pieces, snapshot->n, &mine) : LORAD_NOMEM;
-    if (status == LORAD_OK && first) status = write_config(saver, checkpoint_writer_dir(writer));
-    status = comm_agree(session->world, status);
-    if (status == LORAD_OK) status = saver_export(saver, checkpoint_writer_dir(writer));
-    if (status == LORAD_OK) status = comm_host_all_gather(session->world, &mine, all, sizeof mine);
-    if (status != LORAD_OK) {
-        checkpoint_abandon(writer);
-    } else {
-        if (first) status = commit(saver, writer, all, state, identity);
-        status = comm_agree(session->world, status);
-        if (!first) checkpoint_finish(writer);
-    }
-    free(all);
-    return status;
-}
-
-static enum status try_save(struct saver *saver, const struct run_state *state,
-                            const struct run_identity *identity)
-{
-    struct session *session = saver->session;
-    struct checkpoint_writer *writer = NULL;
-    struct snapshot snapshot = {0};
-    struct checkpoint_id id = {
-        .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)saver->failures};
-    int64_t need = (int64_t)adapter_bytes(session->lora) + (1 << 20);
-    bool first = session->ranks.rank == 0;
-    enum status status = snapshot_take(&snapshot, saver);
-    if (status == LORAD_OK && first)
-        status = checkpoint_begin(&writer, saver->fs, saver->output_dir, id, 0, session->ranks.world, need);
-    status = comm_agree(session->world, status);
-    if (status == LORAD_OK && !first)
-        status = checkpoint_begin(&writer, saver->fs, saver->output_dir, id, session->ranks.rank,
-                                  session->ranks.world, 0);
-    status = comm_agree(session->world, status);
-    if (status == LORAD_OK)
-        status = write_and_commit(saver, writer, &snapshot, state, identity);
-    else
-        checkpoint_abandon(writer);
-    snapshot_free(&snapshot);
-    return status;
-}
-
-static void announce_failure(const struct saver *saver, int64_t step)
-{
-    char last[64] = "there is no checkpoint yet";
-    if (saver->last_saved_step >= 0)
-        snprintf(last, sizeof last, "the last good checkpoint is that of step %lld",
-                 (long long)saver->last_saved_step);
-    log_error("checkpoint of step %lld FAILED: %s. Training goes on; %s", (long long)step, status_message(),
-              last);
-}
-
-enum status saver_save(struct saver *saver, struct run_state *state, const struct run_identity *identity)
-{
-    if (saver->last_saved_step == state->step) return LORAD_OK;
-    int64_t start = clock_monotonic_ns();
-    enum status status = try_save(saver, state, identity);
-    if (status == LORAD_OK) {
-        saver->last_saved_step = state->step;
-        log_info("checkpoint of step %lld committed in %.2f s", (long long)state->step,
-                 clock_seconds_since(start));
-        return LORAD_OK;
-    }
-    if (status != LORAD_IO && status != LORAD_CANNOT_CREATE) return status;
-    saver->failures++;
-    if (saver->session->ranks.rank == 0) announce_failure(saver, state->step);
-    return LORAD_OK;
-}
-
-static enum status is_void(bool *out, void *context, struct checkpoint_id id)
-{
-    const struct saver *saver = context;
-    return coord_is_fenced(out, saver->output_dir, id.step, id.epoch);
-}
-
-void saver_collect(struct saver *saver, int32_t keep, int64_t best_step)
-{
-    if (keep <= 0 || saver->session->ranks.rank != 0 || saver->last_saved_step < 0) return;
-    struct checkpoint_retention retention = {
-        .keep = keep, .steps = {best_step, saver->last_saved_step}, .is_void = is_void, .context = saver};
-    if (checkpoint_collect(saver->fs, saver->output_dir, &retention) != LORAD_OK)
-        log_warn("old checkpoints were not removed: %s", status_message());
-}
-
-/* ---- restoring ---- */
-
-static enum status read_vector(struct saver *saver, struct checkpoint *checkpoint, int vector)
-{
-    struct adapter *adapter = saver->session->adapter;
-    const struct lora *lora = adapter->lora;
-    char name[PIECE_NAME_BYTES];
-    memset(adapter->host, 0, (size_t)lora->count * sizeof(float));
-    for (int32_t i = 0; i < lora->n_tensors; i++) {
-        const struct lora_tensor *t = &lora->tensors[i];
-        piece_name(name, vector, t);
-        TRY(checkpoint_read(checkpoint, name, "F32", t->shape, t->row, t->rows, t->col, t->cols,
-                            adapter->host + t->offset));
-    }
-    return adapter_write_vector(adapter, (enum adapter_vector)vector, adapter->host);
-}
-
-/* One candidate on this rank. The files are hashed by rank 0; every rank checks what it decompresses. */
-static enum status read_candidate(struct saver *saver, const char *dir, struct run_state *state,
-                                  const struct run_identity *identity, struct hash128 *manifest,
-                                  struct checkpoint_id *id)
-{
-    struct checkpoint *checkpoint;
-    TRY(checkpoint_open(&checkpoint, dir, saver->session->ranks.rank == 0));
-    const struct json *json = checkpoint_state(checkpoint);
-    enum status status = run_identity_check(json, identity, dir);
-    if (status == LORAD_OK) status = run_state_read(state, json, dir);
-    for (int v = 0; status == LORAD_OK && v < SAVED_VECTORS; v++) status = read_vector(saver, checkpoint, v);
-    if (status == LORAD_OK) {
-        saver->session->adapter->applied_steps = state->applied_steps;
-        status = model_set_adapter(saver->session->model, saver->session->adapter);
-        if (saver->session->ranks.rank == 0) run_state_announce(json, identity, saver->session, dir);
-        *manifest = checkpoint_manifest_hash(checkpoint);
-        *id = checkpoint_id_of(checkpoint);
-    }
-    checkpoint_close(checkpoint);
-    return status;
-}
-
-/* The next committed, unfenced candidate at or after *index, agreed on by asking rank 0. name empty: none
- * left. */
-static enum status next_candidate(struct saver *saver, const struct checkpoint_entry *entries, size_t n,
-                                  size_t *index, char name[CHECKPOINT_NAME_BYTES])
-{
-    enum status status = LORAD_OK;
-    memset(name, 0, CHECKPOINT_NAME_BYTES);
-    while (saver->session->ranks.rank == 0 && status == LORAD_OK && *index < n) {
-        const struct checkpoint_entry *entry = &entries[(*index)++];
-        bool fenced = false;
-        if (!entry->committed) continue;
-        status = coord_is_fenced(&fenced, saver->output_dir, entry->id.step, entry->id.epoch);
-        if (status != LORAD_OK || fenced) continue;
-        memcpy(name, entry->name, CHECKPOINT_NAME_BYTES);
-        break;
-    }
-    status = comm_agree(saver->session->world, status);
-    return status == LORAD_OK ? comm_host_broadcast(saver->session->world, name, CHECKPOINT_NAME_BYTES, 0)
-                              : status;
-}
-
-static enum status accept_candidate(struct saver *saver, const struct checkpoint_id *id,
-                                    struct hash128 manifest)
-{
-    char hash[33];
-    hash128_hex(manifest, hash);
-    saver->last_saved_step = id->step;
-    enum status status = LORAD_OK;
-    if (saver->coord) status = coord_record_resume(saver->coord, id->step, id->epoch, hash);
-    return comm_agree(saver->session->world, status);
-}
-
-static enum status try_candidate(struct saver *saver, const char *dir, struct run_state *state,
-                                 const struct run_identity *identity)
-{
-    struct hash128 manifest;
-    struct checkpoint_id id;
-    enum status mine = read_candidate(saver, dir, state, identity, &manifest, &id);
-    TRY(comm_agree(saver->session->world, mine));
-    log_info("continuing from %s: step %lld", dir, (long long)state->step);
-    return accept_candidate(saver, &id, manifest);
-}
-
-static enum status restore_newest(struct saver *saver, struct run_state *state,
-                                  const struct run_identity *identity, bool *found)
-{
-    struct checkpoint_entry *entries = NULL;
-    char name[CHECKPOINT_NAME_BYTES], dir[4096];
-    size_t n = 0, index = 0;
-    int damaged = 0;
-    bool first = saver->session->ranks.rank == 0;
-    enum status status = comm_agree(saver->session->world,
-                                    first ? checkpoint_list(&entries, &n, saver->output_dir) : LORAD_OK);
-    *found = false;
-    while (status == LORAD_OK && !*found) {
-        status = next_candidate(saver, entries, n, &index, name);
-        if (status != LORAD_OK || !name[0]) break;
-        snprintf(dir, sizeof dir, "%s/ckpt/%s", saver->output_dir, name);
-        status = try_candidate(saver, dir, state, identity);
-        *found = status == LORAD_OK;
-        if (status != LORAD_DATA && status != LORAD_NOT_FOUND) continue;
-        if (first) log_warn("%s; it goes to quarantine and the one before is tried", status_message());
-        status = comm_agree(
-            saver->session->world,
-            first ? checkpoint_quarantine(saver->fs, saver->output_dir, name, status_message()) : LORAD_OK);
-        damaged++;
-    }
-    free(entries);
-    if (status == LORAD_OK && !*found && damaged > 0) /* not to lose a run's work without a word */
-        return FAIL(
-            LORAD_DATA,
-            "no checkpoint in %s can be read: all %d are damaged and now in %s/quarantine; start again to "
-            "train from the beginning",
-            saver->output_dir, damaged, saver->output_dir);
-    return status;
-}
-
-enum status saver_restore(struct saver *saver, const char *from, struct run_state *state,
-                          const struct run_identity *identity, bool *found)
-{
-    if (!from) return restore_newest(saver, state, identity, found);
-    TRY(try_candidate(saver, from, state, identity));
-    *found = true;
-    return LORAD_OK;
-}
-
-/* The committed checkpoint of `step` that a run which owns the folder wrote: that of the highest epoch. Rank
- * 0's listing decides; links are for people and may be missing. */
-static enum status find_step(struct saver *saver, int64_t step, char name[CHECKPOINT_NAME_BYTES])
-{
-    struct checkpoint_entry *entries = NULL;
-    size_t n = 0;
-    enum status status = LORAD_OK;
-    memset(name, 0, CHECKPOINT_NAME_BYTES);
-    if (saver->session->ranks.rank == 0) {
-        status = checkpoint_list(&entries, &n, saver->output_dir);
-        for (size_t i = 0; status == LORAD_OK && i < n && !name[0]; i++) {
-            bool fenced = false;
-            if (!entries[i].committed || entries[i].id.step != step) continue;
-            status = coord_is_fenced(&fenced, saver->output_dir, step, entries[i].id.epoch);
-            if (status == LORAD_OK && !fenced) memcpy(name, entries[i].name, CHECKPOINT_NAME_BYTES);
-        }
-        free(entries);
-        if (status == LORAD_OK && !name[0])
-            status = FAIL(LORAD_NOT_FOUND, "%s holds no checkpoint of step %lld", saver->output_dir,
-                          (long long)step);
-    }
-    TRY(comm_agree(saver->session->world, status));
-    return comm_host_broadcast(saver->session->world, name, CHECKPOINT_NAME_BYTES, 0);
-}
-
-enum status saver_load_masters(struct saver *saver, int64_t step)
-{
-    char name[CHECKPOINT_NAME_BYTES], dir[4096];
-    struct checkpoint *checkpoint;
-    TRY(find_step(saver, step, name));
-    snprintf(dir, sizeof dir, "%s/ckpt/%s", saver->output_dir, name);
-    enum status status = checkpoint_open(&checkpoint, dir, false);
-    if (status == LORAD_OK) {
-        status = read_vector(saver, checkpoint, ADAPTER_PARAM);
-        checkpoint_close(checkpoint);
-    }
-    if (status == LORAD_OK) status = model_set_adapter(saver->session->model, saver->session->adapter);
-    return comm_agree(saver->session->world, status);
 }

@@ -2,8 +2,14 @@
  * saver.h: moves a run to and from checkpoints: brings tensors to the host, carries receipts between ranks,
  * and decides together. checkpoint/ knows files; this room knows ranks.
  *
+ * Saving goes on in the background. At a step boundary saver_begin notes what is to be saved and returns; one
+ * thread copies the adapter while the next forward and backward run (saver_gate, before the update, waits for
+ * it), another compresses and writes. How far each rank is rides on its boundary_report (saver_vote); when
+ * the reports of a boundary say that every rank has written, rank 0 commits in the background, and reports
+ * that at a later one (saver_settle). Nothing is coalesced: with SAVES_IN_FLIGHT under way saver_begin waits.
+ *
  * A failed save never ends a run: it is announced, counted, and training goes on with the last good
- * checkpoint.
+ * checkpoint. Thread: the main one.
  */
 #ifndef LORAD_TRAINER_SAVER_H
 #define LORAD_TRAINER_SAVER_H
@@ -11,35 +17,56 @@
 #include "base/status.h"
 #include "checkpoint/checkpoint.h"
 #include "comm/coord.h"
+#include "trainer/boundary.h"
 #include "trainer/session.h"
 #include "trainer/state.h"
+
+struct saver_pipeline;
 
 struct saver {
     struct session *session; /* borrowed */
     struct coord *coord;     /* rank 0 only; borrowed */
     struct fs *fs;
     const char *output_dir;
-    int64_t epoch;           /* the fencing epoch, on every rank */
-    int64_t last_saved_step; /* -1: none yet */
-    int64_t failures;        /* saves that failed; numbers the next attempt */
+    int64_t epoch;                   /* the fencing epoch, on every rank */
+    int64_t last_saved_step;         /* of the last commit that all ranks know of; -1: none yet */
+    int64_t failures;                /* saves that failed; numbers the next attempt */
+    struct saver_pipeline *pipeline; /* saver_start */
 };
 
-/* Commits the present state. LORAD_OK also when the save failed and training goes on (last_saved_step then
- * stays); LORAD_FENCED ends the run. Blocks. Collective. */
-enum status saver_save(struct saver *saver, struct run_state *state,
-                       const struct run_identity *identity) LORAD_WARN_UNUSED;
+/* Starts the threads; the adapter is in place. Everything above is filled. Owns: saver->pipeline. */
+enum status saver_start(struct saver *saver) LORAD_WARN_UNUSED;
+/* Joins the threads. One rank alone has then committed everything; several have what all of them agreed on
+ * before, and the rest is removed. Blocks. A saver that was not started is fine. */
+void saver_stop(struct saver *saver);
+
+/* Saves the present state, which is copied, in the background. Nothing when it is saved or being saved.
+ * Blocks while SAVES_IN_FLIGHT are. Errors are those of saver_settle. Collective. */
+enum status saver_begin(struct saver *saver, const struct run_state *state,
+                        const struct run_identity *identity) LORAD_WARN_UNUSED;
+/* Before the adapter changes; `saver` is a struct saver. Blocks until the copy of the last save is made. */
+enum status saver_gate(void *saver) LORAD_WARN_UNUSED;
+/* Fills this rank's part of its report. */
+void saver_vote(struct saver *saver, struct save_vote votes[SAVES_IN_FLIGHT]);
+/* Acts on the reports of all ranks [world]: commits, learns of commits, gives up what failed. LORAD_FENCED
+ * when a newer run owns output_dir. Collective where a save failed. */
+enum status saver_settle(struct saver *saver, const struct boundary_report *reports) LORAD_WARN_UNUSED;
+/* Until nothing is in flight, and old checkpoints are removed. Blocks. Collective. */
+enum status saver_drain(struct saver *saver) LORAD_WARN_UNUSED;
+
+/* Rank 0: from the step boundary to the commit, of the last commit; 0: none yet. */
+double saver_last_seconds(const struct saver *saver);
+/* What the main thread has spent on saves since the last call. */
+double saver_take_stall_seconds(struct saver *saver);
 
 /* Continues from the newest good checkpoint of output_dir (`from` NULL), or from that folder only. A damaged
  * one is moved to quarantine and the next is tried. *found false: there is none. Collective. */
 enum status saver_restore(struct saver *saver, const char *from, struct run_state *state,
                           const struct run_identity *identity, bool *found) LORAD_WARN_UNUSED;
 
-/* Loads only the adapter's masters of the checkpoint of `step` (the best one, at the end). Collective. */
+/* Loads only the adapter's masters of the checkpoint of `step` (the best one, at the end). Nothing is in
+ * flight. Collective. */
 enum status saver_load_masters(struct saver *saver, int64_t step) LORAD_WARN_UNUSED;
-
-/* Removes checkpoints beyond `keep`, never the newest nor that of best_step (< 0: none). Rank 0 works, all
- * call. */
-void saver_collect(struct saver *saver, int32_t keep, int64_t best_step);
 
 /* The adapter as a PEFT folder at `dir`. Collective. */
 enum status saver_export(struct saver *saver, const char *dir) LORAD_WARN_UNUSED;

@@ -108,6 +108,7 @@ enum status step_finish(struct step_context *context, struct step_targets target
     out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
     if (out->skipped) return LORAD_OK;
     if (sums) fixed_sums_accept(sums);
+    if (context->gate) TRY(context->gate(context->gate_context));
     double clip = max_norm > 0 ? fmin(1.0, max_norm / (out->grad_norm + 1e-6)) : 1.0;
     TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / weight));
     return model_set_adapter(context->model, context->adapter);

@@ -28,6 +28,8 @@ struct step_context {
     const struct arch *arch; /* NULL: nobody asks how much work a step is */
     const struct partition *part;
     uint64_t seed;
+    enum status (*gate)(void *context); /* asked right before the adapter changes; NULL: nobody */
+    void *gate_context;
     struct step_share *shares;       /* [ranks], step_prepare */
     struct boundary_report *reports; /* [ranks], likewise: of the last step_finish */
     int64_t start_ns;                /* of the step in progress, as the next two */

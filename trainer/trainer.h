@@ -150,7 +150,9 @@ struct run_options {
     int64_t eval_steps;
     enum when save_strategy;
     int64_t save_steps;
-    int32_t save_total_limit; /* 0: keep all */
+    int32_t save_total_limit;       /* 0: keep all */
+    int32_t save_compression_level; /* of zstd */
+    int32_t save_threads;
     bool load_best_model_at_end;
     const char *metric_for_best_model;  /* "eval_loss", "eval_token_accuracy" or another name of these */
     bool greater_is_better;             /* the metric is the accuracy */

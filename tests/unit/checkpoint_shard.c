@@ -38,7 +38,7 @@ static void every_width_and_kind_survives(void **state)
     }
     struct checkpoint_receipt receipt = {0};
     snprintf(path, sizeof path, "%s/a.zst", test_tmpdir());
-    assert_ok(shard_write(fs_posix(), path, pieces, KINDS * 4, &receipt));
+    assert_ok(shard_write(fs_posix(), path, pieces, KINDS * 4, SHARD_PACKING_DEFAULT, &receipt));
     assert_int_equal(receipt.raw_bytes, (int64_t)ITEMS * 15 * KINDS);
 
     struct shard *shard;
@@ -72,13 +72,16 @@ static void impossible_pieces_are_refused(void **state)
     struct checkpoint_piece good = {"a", 4, "F32", {4, 4}, 0, 1, 0, 1, &value}, bad;
     snprintf(path, sizeof path, "%s/b.zst", test_tmpdir());
     bad = good, bad.item_bytes = 2;
-    assert_fails(shard_write(fs_posix(), path, &bad, 1, &receipt), LORAD_BUG, "size of dtype");
+    assert_fails(shard_write(fs_posix(), path, &bad, 1, SHARD_PACKING_DEFAULT, &receipt), LORAD_BUG,
+                 "size of dtype");
     bad = good, bad.dtype = "F33";
-    assert_fails(shard_write(fs_posix(), path, &bad, 1, &receipt), LORAD_BUG, "F33");
+    assert_fails(shard_write(fs_posix(), path, &bad, 1, SHARD_PACKING_DEFAULT, &receipt), LORAD_BUG, "F33");
     bad = good, bad.row = 4;
-    assert_fails(shard_write(fs_posix(), path, &bad, 1, &receipt), LORAD_BUG, "outside");
+    assert_fails(shard_write(fs_posix(), path, &bad, 1, SHARD_PACKING_DEFAULT, &receipt), LORAD_BUG,
+                 "outside");
     bad = good, bad.col = -1;
-    assert_fails(shard_write(fs_posix(), path, &bad, 1, &receipt), LORAD_BUG, "outside");
+    assert_fails(shard_write(fs_posix(), path, &bad, 1, SHARD_PACKING_DEFAULT, &receipt), LORAD_BUG,
+                 "outside");
     struct shard *shard;
     assert_fails(shard_open(&shard, path, NULL), LORAD_DATA, "cannot open");
 }
