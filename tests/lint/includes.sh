@@ -45,7 +45,7 @@ while read -r header owners; do
     done < <(grep -rnE --include='*.c' --include='*.h' --include='*.cu' "^ *# *include *<$header>" \
         base kernels comm dataloader checkpoint trainer launch tests)
 done <<'OWNERS'
-zstd.h checkpoint/shard.c base/unpack.c
+zstd.h checkpoint/shard.c base/unpack.c tests/bench/shard.c
 zlib.h base/unpack.c
 mpi.h comm/comm_mpi.c
 yaml.h launch/config_yaml.c

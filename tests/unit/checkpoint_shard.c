@@ -1,6 +1,7 @@
 /* Shards: every item width, noise and order, come back as they were, and order comes back smaller. */
 #include "support/test.h"
 
+#include "base/file.h"
 #include "base/random.h"
 #include "checkpoint/shard.h"
 
@@ -63,6 +64,55 @@ static void every_width_and_kind_survives(void **state)
     shard_codec_destroy(codec);
 }
 
+static void read_file(char **bytes, size_t *length, const char *path)
+{
+    assert_ok(file_read(bytes, length, path, 1 << 26));
+}
+
+/* Threads share the pieces out, but the file is the same; a higher level gives another file with the same
+ * pieces. */
+static void threads_change_no_bit(void **state)
+{
+    (void)state;
+    static uint8_t data[37][4096 * 4], back[4096 * 4];
+    static const struct shard_packing packings[] = {{1, 1}, {1, 2}, {1, 5}, {1, 64}, {9, 3}};
+    struct checkpoint_piece pieces[37];
+    char path[600], *first = NULL, *bytes = NULL;
+    size_t first_length = 0, length = 0;
+    struct shard_codec *codec;
+    assert_ok(shard_codec_create(&codec));
+    for (int i = 0; i < 37; i++) {
+        fill(data[i], sizeof data[i], i % KINDS);
+        pieces[i] = (struct checkpoint_piece){"t", 4, "F32", {64, 64}, 0, 64, 0, 64, data[i]};
+    }
+    for (size_t p = 0; p < sizeof packings / sizeof *packings; p++) {
+        struct checkpoint_receipt receipt = {0};
+        struct shard *shard;
+        snprintf(path, sizeof path, "%s/threads%zu.zst", test_tmpdir(), p);
+        assert_ok(shard_write(fs_posix(), path, pieces, 37, packings[p], &receipt));
+        read_file(p ? &bytes : &first, p ? &length : &first_length, path);
+        if (p && packings[p].level == 1) {
+            assert_int_equal(length, first_length);
+            assert_memory_equal(bytes, first, length);
+        }
+        free(bytes);
+        bytes = NULL;
+        assert_ok(shard_open(&shard, path, &receipt));
+        for (int i = 0; i < 37; i++) {
+            assert_ok(shard_read(shard, (size_t)i, codec, back));
+            assert_memory_equal(back, data[i], sizeof back);
+        }
+        shard_close(shard);
+    }
+    pieces[20].item_bytes = 2; /* one that cannot be packed ends all threads */
+    struct checkpoint_receipt receipt;
+    snprintf(path, sizeof path, "%s/bad.zst", test_tmpdir());
+    assert_fails(shard_write(fs_posix(), path, pieces, 37, packings[2], &receipt), LORAD_BUG,
+                 "size of dtype");
+    free(first);
+    shard_codec_destroy(codec);
+}
+
 static void impossible_pieces_are_refused(void **state)
 {
     (void)state;
@@ -90,6 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_width_and_kind_survives),
+        cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(impossible_pieces_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
