@@ -272,6 +272,12 @@ const struct config_key config_keys[] = {
      "Go on from a checkpoint exactly where it stopped. `auto` (or true): the newest good one in output_dir, "
      "or a fresh "
      "start when there is none."},
+    {"stop_grace_seconds", "", TYPE_REAL, NULL, "(0,1e6]", SECTION_CHECKPOINT, LOCAL, RUN(stop_grace_seconds),
+     NULL,
+     "How long a run that is asked to stop (TERM) has before it is killed. `lorad run` waits so long; a run "
+     "warns when a step and a checkpoint need more. LORAD_GRACE_SECONDS in the environment wins. Default: "
+     "300 "
+     "under `lorad run`, 2 under mpirun alone."},
 
     /* ---- logging ---- */
     {"run_name", "", TYPE_TEXT, NULL, NULL, SECTION_LOGGING, LOCAL, RUN(run_name), NULL,

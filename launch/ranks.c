@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "launch/config.h"
 #include "launch/signals.h"
+#include "launch/verbs.h"
 
 enum { PEER_SPEAKS_FIRST_MS = 1500, POLL_MS = 50 };
 
@@ -112,7 +113,7 @@ static int end_of_ranks(enum status status, const struct comm_world_info *world)
 int run_on_ranks(const struct command *command)
 {
     struct comm_world_info world = {.world = 1, .local_world = 1};
-    signals_install();
+    signals_install(command->verb->ranks == verb_train);
     enum status status = comm_startup(&world);
     if (status != LORAD_OK) {
         log_error("%s", status_message());

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "comm/activity.h"
+#include "trainer/request.h"
 #include "trainer/step.h"
 
 struct rows {
@@ -33,15 +34,16 @@ static enum status evaluate_batch(struct session *session, const struct micro_ba
 }
 
 static enum status walk(struct session *session, struct dataset *dataset, bool use_adapter, struct rows *rows,
-                        struct step_targets *targets)
+                        struct step_targets *targets, bool *stopped)
 {
     struct loader_options options = data_eval_loader(session);
     struct loader *loader;
     struct micro_batch batch;
     struct step_info info = {0};
+    struct request_poll poll = {0};
     TRY(loader_open(&loader, dataset, &options, (struct data_cursor){0}));
     enum status status = LORAD_OK;
-    while (status == LORAD_OK && !info.last_of_epoch) {
+    while (status == LORAD_OK && !info.last_of_epoch && !*stopped) {
         status = loader_next_step(loader, &info);
         if (status != LORAD_OK) break;
         targets->tokens += info.supervised_tokens;
@@ -51,6 +53,7 @@ static enum status walk(struct session *session, struct dataset *dataset, bool u
             if (status == LORAD_OK && batch.n_tokens > 0)
                 status = evaluate_batch(session, &batch, use_adapter, rows);
         }
+        if (status == LORAD_OK && !info.last_of_epoch) status = request_poll(&poll, session->world, stopped);
     }
     loader_close(loader);
     return status;
@@ -101,9 +104,9 @@ enum status evaluate(struct evaluation *out, struct session *session, struct dat
         if (!rows.sum || !rows.weight || !rows.token) status = LORAD_NOMEM;
     }
     if (status == LORAD_OK) status = model_zero_sums(session->model);
-    if (status == LORAD_OK) status = walk(session, dataset, use_adapter, &rows, &targets);
-    if (status == LORAD_OK) status = add_up(session, targets, &result);
-    if (status == LORAD_OK && per_row) status = row_means(session, &rows, n_rows);
+    if (status == LORAD_OK) status = walk(session, dataset, use_adapter, &rows, &targets, &result.stopped);
+    if (status == LORAD_OK && !result.stopped) status = add_up(session, targets, &result);
+    if (status == LORAD_OK && !result.stopped && per_row) status = row_means(session, &rows, n_rows);
     free(rows.token);
     free(rows.weight);
     if (status != LORAD_OK) {

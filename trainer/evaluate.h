@@ -12,6 +12,7 @@ struct evaluation {
     int64_t tokens;  /* supervised */
     double seconds;
     double *row_loss; /* [rows] mean loss of each row, when asked for; free */
+    bool stopped;     /* a rank was asked to stop (request.h): the rest is not filled */
 };
 
 /* use_adapter false: the frozen base. Every rank gets the same numbers. Collective. */

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,11 +10,14 @@
 #include "comm/activity.h"
 #include "trainer/data.h"
 #include "trainer/progress.h"
+#include "trainer/request.h"
 
 const char *preparing_name(enum data_part part)
 {
     return part == DATA_TRAIN ? "training rows" : "held-out rows";
 }
+
+enum { LOOK_MS = 10, MEET_MS = 200 };
 
 /* ---- to look at ---- */
 
@@ -48,6 +50,11 @@ static void draw(struct watched *watched, const struct preparation *preparation)
     progress_text(watched->progress, text);
 }
 
+static enum status stopped(void)
+{
+    return FAIL(LORAD_REQUEUE, "stopped on request; what is prepared is kept");
+}
+
 enum status preparing_watch(struct preparation *preparation, enum progress_style style, enum data_part part,
                             enum preparing_until until)
 {
@@ -58,8 +65,8 @@ enum status preparing_watch(struct preparation *preparation, enum progress_style
     TRY(progress_open_text(&watched.progress, style));
     while (status == LORAD_OK && !done) {
         if (until == PREPARING_ROWS && preparation_rows_known(preparation)) break;
-        nanosleep(&(struct timespec){0, 10000000}, NULL);
-        status = preparation_poll(preparation, &done);
+        clock_sleep_ms(LOOK_MS);
+        status = request_wants_stop() ? stopped() : preparation_poll(preparation, &done);
         draw(&watched, preparation);
         activity_sign();
     }
@@ -88,6 +95,50 @@ enum status preparing_finish(struct preparation **preparation, const struct sess
     if (status == LORAD_OK && report && speaks(session)) data_print_report(part, report);
     free(report);
     return report ? status : LORAD_NOMEM;
+}
+
+/* Until this rank is done, has failed, is asked to stop, or should hear of the others. */
+static enum status look(struct watched *watched, struct preparation *preparation, bool *done)
+{
+    enum status status = preparation_poll(preparation, done);
+    for (int ms = 0; status == LORAD_OK && !*done && ms < MEET_MS && !request_wants_stop(); ms += LOOK_MS) {
+        clock_sleep_ms(LOOK_MS);
+        status = preparation_poll(preparation, done);
+        if (watched->progress) draw(watched, preparation);
+    }
+    return status;
+}
+
+/* All ranks make the same number of rounds. */
+static enum status wait_for_all(struct watched *watched, struct preparation *preparation,
+                                const struct session *session)
+{
+    int32_t any[2] = {1, 0}; /* not done, asked to stop */
+    while (any[0]) {
+        bool done = false;
+        TRY(comm_agree(session->world, look(watched, preparation, &done)));
+        any[0] = !done;
+        any[1] = request_wants_stop();
+        TRY(comm_host_all_reduce(session->world, any, 2, DTYPE_I32, COMM_MAX));
+        if (any[0] && any[1]) return stopped();
+    }
+    return LORAD_OK;
+}
+
+enum status preparing_wait(struct preparation **preparation, const struct session *session,
+                           enum data_part part)
+{
+    if (!*preparation) return LORAD_OK;
+    struct watched watched = {.part = part, .start_ns = clock_monotonic_ns(), .first_done = -1};
+    bool done = false;
+    enum status status = preparation_poll(*preparation, &done);
+    if (status == LORAD_OK && !done && session->ranks.rank == 0)
+        status = progress_open_text(&watched.progress, session->options->progress);
+    status = comm_agree(session->world, status);
+    if (status == LORAD_OK) status = wait_for_all(&watched, *preparation, session);
+    progress_close(watched.progress);
+    TRY(status);
+    return comm_agree(session->world, preparing_finish(preparation, session, part));
 }
 
 enum status preparing_poll(struct preparation **preparation, const struct session *session,
@@ -184,7 +235,7 @@ enum status preparing_start(struct preparation **out, char **dir, const struct s
         log_info("training starts while its rows are being prepared");
     } else if (status == LORAD_OK) {
         say_why(preparation, part, may_go_on);
-        status = comm_agree(session->world, preparing_finish(&preparation, session, part));
+        status = preparing_wait(&preparation, session, part);
     }
     if (status == LORAD_OK) {
         *out = preparation;

@@ -17,7 +17,8 @@ enum data_part { DATA_TRAIN, DATA_EVAL };
 const char *preparing_name(enum data_part part); /* "training rows" */
 
 enum preparing_until { PREPARING_ROWS, PREPARING_ALL }; /* the raw rows are known; all is done */
-/* Waits, and shows how far it is. Blocks. Whatever preparing failed with. */
+/* Waits, and shows how far it is. Blocks. Whatever preparing failed with; LORAD_REQUEUE when this rank was
+ * asked to stop. */
 enum status preparing_watch(struct preparation *preparation, enum progress_style style, enum data_part part,
                             enum preparing_until until) LORAD_WARN_UNUSED;
 
@@ -32,7 +33,11 @@ enum status preparing_start(struct preparation **preparation, char **dir, const 
  * Not collective: who sees a failure ends the run. */
 enum status preparing_poll(struct preparation **preparation, const struct session *session,
                            enum data_part part) LORAD_WARN_UNUSED;
-/* Waits for the end of it. Blocks. */
+/* Waits until every rank has all rows and then reports; ends for all when one fails or is asked to stop
+ * (LORAD_REQUEUE). Blocks. Collective: *preparation is NULL on all ranks or on none. */
+enum status preparing_wait(struct preparation **preparation, const struct session *session,
+                           enum data_part part) LORAD_WARN_UNUSED;
+/* Waits for the end of it on this rank alone. Blocks. */
 enum status preparing_finish(struct preparation **preparation, const struct session *session,
                              enum data_part part) LORAD_WARN_UNUSED;
 /* Stops it; what is there is continued next time. */

@@ -9,7 +9,6 @@
  *  3. A run that ends because it was asked to has committed its last step.
  */
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,20 +21,13 @@
 #include "trainer/metrics.h"
 #include "trainer/output_dir.h"
 #include "trainer/progress.h"
+#include "trainer/request.h"
 #include "trainer/saver.h"
 #include "trainer/schedule.h"
 #include "trainer/stage.h"
 #include "trainer/step.h"
 #include "trainer/straggler.h"
 #include "trainer/watchdog.h"
-
-static volatile sig_atomic_t wants_checkpoint, wants_stop;
-
-void run_request(bool checkpoint, bool stop)
-{
-    if (checkpoint) wants_checkpoint = 1;
-    if (stop) wants_stop = 1;
-}
 
 struct run {
     const struct run_options *options;
@@ -55,6 +47,7 @@ struct run {
     struct watchdog *watchdog;
     struct straggler *straggler; /* rank 0 */
     double waited_seconds;
+    double slowest_seconds; /* of a step so far */
     enum stage_end over; /* of the stage in progress */
     bool asked_to_stop;
 };
@@ -78,11 +71,11 @@ static bool in_last_stage(const struct run *run)
 
 static enum status coordinate(struct run *run)
 {
-    const char *job = getenv("SLURM_JOB_ID"), *restarts = getenv("SLURM_RESTART_COUNT");
+    struct run_job job = run_job();
     struct coord_options options = {.output_dir = run->options->output_dir,
                                     .run_name = run->options->run_name,
-                                    .job_id = job,
-                                    .restart_count = restarts ? atoi(restarts) : 0,
+                                    .job_id = job.id,
+                                    .restart_count = job.start,
                                     .redis_url = run->options->redis_url,
                                     .redis_prefix = run->options->redis_prefix};
     enum status status = LORAD_OK;
@@ -91,7 +84,7 @@ static enum status coordinate(struct run *run)
         status = output_dir_prepare(run->options);
         if (status == LORAD_OK)
             status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options));
-        if (status == LORAD_OK) status = output_dir_check(run->options, options.restart_count > 0);
+        if (status == LORAD_OK) status = output_dir_check(run->options, job.requeued);
         if (status == LORAD_OK) epoch = coord_epoch(run->coord);
     }
     TRY(comm_agree(run->session.world, status));
@@ -151,13 +144,13 @@ static enum status prepare_sums(struct run *run)
 static enum status begin_or_resume(struct run *run)
 {
     const struct run_options *o = run->options;
-    const char *resume = o->resume_from_checkpoint, *restarts = getenv("SLURM_RESTART_COUNT");
-    bool found = false, is_restart = restarts && atoi(restarts) > 0;
+    const char *resume = o->resume_from_checkpoint;
+    bool found = false, is_restart = run_job().requeued;
     if (!resume && is_restart) resume = "auto";
     TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, is_restart) : LORAD_OK));
     /* A checkpoint may know the rows by their contents, so these have to be known. */
     if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
-        TRY(preparing_finish(&run->preparing, &run->session, DATA_TRAIN));
+        TRY(preparing_wait(&run->preparing, &run->session, DATA_TRAIN));
     run_identity_make(&run->identity, &run->session);
     TRY(comm_agree(run->session.world,
                    stages_identify(&run->identity, &run->stages, o->data_policy == DATA_APPEND)));
@@ -293,12 +286,10 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     const struct stage *stage = stage_now(run);
     double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
                                     stage->steps);
-    struct boundary_report report = {.wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) |
-                                              (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u)};
-    wants_checkpoint = 0;
     watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
     TRY(accumulate_step(run, info));
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
+    struct boundary_report report = {.wants = request_wants()};
     saver_vote(&run->saver, report.saves);
     TRY(step_finish(&run->step, targets, factor, &report, result));
     if (result->again) {
@@ -371,6 +362,9 @@ static void report(struct run *run, const struct step_info *info, const struct s
                   run->state.step == run->state.total_steps;
     run->waited_seconds = waited;
     watchdog_learn(run->watchdog, seconds);
+    run->slowest_seconds = fmax(run->slowest_seconds, seconds);
+    double save_seconds = is_first(run) ? saver_last_seconds(&run->saver) : 0;
+    if (save_seconds > 0) request_compare_grace(run->options, run->slowest_seconds, save_seconds);
     straggler_step(run->straggler, run->step.reports, run->state.step, run->coord);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);
@@ -393,6 +387,7 @@ static bool count_evaluation(struct run_state *state, double metric, bool greate
     return true;
 }
 
+/* *improved: the best so far. One that a request to stop cut short stays owed. */
 static enum status evaluate_now(struct run *run, bool *improved)
 {
     struct evaluation result;
@@ -401,7 +396,10 @@ static enum status evaluate_now(struct run *run, bool *improved)
     bool greater = run->options->greater_is_better; /* the metric is the accuracy */
     progress_note(run->progress, "evaluating");
     watchdog_note(run->watchdog, WATCH_EVALUATE, state->step);
+    *improved = false;
     TRY(evaluate(&result, &run->session, stage->eval, true, false));
+    run->asked_to_stop = result.stopped;
+    if (result.stopped) return LORAD_OK;
     *improved = count_evaluation(state, greater ? result.accuracy : result.loss, greater);
     stage_note_evaluation(&state->stage, &stage->options.promote, result.loss);
     state->evaluation_owed = false;
@@ -442,7 +440,10 @@ static enum status at_boundary(struct run *run, const struct step_info *info,
     state->evaluation_owed =
         stage_now(run)->eval && o->eval_strategy != WHEN_NO &&
         (ended(run) || due(o->eval_strategy, o->eval_steps, state->step, info->last_of_epoch));
-    if (state->evaluation_owed && !run->asked_to_stop) TRY(evaluate_now(run, &improved));
+    if (state->evaluation_owed && !run->asked_to_stop) {
+        TRY(evaluate_now(run, &improved));
+        if (!run->asked_to_stop) TRY(request_agree(&run->asked_to_stop, run->session.world));
+    }
     run->over = ended(run);
     bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
     bool save = due(o->save_strategy, o->save_steps, state->step, info->last_of_epoch) ||
@@ -472,7 +473,7 @@ static enum status train_stage(struct run *run)
     bool improved;
     if (run->state.evaluation_owed && stage_now(run)->eval) TRY(evaluate_now(run, &improved));
     run->over = ended(run);
-    if (run->over) return LORAD_OK;
+    if (run->over || run->asked_to_stop) return LORAD_OK;
     TRY(open_stage(run));
     TRY(train_steps(run));
     loader_close(run->loader);
@@ -589,12 +590,14 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(watchdog_open(&run->watchdog, ranks->world, run->options->hang_timeout));
     TRY(straggler_open(&run->straggler, run->session.world));
     TRY(coordinate(run));
+    TRY(request_check(run->session.world));
     TRY(stages_open(&run->stages, &run->session, &run->preparing));
     TRY(load_model(run));
     TRY(saver_start(&run->saver));
     TRY(begin_or_resume(run));
     TRY(plan_steps(run));
     TRY(open_logs(run));
+    TRY(request_check(run->session.world));
     TRY(settle_saves(run, train(run)));
     return finish(run);
 }
@@ -603,6 +606,8 @@ enum status run_train(const struct run_options *options, const struct comm_world
 {
     struct run run = {.options = options};
     enum status status = run_all(&run, ranks);
+    if (status == LORAD_REQUEUE && !run.asked_to_stop)
+        log_info("stopped on request before the first step: nothing is lost, the same command starts again");
     close_all(&run);
     return status;
 }

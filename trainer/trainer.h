@@ -158,6 +158,7 @@ struct run_options {
     bool greater_is_better;             /* the metric is the accuracy */
     int32_t early_stopping_patience;    /* evaluations; 0: off */
     const char *resume_from_checkpoint; /* NULL: no; "auto": newest good one or fresh; else a folder */
+    double stop_grace_seconds;          /* from the request to stop to the kill; 0: not said */
     bool report_tensorboard;
     enum progress_style progress;
 
@@ -219,5 +220,20 @@ void run_rows_json(const struct run_rows *rows, struct strbuf *out);
 /* Signal handlers call this (async-signal-safe): finish the step, checkpoint, end with LORAD_REQUEUE (stop),
  * or go on. */
 void run_request(bool checkpoint, bool stop);
+
+/* The job that this run is a start of; a later start takes output_dir over from earlier ones that still live.
+ * Slurm's requeues count first, then the restarts of `lorad run`. */
+struct run_job {
+    const char *id; /* SLURM_JOB_ID, else LORAD_JOB_ID; NULL: none. Borrowed from the environment. */
+    int start;      /* from SLURM_RESTART_COUNT and LORAD_RESTART_COUNT */
+    bool requeued;  /* by Slurm: goes on with what is in output_dir */
+};
+struct run_job run_job(void);
+
+/* The committed checkpoints of a folder, whoever wrote them; step -1: there is none. */
+struct run_committed {
+    int64_t step, epoch; /* the highest of each */
+};
+struct run_committed run_committed(const char *output_dir);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "comm/activity.h"
 #include "trainer/model_parts.h"
+#include "trainer/request.h"
 
 enum { NAME_BYTES = 128, STAGING_BYTES = 8 << 20 };
 
@@ -315,7 +316,8 @@ enum status weights_load(struct model *model, const struct st_set *set)
     enum status status = load.staging && load.vector ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK) status = load_embedding(&load);
     if (status == LORAD_OK) status = load_head(&load);
-    for (int32_t i = 0; status == LORAD_OK && i < model->arch->layers; i++) status = load_layer(&load, i);
+    for (int32_t i = 0; status == LORAD_OK && i < model->arch->layers; i++)
+        status = request_wants_stop() ? FAIL(LORAD_REQUEUE, "stopped on request") : load_layer(&load, i);
     free(load.staging);
     free(load.vector);
     return status;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # USR1 to mpirun: the step is finished, a checkpoint committed, code 75, and the same command goes on. USR2: a checkpoint,
-# and training goes on. TERM to a plain lorad is like USR1; a second INT ends it at once.
+# and training goes on. TERM and HUP to a plain lorad are like USR1; a second INT ends it at once. In every phase, whichever
+# rank hears it. LORAD_STOPS (default 6): stops at random times.
 set -u
 program=$1
 cd "$2" || exit 1
@@ -87,4 +88,91 @@ done
 [ "$(wc -l <"$tmp/whole.txt")" = 30 ] || fail "not 30 steps"
 cmp "$tmp/whole.txt" "$tmp/parts.txt" || fail "losses differ after USR1 and a continued run"
 cmp "$tmp/whole/adapter_model.safetensors" "$tmp/parts/adapter_model.safetensors" || fail "the adapters differ"
+
+# ---- in every phase, whichever rank hears it ----
+
+rank() { # NUMBER: its process
+    local p
+    for p in $(pgrep -f "^$program --config .*output_dir=$tmp/"); do
+        tr '\0' '\n' <"/proc/$p/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$p"
+    done
+}
+committed() { compgen -G "$tmp/$1/ckpt/*/MANIFEST.json" | wc -l; }
+# soon SECONDS CODE WHAT: the end comes within that time
+soon() {
+    local begin=${EPOCHREALTIME/[.,]/}
+    ends_with "$2" "$3"
+    [ $((${EPOCHREALTIME/[.,]/} - begin)) -le $(($1 * 1000000)) ] || fail "$3: took $((${EPOCHREALTIME/[.,]/} - begin)) us"
+}
+
+# While rows are prepared, which takes long: nothing is trained, and what is prepared is kept.
+for i in $(seq 40); do cat tests/data/finance-zh/fin_stage1_general.jsonl; done >"$tmp/more.jsonl"
+for i in $(seq 6); do cat "$tmp/more.jsonl"; done >"$tmp/many.jsonl"
+for who in "rank 1" "rank 0"; do
+    rm -rf "$tmp/prepare"
+    start mpirun -q --oversubscribe -np 2 "$program" "${common[@]}" --set "output_dir=$tmp/prepare" --set "dataset=$tmp/many.jsonl" \
+        --set num_train_epochs=1
+    wait_for "all rows are prepared before the first step"
+    sleep 0.3
+    kill -USR1 "$($who)"
+    soon 5 75 "USR1 to $who while rows are prepared"
+    grep -q "before the first step: nothing is lost" "$tmp/log" || fail "$who: not said that nothing is lost"
+    ! grep -q "step 1/" "$tmp/log" || fail "$who: a step was trained all the same"
+done
+
+# While it evaluates: the evaluation is owed, and comes first when the run goes on.
+for i in 1 2; do cat tests/data/finance-zh/fin_heldout.jsonl; done >"$tmp/eval.jsonl"
+eval=("${common[@]}" --set "eval_file=$tmp/eval.jsonl" --set eval_strategy=steps --set eval_steps=2 --set max_steps=3
+    --set lora_dropout=0.1 --set per_device_eval_batch_size=1)
+mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/eval" >"$tmp/log" 2>&1 </dev/null || fail "eval"
+start mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/owed"
+wait_for "step 2/"
+sleep 0.1
+kill -USR1 "$(rank 1)"
+soon 3 75 "USR1 to rank 1 in an evaluation"
+grep -q "stopped on request after step 2" "$tmp/log" || fail "not stopped after step 2"
+grep -q '"evaluation_owed": *true' "$tmp"/owed/ckpt/*/MANIFEST.json || fail "the evaluation is not owed"
+mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/owed" >"$tmp/log" 2>&1 </dev/null || fail "owed"
+for run in eval owed; do
+    grep -oE '"(step|loss|eval_loss|grad_norm)": ?[^,}]*' "$tmp/$run/logs/metrics.jsonl" >"$tmp/$run.txt"
+done
+[ "$(grep -c eval_loss "$tmp/eval.txt")" -ge 1 ] || fail "nothing was evaluated"
+cmp "$tmp/eval.txt" "$tmp/owed.txt" || fail "another result after a stop in an evaluation"
+
+# At any time after the start, with a checkpoint each step: 75, or the default action before lorad could hear (138).
+for i in $(seq "${LORAD_STOPS:-6}"); do
+    start mpirun -q --oversubscribe -np 2 "$program" "${common[@]}" --set "output_dir=$tmp/any" --set max_steps=100000 \
+        --set save_strategy=steps --set save_steps=1 --set save_total_limit=2
+    sleep "$(awk -v r=$RANDOM 'BEGIN { print r / 32768 }')"
+    # one that comes before mpirun has started its ranks reaches nobody
+    for _ in $(seq 20); do kill -USR1 "$pid" 2>/dev/null || break; for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null && sleep 0.01; done; done
+    kill -9 "$pid" 2>/dev/null
+    wait "$pid"
+    code=$?
+    pid=
+    [ $code = 75 ] || [ $code = 138 ] || fail "USR1 at any time: code $code"
+done
+
+# HUP is like TERM, unless nohup has it ignored.
+start "$program" "${common[@]}" --set max_steps=100000
+wait_for "step [0-9]+/"
+kill -HUP "$pid"
+ends_with 75 "HUP to lorad"
+start nohup "$program" "${common[@]}" --set max_steps=100000
+wait_for "step [0-9]+/"
+steps=$(grep -c "step [0-9]*/" "$tmp/log")
+kill -HUP "$pid"
+for _ in $(seq 100); do [ "$(grep -c "step [0-9]*/" "$tmp/log")" -gt $((steps + 3)) ] && break; sleep 0.05; done
+kill -TERM "$pid"
+ends_with 75 "TERM after HUP under nohup"
+[ "$(grep -c "step [0-9]*/" "$tmp/log")" -gt $((steps + 3)) ] || fail "HUP ended a run under nohup"
+
+# The announced time is compared with what a step and a checkpoint take, once; who has nothing to save just ends.
+LORAD_GRACE_SECONDS=0.000001 "$program" "${common[@]}" --set "output_dir=$tmp/grace" --set max_steps=3 --set save_strategy=steps \
+    --set save_steps=1 >"$tmp/log" 2>&1 </dev/null || fail "the run with a short grace failed"
+[ "$(grep -c "LORAD_GRACE_SECONDS leaves" "$tmp/log")" = 1 ] || fail "a grace that is too short is not told once"
+start "$program" eval "${common[@]}" --no-adapter --set "eval_file=$tmp/many.jsonl"
+wait_for "avx|cpu"
+kill -TERM "$pid"
+soon 2 143 "TERM to eval"
 exit $status
