@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "launch/nearest.h"
 
-enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_COUNT, OPTION_SET };
+enum option_kind { OPTION_FLAG, OPTION_TEXT, OPTION_COUNT, OPTION_COUNT_OR_ZERO, OPTION_SET };
 
 struct option {
     const char *name;
@@ -20,11 +20,17 @@ struct option {
 };
 
 #define FIELD(name) offsetof(struct command, name)
-#define RUNS        "||check|eval|generate|prepare|inspect|"
+#define RUNS        "||run|check|eval|generate|prepare|inspect|"
 
 static const struct option options[] = {
     {"--config", OPTION_TEXT, FIELD(config_path), RUNS, "FILE", "the configuration (YAML; docs/config.md)"},
     {"--set", OPTION_SET, 0, RUNS, "KEY=VALUE", "override one key; may be repeated, the last one wins"},
+    {"-np", OPTION_COUNT, FIELD(np), "|run|", "N",
+     "ranks to start (default: Slurm's tasks, else tensor_parallel_size)"},
+    {"--restarts", OPTION_COUNT_OR_ZERO, FIELD(restarts), "|run|", "N",
+     "start again after a crash at most N times (default 100)"},
+    {"--hostfile", OPTION_TEXT, FIELD(hostfile), "|run|", "FILE", "the hosts, as mpirun reads them"},
+    {"--", OPTION_FLAG, FIELD(n_rest), "|run|", "ARGUMENTS", "the rest goes to mpirun as it is"},
     {"--ranks", OPTION_COUNT, FIELD(plan_ranks), "|check|", "N",
      "plan for N ranks (default: tensor_parallel_size)"},
     {"--value", OPTION_TEXT, FIELD(value_of), "|check|", "KEY",
@@ -77,12 +83,13 @@ static enum status unknown_option(const char *word, size_t length)
                 "%s is not an option; see lorad --help (keys of the configuration: --set key=value)", name);
 }
 
-static enum status read_count(const char *name, const char *text, int *out)
+static enum status read_count(const char *name, const char *text, int least, int *out)
 {
     char *end;
     long value = strtol(text, &end, 10);
-    if (end == text || *end || value < 1 || value > INT_MAX)
-        return FAIL(LORAD_USAGE, "%s: a whole number above 0 is wanted, not \"%s\"", name, text);
+    if (end == text || *end || value < least || value > INT_MAX)
+        return FAIL(LORAD_USAGE, "%s: a whole number %s is wanted, not \"%s\"", name,
+                    least > 0 ? "above 0" : "of 0 or more", text);
     *out = (int)value;
     return LORAD_OK;
 }
@@ -115,7 +122,7 @@ static enum status read_option(struct command *command, int argc, char **argv, i
     else if (option->kind == OPTION_SET)
         command->sets[command->n_sets++] = value; /* room for argc of them */
     else
-        return read_count(option->name, value, field);
+        return read_count(option->name, value, option->kind == OPTION_COUNT, field);
     return LORAD_OK;
 }
 
@@ -157,7 +164,7 @@ static enum status check_complete(const struct command *command)
 enum status command_parse(struct command *out, int argc, char **argv, const struct verb *verbs, size_t n)
 {
     static const struct verb no_verb = {.name = ""};
-    struct command command = {.verb = verb_find("", verbs, n), .max_new_tokens = 128};
+    struct command command = {.verb = verb_find("", verbs, n), .max_new_tokens = 128, .restarts = -1};
     if (!command.verb) command.verb = &no_verb;
     int at = 1;
     if (argc > 1 && argv[1][0] != '-') {
@@ -169,6 +176,11 @@ enum status command_parse(struct command *out, int argc, char **argv, const stru
     if (!command.sets) return LORAD_NOMEM;
     enum status status = LORAD_OK;
     for (; at < argc && status == LORAD_OK; at++) {
+        if (strcmp(argv[at], "--") == 0 && strcmp(command.verb->name, "run") == 0) {
+            command.rest = argv + at + 1;
+            command.n_rest = (size_t)(argc - at - 1);
+            break;
+        }
         if (argv[at][0] == '-' && argv[at][1])
             status = read_option(&command, argc, argv, &at);
         else if (command.verb->takes_word && !command.word)
@@ -213,6 +225,7 @@ static void write_option(struct strbuf *out, const struct option *option)
 void command_usage(struct strbuf *out, const struct verb *verbs, size_t n)
 {
     strbuf_puts(out, "lorad: LoRA fine-tuning of Llama- and Qwen-family models, one process per rank\n\n"
+                     "  lorad run --config FILE [-np N] [--set key=value ...]\n"
                      "  mpirun -np N lorad --config FILE [--set key=value ...]\n"
                      "  lorad VERB --config FILE [options]\n\n"
                      "Verbs\n");
@@ -223,10 +236,12 @@ void command_usage(struct strbuf *out, const struct verb *verbs, size_t n)
         if (options[i].help) write_option(out, &options[i]);
     strbuf_puts(out, "\nConfiguration keys, by section (`lorad help KEY` says more)\n\n");
     config_help_all(out);
-    strbuf_puts(out, "\nSignals: USR1 checkpoints and ends (exit 75), USR2 checkpoints and goes on.\n"
-                     "Exit codes: 0 done, 64 usage, 65 data, 66 missing input, 70 internal, 71 hang or lost "
-                     "rank, 73 cannot "
-                     "create,\n74 input/output, 75 checkpointed and wants to be started again, 76 replaced "
-                     "by a newer run, "
-                     "78 configuration, 79 numeric, 80 stopped by `lorad stop`.\n");
+    strbuf_puts(out,
+                "\nSignals: USR1, TERM and INT checkpoint and end (exit 75), USR2 checkpoints and goes on; "
+                "see docs/supervision.md.\n"
+                "Exit codes: 0 done, 64 usage, 65 data, 66 missing input, 70 internal, 71 hang or lost "
+                "rank, 73 cannot "
+                "create,\n74 input/output, 75 checkpointed and wants to be started again, 76 replaced "
+                "by a newer run, "
+                "78 configuration, 79 numeric, 80 stopped by `lorad stop`.\n");
 }

@@ -42,6 +42,11 @@ struct command {
     bool decode, template; /* tokenize */
     int max_new_tokens;
     int plan_ranks;       /* 0: not given */
+    int np;               /* run: ranks; 0: not given */
+    int restarts;         /* run; -1: not given */
+    const char *hostfile; /* run; NULL: none */
+    char *const *rest;    /* [n_rest] behind "--", for mpirun; borrowed from argv */
+    size_t n_rest;
     const char *value_of; /* a key of the configuration */
     bool tensors, dry_run;
     int pin, unpin, keep; /* 0: not given */

@@ -10,6 +10,8 @@
 
 static const struct verb verbs[] = {
     {"", "train; with mpirun on several ranks", true, false, run_on_ranks, NULL, verb_train},
+    {"run", "train, supervised: restarts after a crash, stops as told", true, false, run_supervised, NULL,
+     NULL},
     {"check", "look at all that a run needs without running it: no mpirun, no GPU", true, false, run_alone,
      verb_check, NULL},
     {"prepare", "turn all rows into tokens, and report on them", true, false, run_alone, verb_prepare, NULL},
@@ -48,7 +50,6 @@ static int print_version(void)
 
 int main(int argc, char **argv)
 {
-    spinning_choose(argv);
     signals_explain_bus();
     struct command command;
     enum status status = command_parse(&command, argc, argv, verbs, N_VERBS);
@@ -56,6 +57,7 @@ int main(int argc, char **argv)
         log_error("%s", status_message());
         return status_exit_code(status);
     }
+    if (!command.verb || command.verb->start != run_supervised) spinning_choose(argv);
     int code = command.version ? print_version()
                : command.help  ? print_usage()
                                : command.verb->start(&command);

@@ -23,6 +23,8 @@ enum status verb_prepare(const struct command *command) LORAD_WARN_UNUSED;
 enum status verb_inspect(const struct command *command) LORAD_WARN_UNUSED;
 enum status verb_checkpoints(const struct command *command) LORAD_WARN_UNUSED;
 enum status verb_gc(const struct command *command) LORAD_WARN_UNUSED;
+/* `lorad run`: verb_supervise.c. Returns the exit code. */
+int run_supervised(const struct command *command);
 
 enum status verb_help(const struct command *command) LORAD_WARN_UNUSED;
 /* Appends what --version prints. */

@@ -20,7 +20,8 @@ struct prepare_options data_prepare_options(const struct session *session, const
  * be there first; else it may be set to what goes on meanwhile (preparing.h). Collective; a session that has
  * not joined its ranks does it alone, without a report. Owns: *out, *preparing. */
 enum status data_open(struct dataset **out, struct preparation **preparing, struct session *session,
-                      const struct stage_options *stage, enum data_part part) LORAD_WARN_UNUSED;
+                      const struct stage_options *stage,
+                      enum data_part part) LORAD_WARN_UNUSED;
 
 /* The report of preparing, for people. */
 void data_print_report(enum data_part part, const struct prepare_report *report);

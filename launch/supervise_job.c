@@ -1,0 +1,148 @@
+#include "launch/supervise_job.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { SWEEP_MS = 5000, SWEEP_STEP_MS = 5 };
+
+/* ---- starting ---- */
+
+/* In the child. mpirun ends its ranks when it is asked to; a rank alone has nobody to wait for. */
+static void become(char *const *argv, bool alone, pid_t parent, int report)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    setsid();
+    prctl(PR_SET_PDEATHSIG, alone ? SIGKILL : SIGTERM);
+    if (getppid() != parent) _exit(1);
+    int null = open("/dev/null", O_RDONLY);
+    if (null >= 0) dup2(null, STDIN_FILENO);
+    if (null > STDERR_FILENO) close(null);
+    signal(SIGPIPE, SIG_DFL);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execvp(argv[0], argv);
+    int error = errno;
+    if (write(report, &error, sizeof error) < 0) _exit(127);
+    _exit(127);
+}
+
+enum status job_start(struct job *out, char *const *argv, bool alone)
+{
+    int ends[2], error = 0;
+    if (pipe2(ends, O_CLOEXEC) != 0) return FAIL(LORAD_NOMEM, "cannot make a pipe: %s", strerror(errno));
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) become(argv, alone, parent, ends[1]);
+    close(ends[1]);
+    if (pid < 0) {
+        close(ends[0]);
+        return FAIL(LORAD_NOMEM, "cannot start a process: %s", strerror(errno));
+    }
+    ssize_t n;
+    do n = read(ends[0], &error, sizeof error);
+    while (n < 0 && errno == EINTR);
+    close(ends[0]);
+    if (n == (ssize_t)sizeof error) {
+        waitpid(pid, NULL, 0);
+        return FAIL(LORAD_NOT_FOUND, "cannot start %s: %s; is Open MPI installed (openmpi-bin) and in PATH?",
+                    argv[0], strerror(error));
+    }
+    out->pid = pid;
+    return LORAD_OK;
+}
+
+void job_signal(const struct job *job, int number)
+{
+    if (job->pid > 0) kill(job->pid, number);
+}
+
+bool job_ended(struct job *job, int *code)
+{
+    int how;
+    bool ended = false;
+    for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG)) > 0;) {
+        if (pid != job->pid) continue; /* an orphan of it */
+        *code = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);
+        ended = true;
+    }
+    if (ended) job->pid = 0;
+    return ended;
+}
+
+/* ---- who is left ---- */
+
+struct process {
+    pid_t pid, parent, session;
+    char state;
+};
+
+static bool read_process(struct process *out, const char *name)
+{
+    char path[64], text[512], *at;
+    snprintf(path, sizeof path, "/proc/%.20s/stat", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC), parent, group, session;
+    if (fd < 0) return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return false;
+    text[n] = '\0';
+    at = strrchr(text, ')'); /* the name before it may hold anything */
+    if (!at || sscanf(at + 1, " %c %d %d %d", &out->state, &parent, &group, &session) != 4) return false;
+    out->pid = (pid_t)atoi(name);
+    out->parent = (pid_t)parent;
+    out->session = (pid_t)session;
+    return true;
+}
+
+/* How many living processes of the session there are, of this parent only unless it is 0; `number` is sent to
+ * each. */
+static int visit(pid_t session, pid_t parent, int number)
+{
+    struct process process;
+    DIR *entries = opendir("/proc");
+    int n = 0;
+    if (!entries) return 0;
+    for (struct dirent *entry; (entry = readdir(entries));) {
+        if (!isdigit((unsigned char)entry->d_name[0]) || !read_process(&process, entry->d_name)) continue;
+        if (process.session != session || process.state == 'Z' || process.state == 'X') continue;
+        if (parent && process.parent != parent) continue;
+        n++;
+        if (number) kill(process.pid, number);
+    }
+    closedir(entries);
+    return n;
+}
+
+int job_ranks(const struct job *job)
+{
+    return job->pid > 0 ? visit(job->pid, job->pid, 0) : 0;
+}
+
+void job_kill(const struct job *job)
+{
+    if (job->pid > 0) visit(job->pid, 0, SIGKILL);
+}
+
+void job_sweep(pid_t session)
+{
+    int left = 0;
+    for (int ms = 0; ms < SWEEP_MS; ms += SWEEP_STEP_MS) {
+        left = visit(session, 0, SIGKILL);
+        while (waitpid(-1, NULL, WNOHANG) > 0) continue;
+        if (left == 0) return;
+        clock_sleep_ms(SWEEP_STEP_MS);
+    }
+    log_warn("%d processes of the job that ended do not die; a later checkpoint of theirs is fenced off",
+             left);
+}
