@@ -48,7 +48,7 @@ struct run {
     struct straggler *straggler; /* rank 0 */
     double waited_seconds;
     double slowest_seconds; /* of a step so far */
-    enum stage_end over; /* of the stage in progress */
+    enum stage_end over;    /* of the stage in progress */
     bool asked_to_stop;
 };
 
@@ -338,6 +338,16 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     return result->skipped ? note_skip(run, result) : LORAD_OK;
 }
 
+/* Of the time from a boundary to the commit, two steps are those whose ends it waited for; when the run ends
+ * it does not. */
+static void compare_grace(const struct run *run)
+{
+    double save_seconds = is_first(run) ? saver_last_seconds(&run->saver) : 0;
+    if (save_seconds > 0)
+        request_compare_grace(run->options, run->slowest_seconds,
+                              fmax(0, save_seconds - 2 * run->slowest_seconds));
+}
+
 static void report(struct run *run, const struct step_info *info, const struct step_result *result,
                    double seconds)
 {
@@ -363,8 +373,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
     run->waited_seconds = waited;
     watchdog_learn(run->watchdog, seconds);
     run->slowest_seconds = fmax(run->slowest_seconds, seconds);
-    double save_seconds = is_first(run) ? saver_last_seconds(&run->saver) : 0;
-    if (save_seconds > 0) request_compare_grace(run->options, run->slowest_seconds, save_seconds);
+    compare_grace(run);
     straggler_step(run->straggler, run->step.reports, run->state.step, run->coord);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);

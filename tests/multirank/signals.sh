@@ -168,7 +168,7 @@ ends_with 75 "TERM after HUP under nohup"
 [ "$(grep -c "step [0-9]*/" "$tmp/log")" -gt $((steps + 3)) ] || fail "HUP ended a run under nohup"
 
 # The announced time is compared with what a step and a checkpoint take, once; who has nothing to save just ends.
-LORAD_GRACE_SECONDS=0.000001 "$program" "${common[@]}" --set "output_dir=$tmp/grace" --set max_steps=3 --set save_strategy=steps \
+LORAD_GRACE_SECONDS=0.000001 "$program" "${common[@]}" --set "output_dir=$tmp/grace" --set max_steps=12 --set save_strategy=steps \
     --set save_steps=1 >"$tmp/log" 2>&1 </dev/null || fail "the run with a short grace failed"
 [ "$(grep -c "LORAD_GRACE_SECONDS leaves" "$tmp/log")" = 1 ] || fail "a grace that is too short is not told once"
 start "$program" eval "${common[@]}" --no-adapter --set "eval_file=$tmp/many.jsonl"
