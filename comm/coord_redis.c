@@ -341,7 +341,7 @@ static enum status renew(struct coord_redis *redis, int64_t now)
         redis->wants = (struct wants){true, true, true, true};
         break;
     case LEASE_HELD:
-        redis->wants.info = true;
+        redis->wants.info = redis->wants.list = true;
         break;
     case LEASE_OTHERS:
         redis->renew_ns = now + (int64_t)redis->renew_ms * 1000000;
