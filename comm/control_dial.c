@@ -47,28 +47,29 @@ static int connect_in(const char *folder)
 static enum status nobody(const char *folder, int error)
 {
     struct control_sight sight;
+    char run[192] = "the run";
     if (!file_is_dir(folder))
         return FAIL(LORAD_NOT_FOUND, "%s is no folder: name the output_dir of a run", folder);
     control_look(&sight, folder);
     if (!sight.known)
         return FAIL(LORAD_NOT_FOUND, "%s is the output_dir of no run: it holds no heartbeat.json", folder);
+    if (*sight.run) snprintf(run, sizeof run, "the run \"%s\"", sight.run);
     if (sight.alive && (error == EACCES || error == EPERM))
         return FAIL(LORAD_CANNOT_CREATE, "%s/%s belongs to another user: ask as the one who started the run",
                     folder, CONTROL_SOCKET);
     if (sight.alive && !sight.here)
         return FAIL(LORAD_NOT_FOUND,
-                    "the run \"%s\" in %s is on host %s (heartbeat %.0f s ago, step %lld): ask there, or "
+                    "%s in %s is on host %s (heartbeat %.0f s ago, step %lld): ask there, or "
                     "through Redis with --redis-url",
-                    sight.run, folder, sight.host, sight.age_seconds, (long long)sight.step);
+                    run, folder, sight.host, sight.age_seconds, (long long)sight.step);
     if (sight.alive)
         return FAIL(LORAD_NOT_FOUND,
-                    "the run \"%s\" in %s is alive (process %lld, step %lld) but does not answer on %s: %s",
-                    sight.run, folder, (long long)sight.pid, (long long)sight.step, CONTROL_SOCKET,
-                    strerror(error));
+                    "%s in %s is alive (process %lld, step %lld) but does not answer on %s: %s", run, folder,
+                    (long long)sight.pid, (long long)sight.step, CONTROL_SOCKET, strerror(error));
     char code[32] = "";
     if (sight.exit_code >= 0) snprintf(code, sizeof code, ", exit code %d", sight.exit_code);
-    return FAIL(LORAD_NOT_FOUND, "the run \"%s\" in %s is not running: it %s at step %lld (%s%s)", sight.run,
-                folder, sight.ended ? "ended" : "was killed", (long long)sight.step, sight.time, code);
+    return FAIL(LORAD_NOT_FOUND, "%s in %s is not running: it %s at step %lld (%s%s)", run, folder,
+                sight.ended ? "ended" : "was killed", (long long)sight.step, sight.time, code);
 }
 
 static enum status socket_open(void **out, const struct control_target *target)

@@ -21,9 +21,12 @@ struct option {
 
 #define FIELD(name) offsetof(struct command, name)
 #define RUNS        "||run|check|eval|generate|prepare|inspect|"
+#define FOLDERS     "|inspect|checkpoints|gc|" /* what they look at has to be named */
+#define ASKS        "status|pause|resume|checkpoint|stop|set|logs|"
 
 static const struct option options[] = {
-    {"--config", OPTION_TEXT, FIELD(config_path), RUNS, "FILE", "the configuration (YAML; docs/config.md)"},
+    {"--config", OPTION_TEXT, FIELD(config_path), RUNS ASKS, "FILE",
+     "the configuration (YAML; docs/config.md)"},
     {"--set", OPTION_SET, 0, RUNS, "KEY=VALUE", "override one key; may be repeated, the last one wins"},
     {"-np", OPTION_COUNT, FIELD(np), "|run|", "N",
      "ranks to start (default: Slurm's tasks, else tensor_parallel_size)"},
@@ -40,7 +43,8 @@ static const struct option options[] = {
     {"--no-adapter", OPTION_FLAG, FIELD(no_adapter), "|eval|generate|", NULL,
      "use the frozen base model alone"},
     {"--per-row", OPTION_FLAG, FIELD(per_row), "|eval|", NULL, "print the loss of every row"},
-    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|inspect|checkpoints|", NULL, "print JSON"},
+    {"--json", OPTION_FLAG, FIELD(json), "|eval|prepare|inspect|checkpoints|status|logs|", NULL,
+     "print JSON"},
     {"--verify", OPTION_FLAG, FIELD(verify), "|check|prepare|inspect|checkpoints|", NULL,
      "read all prepared data, or all of the checkpoints, again and compare it with its hashes"},
     {"--tensors", OPTION_FLAG, FIELD(tensors), "|inspect|", NULL, "list the tensors"},
@@ -57,6 +61,18 @@ static const struct option options[] = {
     {"--decode", OPTION_FLAG, FIELD(decode), "|tokenize|", NULL, "lists of token numbers to text"},
     {"--template", OPTION_FLAG, FIELD(template), "|tokenize|", NULL,
      "rows with \"messages\" through the chat template"},
+    {"--watch", OPTION_FLAG, FIELD(watch), "|status|", NULL, "show it again each second"},
+    {"--now", OPTION_FLAG, FIELD(now), "|stop|", NULL, "end at once: no step is finished, nothing is saved"},
+    {"--at-step", OPTION_COUNT, FIELD(at_step), "|pause|checkpoint|stop|set|", "N",
+     "at the end of step N (default: of the present one)"},
+    {"--follow", OPTION_FLAG, FIELD(follow), "|logs|", NULL, "go on until the run ends; also -f"},
+    {"-f", OPTION_FLAG, FIELD(follow), "|logs|", NULL, NULL},
+    {"--lines", OPTION_COUNT, FIELD(lines), "|logs|", "N", "only the last N; also -n"},
+    {"-n", OPTION_COUNT, FIELD(lines), "|logs|", "N", NULL},
+    {"--redis-url", OPTION_TEXT, FIELD(redis_url), "|" ASKS, "URL",
+     "the Redis that knows the run (default: LORAD_REDIS_URL)"},
+    {"--redis-prefix", OPTION_TEXT, FIELD(redis_prefix), "|" ASKS, "TEXT",
+     "its redis_prefix (default: lorad)"},
     {"--markdown", OPTION_FLAG, FIELD(markdown), "|help|", NULL,
      NULL}, /* for docs/config.md; not for people */
     {"--help", OPTION_FLAG, FIELD(help), NULL, NULL, "this text"},
@@ -143,6 +159,8 @@ static enum status unknown_verb(const char *word, const struct verb *verbs, size
 
 static enum status check_complete(const struct command *command)
 {
+    char wrapped[64];
+    snprintf(wrapped, sizeof wrapped, "|%s|", command->verb->name);
     if (command->help || command->version) return LORAD_OK;
     if (!command->verb->start) return FAIL(LORAD_USAGE, "a verb is missing; see lorad --help");
     if (command->verb->needs_config && !command->config_path)
@@ -153,7 +171,7 @@ static enum status check_complete(const struct command *command)
         return FAIL(LORAD_USAGE, "--prompt TEXT is missing (see lorad --help)");
     if (strcmp(command->verb->name, "tokenize") == 0 && !command->model_dir)
         return FAIL(LORAD_USAGE, "--model DIR is missing (see lorad --help)");
-    if (command->verb->takes_word && strcmp(command->verb->name, "help") != 0 && !command->word)
+    if (strstr(FOLDERS, wrapped) && !command->word)
         return FAIL(LORAD_USAGE, "a folder is missing: lorad %s FOLDER (see lorad --help)",
                     command->verb->name);
     if (command->pin && command->unpin)
@@ -173,8 +191,8 @@ enum status command_parse(struct command *out, int argc, char **argv, const stru
         at = 2;
     }
     command.sets = memory_new((size_t)argc, sizeof *command.sets);
-    if (!command.sets) return LORAD_NOMEM;
-    enum status status = LORAD_OK;
+    command.words = memory_new((size_t)argc, sizeof *command.words);
+    enum status status = command.sets && command.words ? LORAD_OK : LORAD_NOMEM;
     for (; at < argc && status == LORAD_OK; at++) {
         if (strcmp(argv[at], "--") == 0 && strcmp(command.verb->name, "run") == 0) {
             command.rest = argv + at + 1;
@@ -183,16 +201,17 @@ enum status command_parse(struct command *out, int argc, char **argv, const stru
         }
         if (argv[at][0] == '-' && argv[at][1])
             status = read_option(&command, argc, argv, &at);
-        else if (command.verb->takes_word && !command.word)
-            command.word = argv[at];
+        else if (command.n_words < (size_t)command.verb->most_words)
+            command.words[command.n_words++] = argv[at];
         else if (!command.verb->name[0] && verb_find(argv[at], verbs, n))
             status = FAIL(LORAD_USAGE, "the verb comes first: lorad %s --config FILE ...", argv[at]);
         else
             status = FAIL(LORAD_USAGE, "\"%s\" is one word too many; see lorad --help", argv[at]);
     }
+    if (status == LORAD_OK && command.n_words > 0) command.word = command.words[0];
     if (status == LORAD_OK) status = check_complete(&command);
     if (status != LORAD_OK) {
-        free(command.sets);
+        command_free(&command);
         return status;
     }
     *out = command;
@@ -202,6 +221,7 @@ enum status command_parse(struct command *out, int argc, char **argv, const stru
 void command_free(struct command *command)
 {
     free(command->sets);
+    free(command->words);
 }
 
 /* "--adapter DIR" with the verbs it belongs to when they are not all the runs. */
@@ -211,7 +231,9 @@ static void write_option(struct strbuf *out, const struct option *option)
     snprintf(left, sizeof left, "%s%s%s", option->name, option->metavar ? " " : "",
              option->metavar ? option->metavar : "");
     strbuf_printf(out, "  %-22s %s", left, option->help);
-    if (option->verbs && strcmp(option->verbs, RUNS) != 0) {
+    if (option->verbs && strcmp(option->verbs, "|" ASKS) == 0) {
+        strbuf_puts(out, " [a running job]");
+    } else if (option->verbs && strncmp(option->verbs, RUNS, strlen(RUNS)) != 0) {
         strbuf_puts(out, " [");
         for (const char *at = option->verbs + 1; *at; at += strcspn(at, "|") + 1) {
             if (at != option->verbs + 1) strbuf_puts(out, ", ");
@@ -224,11 +246,15 @@ static void write_option(struct strbuf *out, const struct option *option)
 
 void command_usage(struct strbuf *out, const struct verb *verbs, size_t n)
 {
-    strbuf_puts(out, "lorad: LoRA fine-tuning of Llama- and Qwen-family models, one process per rank\n\n"
-                     "  lorad run --config FILE [-np N] [--set key=value ...]\n"
-                     "  mpirun -np N lorad --config FILE [--set key=value ...]\n"
-                     "  lorad VERB --config FILE [options]\n\n"
-                     "Verbs\n");
+    strbuf_puts(out,
+                "lorad: LoRA fine-tuning of Llama- and Qwen-family models, one process per rank\n\n"
+                "  lorad run --config FILE [-np N] [--set key=value ...]\n"
+                "  mpirun -np N lorad --config FILE [--set key=value ...]\n"
+                "  lorad VERB --config FILE [options]\n"
+                "  lorad status|pause|resume|checkpoint|stop|set|logs [NAME|DIR] [options]   a running job, "
+                "found by\n"
+                "      its output_dir, with Redis also by its name, or by --config FILE\n\n"
+                "Verbs\n");
     for (size_t i = 0; i < n; i++)
         strbuf_printf(out, "  %-22s %s\n", verbs[i].name[0] ? verbs[i].name : "(none)", verbs[i].summary);
     strbuf_puts(out, "\nOptions\n");

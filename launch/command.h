@@ -20,7 +20,7 @@ struct verb {
     const char *name; /* "" for training */
     const char *summary;
     bool needs_config;
-    bool takes_word;                             /* one free argument, as in `help KEY` */
+    int most_words;                              /* free arguments, as in `help KEY` */
     int (*start)(const struct command *command); /* returns the exit code */
     enum status (*alone)(const struct command *command);
     /* The configuration has no problems and is the same on all ranks. */
@@ -30,7 +30,9 @@ struct verb {
 
 struct command {
     const struct verb *verb;
-    const char *word; /* the free argument; NULL: none */
+    const char *word;   /* the first free argument; NULL: none */
+    const char **words; /* [n_words], owned */
+    size_t n_words;
     const char *config_path;
     const char **sets; /* [n_sets], owned */
     size_t n_sets;
@@ -50,6 +52,11 @@ struct command {
     const char *value_of; /* a key of the configuration */
     bool tensors, dry_run;
     int pin, unpin, keep; /* 0: not given */
+
+    /* a running job */
+    bool watch, now, follow;
+    int at_step, lines; /* 0: not given */
+    const char *redis_url, *redis_prefix;
 };
 
 /* Reads argv against `verbs` (n of them; the one named "" is the default). LORAD_USAGE names the argument,

@@ -77,10 +77,15 @@ static enum status agree_on_config(struct config **out, const struct command *co
     return LORAD_OK;
 }
 
+static bool is_failure(enum status status)
+{
+    return status != LORAD_OK && status != LORAD_REQUEUE && status != LORAD_STOPPED;
+}
+
 /* Whether every rank has this outcome: comm_agree marks the failures that it shares. */
 static bool outcome_is_shared(enum status status, const struct comm_world_info *world)
 {
-    if (status == LORAD_OK || status == LORAD_REQUEUE || world->world == 1) return true;
+    if (!is_failure(status) || world->world == 1) return true;
     return status != LORAD_PEER_LOST && status != LORAD_BUG && strncmp(status_message(), "rank ", 5) == 0;
 }
 
@@ -98,8 +103,7 @@ static int end_of_ranks(enum status status, const struct comm_world_info *world)
 {
     int code = status_exit_code(status);
     if (outcome_is_shared(status, world)) {
-        if (status != LORAD_OK && status != LORAD_REQUEUE && world->rank == 0)
-            log_error("%s", status_message());
+        if (is_failure(status) && world->rank == 0) log_error("%s", status_message());
         comm_shutdown();
         return world->rank == 0 ? code : 0;
     }

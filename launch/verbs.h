@@ -25,6 +25,12 @@ enum status verb_checkpoints(const struct command *command) LORAD_WARN_UNUSED;
 enum status verb_gc(const struct command *command) LORAD_WARN_UNUSED;
 /* `lorad run`: verb_supervise.c. Returns the exit code. */
 int run_supervised(const struct command *command);
+/* A running job (verb_control.c): pause, resume, checkpoint and stop; set; status. */
+enum status verb_ask(const struct command *command) LORAD_WARN_UNUSED;
+enum status verb_set(const struct command *command) LORAD_WARN_UNUSED;
+enum status verb_status(const struct command *command) LORAD_WARN_UNUSED;
+/* `lorad logs`: verb_logs.c. */
+enum status verb_logs(const struct command *command) LORAD_WARN_UNUSED;
 
 enum status verb_help(const struct command *command) LORAD_WARN_UNUSED;
 /* Appends what --version prints. */

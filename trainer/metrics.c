@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
+#include "comm/coord.h"
 #include "trainer/event_file.h"
 
 struct metrics {
@@ -26,6 +27,7 @@ struct metrics {
     bool warned;
     struct strbuf line;
     struct event_file *events; /* NULL: no TensorBoard */
+    struct coord *coord;
 };
 
 /* ---- the file ---- */
@@ -89,7 +91,9 @@ static void warn_once(struct metrics *metrics, int error)
 
 static void write_line(struct metrics *metrics)
 {
-    strbuf_puts(&metrics->line, "}\n");
+    strbuf_putc(&metrics->line, '}');
+    if (!metrics->line.failed) coord_tell(metrics->coord, COORD_METRICS, strbuf_text(&metrics->line));
+    strbuf_putc(&metrics->line, '\n');
     if (metrics->line.failed) {
         warn_once(metrics, ENOMEM);
         return;
@@ -116,7 +120,7 @@ enum status metrics_open(struct metrics **out, const struct metrics_options *opt
     struct metrics *metrics = memory_new(1, sizeof *metrics);
     char *folder = file_join(options->output_dir, "logs");
     enum status status = metrics && folder ? LORAD_OK : LORAD_NOMEM;
-    if (metrics) metrics->fd = -1;
+    if (metrics) *metrics = (struct metrics){.fd = -1, .coord = options->coord};
     if (status == LORAD_OK) status = file_make_dirs(folder);
     if (status == LORAD_OK) status = open_lines(metrics, folder, options->resume_bytes);
     if (status == LORAD_OK && options->tensorboard)

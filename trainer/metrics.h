@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 
+struct coord;
 struct metrics;
 
 /* One logged step. NaN and infinities are written as null. */
@@ -51,6 +52,7 @@ struct metrics_options {
                              run, and an old file is kept under another name */
     int64_t resume_step;  /* tells TensorBoard to forget later steps of older files */
     bool tensorboard;
+    struct coord *coord; /* is told each line of metrics.jsonl; NULL ok; borrowed */
 };
 
 /* LORAD_CANNOT_CREATE, LORAD_IO. Owns: *out. */

@@ -328,6 +328,16 @@ void progress_step(struct progress *progress, const struct step_record *record, 
     }
 }
 
+double progress_seconds_left(const struct progress *progress)
+{
+    return progress ? progress->seconds_left : -1;
+}
+
+void progress_rested(struct progress *progress, int64_t ns)
+{
+    if (progress) progress->started_ns += ns;
+}
+
 void progress_eval(struct progress *progress, const struct eval_record *record)
 {
     if (!progress) return;

@@ -28,6 +28,10 @@ void progress_close(struct progress *progress);
  * logging_steps). */
 void progress_step(struct progress *progress, const struct step_record *record, bool logged);
 void progress_eval(struct progress *progress, const struct eval_record *record);
+/* As shown; < 0: not known. */
+double progress_seconds_left(const struct progress *progress);
+/* So long nothing went on: it does not count for the time left. */
+void progress_rested(struct progress *progress, int64_t ns);
 
 /* What goes on besides steps, shown at the end of the bar until the next step: "evaluating 3/12", "saving".
  * The lines style shows nothing. */

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "trainer/commands.h"
 #include "trainer/data.h"
 #include "trainer/evaluate.h"
 #include "trainer/metrics.h"
@@ -27,10 +28,13 @@
 #include "trainer/stage.h"
 #include "trainer/step.h"
 #include "trainer/straggler.h"
+#include "trainer/teller.h"
 #include "trainer/watchdog.h"
 
 struct run {
-    const struct run_options *options;
+    const struct run_options *configured;
+    struct run_options live;           /* what `lorad set` changes */
+    const struct run_options *options; /* in force: those */
     struct session session;
     struct coord *coord; /* rank 0 */
     struct stages stages;
@@ -46,6 +50,8 @@ struct run {
     struct progress *progress; /* rank 0 */
     struct watchdog *watchdog;
     struct straggler *straggler; /* rank 0 */
+    struct teller teller;
+    struct commands commands;
     double waited_seconds;
     double slowest_seconds; /* of a step so far */
     enum stage_end over;    /* of the stage in progress */
@@ -94,8 +100,16 @@ static enum status coordinate(struct run *run)
                                 .fs = fs_posix(),
                                 .output_dir = run->options->output_dir,
                                 .epoch = epoch,
-                                .last_saved_step = -1};
-    return LORAD_OK;
+                                .last_saved_step = -1,
+                                .last_failed_step = -1};
+    TRY(teller_open(&run->teller, run->coord, &run->session, &run->state));
+    run->teller.straggler = run->straggler;
+    run->commands = (struct commands){.coord = run->coord,
+                                      .world = run->session.world,
+                                      .teller = &run->teller,
+                                      .state = &run->state,
+                                      .place = {run->configured, &run->live, &run->stages}};
+    return commands_open(&run->commands);
 }
 
 /* Learning rates are a stage's own; the moments stay where they are, in the adapter. */
@@ -158,6 +172,7 @@ static enum status begin_or_resume(struct run *run)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
                           &run->identity, &found));
     if (found) TRY(stages_append(&run->stages, &run->state));
+    if (found) overrides_replay(&run->commands.place, &run->state);
     if (found && o->global_batch_size > 0 && o->global_batch_size != run->state.global_batch_size)
         return FAIL(LORAD_CONFIG,
                     "global_batch_size is %lld, but the run to be continued has %lld: its order of rows "
@@ -191,11 +206,15 @@ static enum status open_logs(struct run *run)
                               &(struct metrics_options){.output_dir = run->options->output_dir,
                                                         .resume_bytes = run->state.metrics_bytes,
                                                         .resume_step = run->state.step,
-                                                        .tensorboard = run->options->report_tensorboard});
+                                                        .tensorboard = run->options->report_tensorboard,
+                                                        .coord = run->coord});
         if (status == LORAD_OK)
             status = progress_open(&run->progress, run->options->progress, run->state.step,
                                    run->state.total_steps);
     }
+    run->teller.saved_step = run->saver.last_saved_step;
+    teller_event(&run->teller, run->saver.last_saved_step >= 0 ? "resumed" : "started", "step %lld of %lld",
+                 (long long)run->state.step, (long long)run->state.total_steps);
     return comm_agree(run->session.world, status);
 }
 
@@ -236,6 +255,7 @@ static void next_stage(struct run *run)
     stage_end_text(&why, run->over, stage_now(run), &run->state);
     stage_title(title, run->options, run->state.stage.number);
     log_info("%s ended at step %lld: %s", title, (long long)run->state.step, strbuf_text(&why));
+    teller_event(&run->teller, "stage", "%s ended: %s", title, strbuf_text(&why));
     strbuf_free(&why);
     stage_leave(&run->state, stage_now(run), run->over);
     run->state.total_steps = stages_total_steps(&run->stages, &run->state.stage);
@@ -289,7 +309,8 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
     watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
     TRY(accumulate_step(run, info));
     struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
-    struct boundary_report report = {.wants = request_wants()};
+    struct boundary_report report = {.wants = request_wants(),
+                                     .commands = commands_due(&run->commands, run->state.step + 1)};
     saver_vote(&run->saver, report.saves);
     TRY(step_finish(&run->step, targets, factor, &report, result));
     if (result->again) {
@@ -377,7 +398,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
     straggler_step(run->straggler, run->step.reports, run->state.step, run->coord);
     if (logged) metrics_log_step(run->metrics, &record);
     progress_step(run->progress, &record, logged);
-    if (run->coord) coord_heartbeat(run->coord, run->state.step, "training");
+    teller_step(&run->teller, &record, progress_seconds_left(run->progress));
 }
 
 /* ---- at a step boundary ---- */
@@ -404,6 +425,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
     struct run_state *state = &run->state;
     bool greater = run->options->greater_is_better; /* the metric is the accuracy */
     progress_note(run->progress, "evaluating");
+    teller_phase(&run->teller, "evaluating");
     watchdog_note(run->watchdog, WATCH_EVALUATE, state->step);
     *improved = false;
     TRY(evaluate(&result, &run->session, stage->eval, true, false));
@@ -422,6 +444,7 @@ static enum status evaluate_now(struct run *run, bool *improved)
                                  .best = *improved};
     metrics_log_eval(run->metrics, &record);
     progress_eval(run->progress, &record);
+    teller_eval(&run->teller, &record);
     return LORAD_OK;
 }
 
@@ -432,9 +455,67 @@ static enum status save_now(struct run *run)
     return saver_begin(&run->saver, &run->state, &run->identity);
 }
 
+/* Tells of checkpoints that were committed or failed, and answers who waited for them. */
+static void tell_saves(struct run *run)
+{
+    const struct saver *saver = &run->saver;
+    teller_saves(&run->teller, saver->last_saved_step, saver->failures);
+    commands_settle(&run->commands, saver->last_saved_step, saver->last_failed_step);
+}
+
 static enum stage_end ended(const struct run *run)
 {
     return stage_end(stage_now(run), &run->state, run->options->early_stopping_patience);
+}
+
+/* Requests that are due, on all ranks. */
+static enum status obey(struct run *run, int32_t n, uint32_t *asked)
+{
+    TRY(commands_take(&run->commands, n, asked));
+    return *asked & COMMANDS_RATES ? choose_rates(run) : LORAD_OK;
+}
+
+/* Waits for what is in flight. */
+static enum status drain_saves(struct run *run)
+{
+    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
+    TRY(saver_drain(&run->saver));
+    tell_saves(run);
+    return LORAD_OK;
+}
+
+static enum status hold_turn(struct run *run)
+{
+    uint32_t wants = request_wants(), asked;
+    int32_t n;
+    watchdog_note(run->watchdog, WATCH_PAUSE, run->state.step);
+    TRY(commands_wait(&run->commands, &wants, &n));
+    TRY(obey(run, n, &asked));
+    if (asked & COMMANDS_RATES) saver_state_changed(&run->saver, run->state.step);
+    run->asked_to_stop = (wants & BOUNDARY_WANTS_STOP) || (asked & COMMANDS_STOP);
+    if (!wants && !(asked & COMMANDS_SAVE)) return LORAD_OK;
+    TRY(save_now(run));
+    return drain_saves(run);
+}
+
+/* `lorad pause`: all ranks stand here until they are told to go on or to end. */
+static enum status hold(struct run *run)
+{
+    int64_t start = clock_monotonic_ns();
+    log_info("paused after step %lld; `lorad resume` goes on", (long long)run->state.step);
+    progress_note(run->progress, "paused");
+    TRY(drain_saves(run));
+    teller_phase(&run->teller, "paused");
+    teller_event(&run->teller, "paused", "by request");
+    commands_holds(&run->commands);
+    while (run->commands.paused && !run->asked_to_stop) TRY(hold_turn(run));
+    commands_goes_on(&run->commands);
+    progress_rested(run->progress, clock_monotonic_ns() - start);
+    if (run->asked_to_stop) return LORAD_OK;
+    log_info("going on after a pause of %.0f s", clock_seconds_since(start));
+    teller_event(&run->teller, "resumed_training", "after a pause of %.0f s", clock_seconds_since(start));
+    teller_phase(&run->teller, "training");
+    return LORAD_OK;
 }
 
 /* An evaluation that is due when the run is asked to stop is owed, so that no decision depends on the stop.
@@ -445,7 +526,9 @@ static enum status at_boundary(struct run *run, const struct step_info *info,
     const struct run_options *o = run->options;
     struct run_state *state = &run->state;
     bool improved = false;
-    run->asked_to_stop = result->wants & BOUNDARY_WANTS_STOP;
+    uint32_t asked;
+    TRY(obey(run, run->step.reports[0].commands, &asked));
+    run->asked_to_stop = (result->wants & BOUNDARY_WANTS_STOP) || (asked & COMMANDS_STOP);
     state->evaluation_owed =
         stage_now(run)->eval && o->eval_strategy != WHEN_NO &&
         (ended(run) || due(o->eval_strategy, o->eval_steps, state->step, info->last_of_epoch));
@@ -456,9 +539,12 @@ static enum status at_boundary(struct run *run, const struct step_info *info,
     run->over = ended(run);
     bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
     bool save = due(o->save_strategy, o->save_steps, state->step, info->last_of_epoch) ||
-                (improved && keep_best) || (result->wants & BOUNDARY_WANTS_SAVE) || run->asked_to_stop ||
-                (run->over && o->save_strategy != WHEN_NO);
-    return save ? save_now(run) : LORAD_OK;
+                (improved && keep_best) || (result->wants & BOUNDARY_WANTS_SAVE) || (asked & COMMANDS_SAVE) ||
+                run->asked_to_stop || (run->over && o->save_strategy != WHEN_NO);
+    if (save) TRY(save_now(run));
+    tell_saves(run);
+    bool last = run->asked_to_stop || (run->over && in_last_stage(run));
+    return run->commands.paused && !last ? hold(run) : LORAD_OK;
 }
 
 static enum status train_steps(struct run *run)
@@ -515,8 +601,8 @@ static enum status settle_saves(struct run *run, enum status ended)
     char why[512];
     snprintf(why, sizeof why, "%s", status_message());
     progress_note(run->progress, "saving");
-    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
-    enum status status = saver_drain(&run->saver);
+    teller_phase(&run->teller, "saving");
+    enum status status = drain_saves(run);
     return ended == LORAD_OK ? status : FAIL(ended, "%s", why);
 }
 
@@ -567,17 +653,24 @@ static enum status finish(struct run *run)
                         (long long)run->state.step, run->options->output_dir);
         log_info("stopped on request after step %lld; resume_from_checkpoint: auto continues",
                  (long long)run->state.step);
-        return LORAD_REQUEUE;
+        return run->commands.stop ? LORAD_STOPPED : LORAD_REQUEUE;
     }
     if (run->options->load_best_model_at_end && run->state.has_best) TRY(load_best(run));
+    teller_phase(&run->teller, "exporting");
     TRY(saver_export(&run->saver, run->options->output_dir));
     tell_of_rows(run);
     log_info("adapter written to %s", run->options->output_dir);
     return LORAD_OK;
 }
 
-static void close_all(struct run *run)
+static void close_all(struct run *run, enum status status)
 {
+    if (run->teller.session)
+        teller_event(&run->teller, status == LORAD_FENCED ? "fenced" : "ended", "exit code %d%s%s",
+                     status_exit_code(status), *status_message() ? ": " : "", status_message());
+    coord_note_exit(run->coord, status_exit_code(status));
+    commands_close(&run->commands);
+    teller_close(&run->teller);
     watchdog_close(run->watchdog);
     straggler_close(run->straggler);
     saver_stop(&run->saver);
@@ -600,7 +693,9 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
     TRY(straggler_open(&run->straggler, run->session.world));
     TRY(coordinate(run));
     TRY(request_check(run->session.world));
+    teller_phase(&run->teller, "preparing");
     TRY(stages_open(&run->stages, &run->session, &run->preparing));
+    teller_phase(&run->teller, "loading");
     TRY(load_model(run));
     TRY(saver_start(&run->saver));
     TRY(begin_or_resume(run));
@@ -613,10 +708,11 @@ static enum status run_all(struct run *run, const struct comm_world_info *ranks)
 
 enum status run_train(const struct run_options *options, const struct comm_world_info *ranks)
 {
-    struct run run = {.options = options};
+    struct run run = {.configured = options, .live = *options};
+    run.options = &run.live;
     enum status status = run_all(&run, ranks);
     if (status == LORAD_REQUEUE && !run.asked_to_stop)
         log_info("stopped on request before the first step: nothing is lost, the same command starts again");
-    close_all(&run);
+    close_all(&run, status);
     return status;
 }

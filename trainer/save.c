@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "trainer/run_event.h"
 
 enum { SPARE_BYTES = 1 << 20 };
 
@@ -141,13 +142,14 @@ static void tell_coordinator(const struct save *save, const struct saver *saver,
         bytes += save->receipts[i].file_bytes;
         raw_bytes += save->receipts[i].raw_bytes;
     }
+    run_event_begin(&record, "checkpoint", save->id.step);
     strbuf_printf(&record,
-                  "{\"event\":\"checkpoint\",\"step\":%lld,\"epoch\":%lld,\"attempt\":%d,\"name\":\"%s\","
-                  "\"world\":%d,\"bytes\":%lld,\"raw_bytes\":%lld,\"seconds\":",
-                  (long long)save->id.step, (long long)save->id.epoch, save->id.attempt, name, world,
-                  (long long)bytes, (long long)raw_bytes);
+                  ",\"epoch\":%lld,\"attempt\":%d,\"name\":\"%s\",\"world\":%d,\"bytes\":%lld,"
+                  "\"raw_bytes\":%lld,\"seconds\":",
+                  (long long)save->id.epoch, save->id.attempt, name, world, (long long)bytes,
+                  (long long)raw_bytes);
     js_write_double(&record, seconds);
-    strbuf_putc(&record, '}');
+    run_event_end(&record, "committed as %s in %.2f s, %.1f MB", name, seconds, (double)bytes * 1e-6);
     if (receipts && texts && strbuf_status(&record) == LORAD_OK) {
         coord_note_commit(saver->coord, name, save->id.step, strbuf_text(&record), receipts, world);
         coord_tell(saver->coord, COORD_EVENTS, strbuf_text(&record));

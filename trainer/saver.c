@@ -21,10 +21,10 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "trainer/run_event.h"
 #include "trainer/save.h"
 
 enum { MESSAGE_BYTES = 512, POLL_MS = 1 };
@@ -273,6 +273,7 @@ static void assign(struct saver_pipeline *p, struct slot *slot, enum todo todo)
 static void settle_committed(struct saver *saver, struct slot *slot)
 {
     saver->last_saved_step = slot->save.id.step;
+    saver->last_failed_step = -1;
     if (saver->session->ranks.rank == 0) return;
     checkpoint_finish(slot->save.writer);
     slot->save.writer = NULL;
@@ -286,13 +287,10 @@ static void announce_failure(const struct saver *saver, int64_t step)
                  (long long)saver->last_saved_step);
     log_error("checkpoint of step %lld FAILED: %s. Training goes on; %s", (long long)step, status_message(),
               last);
-    if (!saver->coord) return;
     struct strbuf event = STRBUF_EMPTY;
-    strbuf_printf(&event, "{\"event\":\"checkpoint_failed\",\"step\":%lld,\"message\":", (long long)step);
-    js_write_string(&event, status_message(), strlen(status_message()));
-    strbuf_putc(&event, '}');
-    if (strbuf_status(&event) == LORAD_OK) coord_tell(saver->coord, COORD_EVENTS, strbuf_text(&event));
-    strbuf_free(&event);
+    run_event_begin(&event, "checkpoint_failed", step);
+    run_event_end(&event, "%s", status_message());
+    run_event_tell(&event, saver->coord);
 }
 
 /* All ranks know that some rank failed; here they learn why. */
@@ -306,6 +304,7 @@ static enum status settle_failed(struct saver *saver, struct slot *slot)
     enum status status = comm_agree(saver->session->world, mine);
     assign(p, slot, TODO_ABANDON);
     saver->failures++;
+    saver->last_failed_step = slot->save.id.step;
     if (status == LORAD_FENCED || status == LORAD_BUG || status == LORAD_PEER_LOST) return status;
     if (saver->session->ranks.rank == 0) announce_failure(saver, slot->save.id.step);
     return LORAD_OK;
@@ -416,7 +415,7 @@ static enum status prepare(struct save *save, const struct saver *saver, const s
 {
     const struct session *session = saver->session;
     save->id = (struct checkpoint_id){
-        .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)saver->failures};
+        .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)(saver->failures + saver->again)};
     save->best_step = state->has_best ? state->best_step : -1;
     strbuf_clear(&save->state);
     if (session->ranks.rank == 0) run_state_write(&save->state, state, identity, session);
@@ -463,6 +462,13 @@ enum status saver_begin(struct saver *saver, const struct run_state *state,
     take_off(saver, slot, prepare(&slot->save, saver, state, identity));
     p->stall_ns += clock_monotonic_ns() - start;
     return LORAD_OK;
+}
+
+void saver_state_changed(struct saver *saver, int64_t step)
+{
+    if (saver->last_saved_step != step) return;
+    saver->last_saved_step = step - 1;
+    saver->again++;
 }
 
 enum status saver_gate(void *context)

@@ -30,7 +30,9 @@ struct saver {
     const char *output_dir;
     int64_t epoch;                   /* the fencing epoch, on every rank */
     int64_t last_saved_step;         /* of the last commit that all ranks know of; -1: none yet */
-    int64_t failures;                /* saves that failed; numbers the next attempt */
+    int64_t last_failed_step;        /* of a save that failed since then; -1: none */
+    int64_t failures;                /* saves that failed */
+    int64_t again;                   /* saves of a step that was saved before; both number the attempts */
     struct saver_pipeline *pipeline; /* saver_start */
 };
 
@@ -58,6 +60,10 @@ enum status saver_drain(struct saver *saver) LORAD_WARN_UNUSED;
 double saver_last_seconds(const struct saver *saver);
 /* What the main thread has spent on saves since the last call. */
 double saver_take_stall_seconds(struct saver *saver);
+
+/* The state of `step`, which may be saved already, has changed: the next save of it is another attempt, which
+ * counts before the earlier one. Nothing is in flight. */
+void saver_state_changed(struct saver *saver, int64_t step);
 
 /* Continues from the newest good checkpoint of output_dir (`from` NULL), or from that folder only. A damaged
  * one is moved to quarantine and the next is tried. *found false: there is none. Collective. */

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "trainer/overrides.h"
 #include "trainer/stage_identity.h"
 
 enum { STATE_VERSION = 3 };
@@ -156,6 +157,9 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
     strbuf_printf(out, "\"evaluation_owed\":%s,", state->evaluation_owed ? "true" : "false");
     write_scales(out, &state->scales);
     write_stage(out, &state->stage);
+    strbuf_puts(out, "\"overrides\":");
+    overrides_write(out, state);
+    strbuf_putc(out, ',');
     write_identity(out, identity);
     strbuf_putc(out, ',');
     write_layout(out, session);
@@ -252,7 +256,7 @@ static enum status read_scales(struct fixed_scales *out, const struct json *json
 enum status run_state_read(struct run_state *out, const struct json *json, const char *where)
 {
     struct run_state state = {0};
-    const struct json *cursor;
+    const struct json *cursor, *overrides;
     int64_t skipped_in_row, without_gain;
     const struct {
         int64_t *to;
@@ -279,6 +283,8 @@ enum status run_state_read(struct run_state *out, const struct json *json, const
     TRY(js_need_real(&state.epoch, json, "epoch", where));
     state.evaluation_owed = js_bool(js_get(json, "evaluation_owed"), false);
     TRY(read_scales(&state.scales, json, where));
+    TRY(js_need(&overrides, json, "overrides", JS_ARRAY, where));
+    TRY(overrides_parse(&state, overrides, where));
     TRY(read_stage(&state.stage, json, where));
     state.stage.n_groups =
         stage_identity_rows(state.stage.group_rows, MOST_APPEND_GROUPS,

@@ -51,6 +51,16 @@ struct stage_state {
     struct stage_record done[MOST_STAGES]; /* [number] */
 };
 
+/* A value that was changed while the run went on: overrides.h. */
+enum { MOST_OVERRIDES = 64, OVERRIDE_KEY_BYTES = 32 };
+struct override_record {
+    int64_t step;  /* takes effect after it */
+    int32_t stage; /* in progress then */
+    char key[OVERRIDE_KEY_BYTES];
+    double value, was; /* was: what the configuration said */
+    char time[21];
+};
+
 struct run_state {
     int64_t step;          /* optimizer steps consumed, skipped ones included */
     int64_t applied_steps; /* Adam's t */
@@ -68,7 +78,9 @@ struct run_state {
     int32_t evaluations_without_gain;
     bool evaluation_owed; /* one was due at `step`, but the run was asked to stop: it comes first */
     int64_t metrics_bytes;
-    struct fixed_scales scales; /* of the gradient sums of the next step */
+    struct fixed_scales scales;                       /* of the gradient sums of the next step */
+    struct override_record overrides[MOST_OVERRIDES]; /* [n_overrides], in the order in which they came */
+    int32_t n_overrides;
 };
 
 struct stage_identity;

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "trainer/run_event.h"
 
 enum { WINDOW = 20, CONFIRM = 10 };
 static const double FLAGGED_BELOW = 0.7, CLEARED_ABOVE = 0.8;
@@ -111,12 +112,14 @@ static void tell(const struct straggler *straggler, int rank, int64_t step, stru
     else
         log_info("rank %d on host %s is as fast as the others again (step %lld)", rank, member->host,
                  (long long)step);
-    strbuf_printf(&json, "{\"event\": \"%s\", \"step\": %lld, \"rank\": %d, \"host\": ",
-                  member->flagged ? "straggler" : "straggler_over", (long long)step, rank);
+    run_event_begin(&json, member->flagged ? "straggler" : "straggler_over", step);
+    strbuf_printf(&json, ",\"rank\":%d,\"factor\":%.3f,\"host\":", rank, factor);
     js_write_string(&json, member->host, strlen(member->host));
-    strbuf_printf(&json, ", \"factor\": %.3f}", factor);
-    if (strbuf_status(&json) == LORAD_OK) coord_tell(coord, COORD_EVENTS, strbuf_text(&json));
-    strbuf_free(&json);
+    run_event_end(&json,
+                  member->flagged ? "rank %d on host %s works %.2f times as long as the others"
+                                  : "rank %d on host %s is as fast as the others again (%.2f)",
+                  rank, member->host, factor);
+    run_event_tell(&json, coord);
 }
 
 static void judge(struct straggler *straggler, int rank, double reference, int64_t step, struct coord *coord)

@@ -43,6 +43,7 @@ static const struct {
     [WATCH_WAIT_ROWS] = {"train, rows being prepared", 100, 10, true, false},
     [WATCH_EVALUATE] = {"evaluate", 100, 1, true, true},
     [WATCH_SAVE] = {"save", 10, 10, true, true},
+    [WATCH_PAUSE] = {"paused", 10, 10, true, true}, /* a phase begins ten times a second */
     [WATCH_END] = {"end", 100, 100, false, false},
 };
 enum { N_PHASES = sizeof phases / sizeof *phases };

@@ -24,7 +24,15 @@
 
 /* Before the first step, in the time for preparing, and for saves the lengths are not known: how many F a
  * rank may stay silent then stands in watchdog.c. */
-enum watch_phase { WATCH_START, WATCH_TRAIN, WATCH_WAIT_ROWS, WATCH_EVALUATE, WATCH_SAVE, WATCH_END };
+enum watch_phase {
+    WATCH_START,
+    WATCH_TRAIN,
+    WATCH_WAIT_ROWS,
+    WATCH_EVALUATE,
+    WATCH_SAVE,
+    WATCH_PAUSE,
+    WATCH_END
+};
 
 struct watchdog;
 

@@ -12,7 +12,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (run_state_read(&state, json, "fuzz") == LORAD_OK)
             ASSERT(state.stage.number >= 0 && state.stage.number < MOST_STAGES &&
                    state.stage.n_appends >= 0 && state.stage.n_appends <= MOST_APPENDS &&
-                   state.scales.n >= 0 && state.scales.n <= MOST_FIXED_SCALES);
+                   state.scales.n >= 0 && state.scales.n <= MOST_FIXED_SCALES && state.n_overrides >= 0 &&
+                   state.n_overrides <= MOST_OVERRIDES);
         js_destroy(json);
     }
     status_clear();

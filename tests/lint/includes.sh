@@ -17,7 +17,7 @@ declare -A may=(
     [checkpoint]='checkpoint/ base/'
     [trainer]='trainer/ comm/ kernels/ dataloader/ checkpoint/ base/'
     # trainer.h speaks of the world and of data, so launch sees those headers too; device.h is for --version
-    [launch]='launch/ trainer/trainer.h trainer/checkpoints.h comm/comm.h comm/redis_url.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
+    [launch]='launch/ trainer/trainer.h trainer/checkpoints.h comm/comm.h comm/control.h comm/redis_url.h dataloader/dataloader.h dataloader/tokenizer.h dataloader/chat_template.h kernels/device.h base/'
 )
 includes=0
 for folder in "${!may[@]}"; do

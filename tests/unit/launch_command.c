@@ -13,7 +13,7 @@ static const struct verb verbs[] = {
     {.name = "", .summary = "train", .needs_config = true, .start = never},
     {.name = "eval", .summary = "evaluate", .needs_config = true, .start = never},
     {.name = "generate", .summary = "answer", .needs_config = true, .start = never},
-    {.name = "help", .summary = "help", .takes_word = true, .start = never},
+    {.name = "help", .summary = "help", .most_words = 1, .start = never},
 };
 
 static enum status parse(struct command *out, const char *const *words)

@@ -1,0 +1,201 @@
+#include "launch/status_text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void age_text(char text[32], double seconds)
+{
+    long long s = seconds > 0 ? (long long)(seconds + 0.5) : 0;
+    if (s < 60)
+        snprintf(text, 32, "%lld s", s);
+    else if (s < 3600)
+        snprintf(text, 32, "%lld min %lld s", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(text, 32, "%lld h %lld min", s / 3600, s / 60 % 60);
+    else
+        snprintf(text, 32, "%lld d %lld h", s / 86400, s / 3600 % 24);
+}
+
+static const char *text_of(const struct json *run, const char *key)
+{
+    const char *text = js_string(js_get(run, key), NULL);
+    return text ? text : "";
+}
+
+static double real_of(const struct json *run, const char *key)
+{
+    return js_real(js_get(run, key), 0);
+}
+
+static long long int_of(const struct json *run, const char *key)
+{
+    return (long long)js_int(js_get(run, key), 0);
+}
+
+static void line(struct strbuf *out, const char *title)
+{
+    strbuf_printf(out, "\n  %-11s", title);
+}
+
+static void write_headline(struct strbuf *out, const struct json *run)
+{
+    long long step = int_of(run, "step"), total = int_of(run, "total_steps");
+    const char *name = *text_of(run, "run") ? text_of(run, "run") : text_of(run, "output_dir");
+    strbuf_printf(out, "%s: %s", *name ? name : "the run", text_of(run, "phase"));
+    if (total > 0)
+        strbuf_printf(out, ", step %lld of %lld (%.1f %%), epoch %.2f", step, total,
+                      100.0 * (double)step / (double)total, real_of(run, "epoch"));
+    if (js_get(run, "stage"))
+        strbuf_printf(out, ", stage %s (%lld of %lld)", text_of(run, "stage"), int_of(run, "stage_number"),
+                      int_of(run, "stages"));
+}
+
+static void write_numbers(struct strbuf *out, const struct json *run)
+{
+    if (!js_get(run, "loss")) return;
+    char left[32];
+    line(out, "loss");
+    strbuf_printf(out, "%.4f   lr %.3e   norm %.3g   %.0f tok/s", real_of(run, "loss"),
+                  real_of(run, "learning_rate"), real_of(run, "grad_norm"),
+                  real_of(run, "tokens_per_second"));
+    if (js_get(run, "seconds_left")) {
+        age_text(left, real_of(run, "seconds_left"));
+        strbuf_printf(out, "   left %s", left);
+    }
+    if (js_get(run, "eval_loss")) {
+        line(out, "evaluation");
+        strbuf_printf(out, "%.4f at step %lld", real_of(run, "eval_loss"), int_of(run, "eval_step"));
+    }
+}
+
+static void write_saves(struct strbuf *out, const struct json *run, double now)
+{
+    long long failed = int_of(run, "failed_saves"), skipped = int_of(run, "skipped_steps");
+    char age[32];
+    line(out, "checkpoint");
+    if (js_get(run, "checkpoint_step"))
+        strbuf_printf(out, "step %lld", int_of(run, "checkpoint_step"));
+    else
+        strbuf_puts(out, "none yet");
+    if (js_get(run, "checkpoint_time")) {
+        age_text(age, now - real_of(run, "checkpoint_time"));
+        strbuf_printf(out, ", %s ago", age);
+    }
+    if (failed > 0) strbuf_printf(out, ", %lld saves FAILED", failed);
+    if (skipped > 0) {
+        line(out, "skipped");
+        strbuf_printf(out, "%lld steps, not finite", skipped);
+    }
+}
+
+static void write_place(struct strbuf *out, const struct json *run)
+{
+    long long start = int_of(run, "start");
+    line(out, "ranks");
+    strbuf_printf(out, "%lld = TP %lld x DP %lld on %s", int_of(run, "ranks"),
+                  int_of(run, "tensor_parallel_size"), int_of(run, "data_parallel_size"),
+                  text_of(run, "hosts"));
+    line(out, "device");
+    strbuf_puts(out, text_of(run, "device"));
+    line(out, "since");
+    strbuf_printf(out, "%s, process %lld", text_of(run, "since"), int_of(run, "pid"));
+    if (start > 1) strbuf_printf(out, ", start %lld in this folder", start);
+    line(out, "output_dir");
+    strbuf_puts(out, text_of(run, "output_dir"));
+}
+
+static void write_overrides(struct strbuf *out, const struct json *run)
+{
+    const struct json *list = js_get(run, "overrides");
+    for (size_t i = 0; i < js_length(list); i++) {
+        const struct json *one = js_at(list, i);
+        line(out, i ? "" : "set");
+        strbuf_printf(out, "%s %g since step %lld (configured: %g)", text_of(one, "key"),
+                      real_of(one, "value"), int_of(one, "step"), real_of(one, "was"));
+    }
+}
+
+/* What else there is to say of Redis: up or down, since when, why. */
+static void write_redis(struct strbuf *out, const struct json *run)
+{
+    const struct json *redis = js_get(run, "redis");
+    if (!redis) return;
+    line(out, "redis");
+    strbuf_printf(out, "%s", text_of(redis, "state"));
+    if (*text_of(redis, "server")) strbuf_printf(out, ", %s", text_of(redis, "server"));
+    if (*text_of(redis, "since")) strbuf_printf(out, ", since %s", text_of(redis, "since"));
+    if (*text_of(redis, "reason")) strbuf_printf(out, ": %s", text_of(redis, "reason"));
+    if (int_of(redis, "dropped") > 0) strbuf_printf(out, ", %lld notes dropped", int_of(redis, "dropped"));
+}
+
+void status_text(struct strbuf *out, const struct json *run, double now)
+{
+    write_headline(out, run);
+    write_numbers(out, run);
+    if (js_get(run, "output_dir")) { /* before that there is nothing but a phase */
+        write_saves(out, run, now);
+        write_place(out, run);
+    }
+    if (*text_of(run, "straggler")) {
+        line(out, "straggler");
+        strbuf_puts(out, text_of(run, "straggler"));
+    }
+    write_overrides(out, run);
+    write_redis(out, run);
+    strbuf_putc(out, '\n');
+}
+
+/* ---- a run that does not answer ---- */
+
+static const char *sight_word(const struct control_sight *sight)
+{
+    return sight->ended ? "ended" : sight->alive ? "alive, but does not answer here" : "killed";
+}
+
+void sight_text(struct strbuf *out, const struct control_sight *sight, const char *output_dir,
+                int64_t committed_step)
+{
+    char age[32];
+    age_text(age, sight->age_seconds);
+    strbuf_printf(out, "%s: not running, %s at step %lld", *sight->run ? sight->run : output_dir,
+                  sight_word(sight), (long long)sight->step);
+    if (sight->alive) {
+        strbuf_clear(out);
+        strbuf_printf(out, "%s: on host %s (process %lld), step %lld; ask there, or through Redis",
+                      *sight->run ? sight->run : output_dir, sight->host, (long long)sight->pid,
+                      (long long)sight->step);
+    }
+    if (sight->exit_code >= 0) strbuf_printf(out, ", exit code %d", sight->exit_code);
+    line(out, "heartbeat");
+    strbuf_printf(out, "%s ago, on host %s", age, sight->host);
+    if (!sight->ended) strbuf_printf(out, ", phase %s", sight->phase);
+    line(out, "checkpoint");
+    if (committed_step >= 0)
+        strbuf_printf(out, "step %lld; resume_from_checkpoint: auto continues there",
+                      (long long)committed_step);
+    else
+        strbuf_puts(out, "none");
+    line(out, "output_dir");
+    strbuf_printf(out, "%s\n", output_dir);
+}
+
+void sight_json(struct strbuf *out, const struct control_sight *sight, const char *output_dir,
+                int64_t committed_step)
+{
+    const char *phase = sight->ended ? "ended" : sight->alive ? "elsewhere" : "killed";
+    strbuf_printf(out, "{\"phase\":\"%s\",\"run\":", phase);
+    js_write_string(out, sight->run, strlen(sight->run));
+    strbuf_puts(out, ",\"output_dir\":");
+    js_write_string(out, output_dir, strlen(output_dir));
+    strbuf_puts(out, ",\"hosts\":");
+    js_write_string(out, sight->host, strlen(sight->host));
+    strbuf_puts(out, ",\"since\":");
+    js_write_string(out, sight->since, strlen(sight->since));
+    strbuf_printf(out, ",\"step\":%lld,\"pid\":%lld,\"start\":%lld", (long long)sight->step,
+                  (long long)sight->pid, (long long)sight->epoch);
+    if (sight->exit_code >= 0) strbuf_printf(out, ",\"exit\":%d", sight->exit_code);
+    if (committed_step >= 0) strbuf_printf(out, ",\"checkpoint_step\":%lld", (long long)committed_step);
+    strbuf_puts(out, ",\"heartbeat\":");
+    js_write_string(out, sight->time, strlen(sight->time));
+    strbuf_puts(out, "}");
+}
