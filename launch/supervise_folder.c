@@ -111,7 +111,7 @@ void scratch_close(struct scratch *scratch)
 
 /* ---- claim ---- */
 
-enum { CLAIM_BYTES = 4096 };
+enum { CLAIM_BYTES = 4096, CLAIM_TEXT_BYTES = 128 };
 
 static void name_job(struct claim *claim)
 {
@@ -181,12 +181,15 @@ enum status claim_open(struct claim *out, const char *output_dir)
     return LORAD_OK;
 }
 
+/* Over the old text and as long: nothing that a full disk or a kill could spoil. */
 enum status claim_write(const struct claim *claim)
 {
-    char text[256];
-    int n = snprintf(text, sizeof text, "{\"job\": \"%s\", \"start\": %d, \"pid\": %lld}\n", claim->job,
+    char text[CLAIM_TEXT_BYTES + 1];
+    int n = snprintf(text, sizeof text, "{\"job\": \"%s\", \"start\": %d, \"pid\": %lld}", claim->job,
                      claim->start, (long long)getpid());
-    if (ftruncate(claim->fd, 0) != 0 || pwrite(claim->fd, text, (size_t)n, 0) != (ssize_t)n)
+    memset(text + n, ' ', (size_t)(CLAIM_TEXT_BYTES - 1 - n));
+    text[CLAIM_TEXT_BYTES - 1] = '\n';
+    if (pwrite(claim->fd, text, CLAIM_TEXT_BYTES, 0) != CLAIM_TEXT_BYTES)
         return FAIL(LORAD_IO, "cannot write %s: %s", claim->path, strerror(errno));
     return LORAD_OK;
 }

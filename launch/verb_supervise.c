@@ -72,17 +72,35 @@ static int ranks_of(const struct command *command, const struct config *config)
     return config_run(config)->tensor_parallel_size;
 }
 
+static bool names_hosts(const char *argument)
+{
+    static const char *const options[] = {"-H",
+                                          "-host",
+                                          "--host",
+                                          "-hostfile",
+                                          "--hostfile",
+                                          "-machinefile",
+                                          "--machinefile",
+                                          "-default-hostfile",
+                                          "--default-hostfile"};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (strcmp(argument, options[i]) == 0) return true;
+    return false;
+}
+
 /* Ranks of one host only: what concerns its cores and its folders can be said. */
 static bool is_local(const struct command *command)
 {
     const char *nodes = getenv("SLURM_JOB_NUM_NODES");
-    return !command->hostfile && command->n_rest == 0 && (!nodes || atoi(nodes) <= 1);
+    for (size_t i = 0; i < command->n_rest; i++)
+        if (names_hosts(command->rest[i])) return false;
+    return !command->hostfile && (!nodes || atoi(nodes) <= 1);
 }
 
 /* Nothing that mpirun does is needed. */
 static bool is_alone(const struct command *command, int ranks)
 {
-    return ranks == 1 && is_local(command) && !getenv("SLURM_JOB_ID");
+    return ranks == 1 && is_local(command) && command->n_rest == 0 && !getenv("SLURM_JOB_ID");
 }
 
 static void add_local(struct words *words, int ranks, const struct scratch *scratch)

@@ -5,7 +5,7 @@
 . tests/support/supervise.sh
 unset OMP_NUM_THREADS OMPI_MCA_hwloc_base_binding_policy
 crashes=${3:-40} n=${4:-2}
-"$lorad" check --config configs/quickstart.yaml --set output_dir="$work/run" --set cache_dir="$work/cache" >/dev/null ||
+"$lorad" check --config configs/quickstart.yaml --set output_dir="$work/run" --set cache_dir="$work/cache" >/dev/null 2>&1 ||
     fail "the demo's rows cannot be prepared"
 mkfifo "$work/lines"
 "$lorad" run -np "$n" --restarts 100000 --config configs/quickstart.yaml --set output_dir="$work/run" \
@@ -13,7 +13,7 @@ mkfifo "$work/lines"
     --set progress=lines --set save_strategy=steps --set save_steps=2 --set save_total_limit=3 --set eval_strategy=no \
     --set eval_file= --set load_best_model_at_end=false >"$work/lines" 2>&1 </dev/null &
 job=$!
-trap 'kill -9 $job 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill -9 $job 2>/dev/null; wait $job 2>/dev/null; rm -rf "$work"' EXIT
 
 now_us() { echo "${EPOCHREALTIME/[.,]/}"; }
 waiting=no since=0 goal=5 crashed=0
@@ -38,6 +38,7 @@ while read -r line; do
 done <"$work/lines"
 [ -s "$work/us" ] || fail "no crash was measured"
 kill -TERM $job
+wait $job 2>/dev/null
 sort -n "$work/us" | awk '{ s[NR] = $1 / 1e6 } END {
     printf "crash to the end of the next step, %d crashes: p50 %.2f s, p95 %.2f s, most %.2f s\n", NR, s[int((NR + 1) / 2)],
         s[int(NR * 0.95 + 0.999)], s[NR] }'

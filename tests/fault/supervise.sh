@@ -50,6 +50,18 @@ ends 78 "tensor_parallel_size" "ranks that do not fit"
 [ "$(again)" = 0 ] || fail "a wrong configuration was started again"
 rm -rf "$work/run"
 
+# More than one process was started, but no process manager: each would train alone (the singleton trap).
+SLURM_JOB_ID=7 SLURM_NTASKS=2 "$lorad" "${common[@]}" >"$work/log" 2>&1
+code=$?
+[ $code = 78 ] && said "finds itself alone" || fail "the singleton trap: code $code, $(cat "$work/log")"
+[ ! -e "$work/run/epoch" ] || fail "a singleton claimed the folder"
+export SLURM_NTASKS=2
+start --set max_steps=2 -- --tag-output
+ends 0 "2 ranks" "as many ranks as Slurm has tasks, and mpirun's own arguments"
+unset SLURM_NTASKS
+said "^\[[0-9]+,0\]<stderr>" || fail "mpirun did not get its arguments: $(cat "$work/log")"
+rm -rf "$work/run"
+
 # TERM: the step, a checkpoint, 75; the same command goes on. A second supervisor is refused meanwhile. All is told.
 NOTIFY_SOCKET=@lorad-supervise-$$
 "$listen" "$NOTIFY_SOCKET" 100 >"$work/heard" &
