@@ -29,6 +29,7 @@ enum {
     ASK_AGAIN_MS = 1000,  /* a rank that was just being started may have missed the first time */
     TERM_MS = 3000,       /* from TERM to KILL */
     EXTEND_MS = 10000,    /* of a service manager's patience, each time */
+    STARTING_MS = 30000,  /* mpirun has started all ranks of this host by then, if ever */
     LOST_MS = 10000,      /* ranks that are gone while mpirun waits: it never notices some deaths */
     LOST_AT_END_MS = 120000,
     WITHOUT_PROGRESS = 3,
@@ -44,10 +45,10 @@ struct supervisor {
     int signals;
     bool asked, killed; /* to stop; by a second INT */
     int64_t asked_ns, told_ns;
-    bool terminated;   /* the grace is over */
-    bool full;         /* all ranks of this start were seen */
-    int64_t looked_ns; /* for them */
-    int64_t lost_ns;   /* since when some are missing; 0: none is */
+    bool terminated;               /* the grace is over */
+    bool full;                     /* all ranks of this start were seen, or should have been */
+    int64_t started_ns, looked_ns; /* looked: for them */
+    int64_t lost_ns;               /* since when some are missing; 0: none is */
 };
 
 bool supervise_starts_again(int code)
@@ -143,7 +144,7 @@ static void look_for_lost_ranks(struct supervisor *s)
         return;
     s->looked_ns = clock_monotonic_ns();
     int ranks = job_ranks(&s->job);
-    s->full |= ranks >= s->plan->local_ranks;
+    s->full |= ranks >= s->plan->local_ranks || seconds_since(s->started_ns) * 1e3 > STARTING_MS;
     if (!s->full || ranks >= s->plan->local_ranks) {
         s->lost_ns = 0;
         return;
@@ -180,7 +181,7 @@ static enum status start(struct supervisor *s, bool go_on)
     TRY(claim_write(s->claim));
     s->full = false;
     s->lost_ns = 0;
-    s->looked_ns = clock_monotonic_ns();
+    s->started_ns = s->looked_ns = clock_monotonic_ns();
     TRY(job_start(&s->job, go_on ? s->plan->again : s->plan->argv, s->plan->alone));
     service_started(&s->service);
     return LORAD_OK;

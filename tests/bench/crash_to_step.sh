@@ -10,7 +10,7 @@ crashes=${3:-40} n=${4:-2}
 mkfifo "$work/lines"
 "$lorad" run -np "$n" --restarts 100000 --config configs/quickstart.yaml --set output_dir="$work/run" \
     --set cache_dir="$work/cache" --set overwrite_output_dir=false --set max_steps=1000000 --set logging_steps=1 \
-    --set progress=lines --set save_strategy=steps --set save_steps=2 --set save_total_limit=3 --set eval_strategy=no \
+    --set progress=lines --set save_strategy=steps --set save_steps=1 --set save_total_limit=3 --set eval_strategy=no \
     --set eval_file= --set load_best_model_at_end=false >"$work/lines" 2>&1 </dev/null &
 job=$!
 trap 'kill -9 $job 2>/dev/null; wait $job 2>/dev/null; rm -rf "$work"' EXIT
@@ -23,7 +23,7 @@ while read -r line; do
     *"step "[0-9]*/*)
         if [ $waiting = started ]; then
             echo $(($(now_us) - t0)) >>"$work/us"
-            waiting=no since=0 goal=$((4 + RANDOM % 12))
+            waiting=no since=0 goal=$((3 + RANDOM % 5))
             [ "$crashed" -lt "$crashes" ] || break
         fi
         since=$((since + 1))
