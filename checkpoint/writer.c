@@ -251,6 +251,9 @@ static enum status publish(const struct checkpoint_writer *writer, const struct 
     if (status == LORAD_OK) status = fs_sync_dir(writer->fs, writer->dir); /* the names of all other files */
     if (status == LORAD_OK && is_owner) status = is_owner(context);
     if (status == LORAD_OK) status = fs_publish(writer->fs, temporary, path);
+    /* Stopped between the two and taken over, it is void by its epoch; who reads the link must not meet it.
+     */
+    if (status == LORAD_OK && is_owner) status = is_owner(context);
     if (status == LORAD_OK) status = fs_sync_dir(writer->fs, writer->dir);
     free(temporary);
     free(path);

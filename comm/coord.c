@@ -97,6 +97,11 @@ enum status coord_check_owner(struct coord *coord)
     return LORAD_OK;
 }
 
+enum status coord_check_step(struct coord *coord)
+{
+    return coord->ops->in_doubt(coord->state) ? coord_check_owner(coord) : LORAD_OK;
+}
+
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase)
 {
     if (!coord) return;

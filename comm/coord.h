@@ -32,7 +32,7 @@ struct coord_options {
     const char *job_id;       /* SLURM_JOB_ID or NULL */
     int restart_count;        /* SLURM_RESTART_COUNT or 0 */
     bool takeover;            /* take over from a live owner (fencing it) */
-    int heartbeat_ms;         /* 0: 5000; a heartbeat is stale after twelve of these */
+    int heartbeat_ms;         /* 0: LORAD_HEARTBEAT_MS, else 5000; stale after twelve of the owner's */
     const char *redis_url;    /* NULL: files only. redis://, rediss:// or unix://; see redis_url.h */
     const char *redis_prefix; /* of every key; NULL: "lorad" */
     struct fs *fs;            /* for the epoch's claim and record; NULL: the real file system */
@@ -71,6 +71,9 @@ enum status coord_record_resume(struct coord *coord, int64_t base_step, int64_t 
 enum status coord_is_fenced(bool *out, const char *output_dir, int64_t step, int64_t epoch) LORAD_WARN_UNUSED;
 /* LORAD_FENCED when a later epoch than ours exists: this run must end with exit 76 and commit nothing. */
 enum status coord_check_owner(struct coord *coord) LORAD_WARN_UNUSED;
+/* The same for every step: looks at the disk only once the heartbeat's thread saw a later epoch, or when that
+ * has not looked for two periods, as in a run that was stopped and goes on. */
+enum status coord_check_step(struct coord *coord) LORAD_WARN_UNUSED;
 
 /* Notes progress for the next heartbeat; does not touch the disk. */
 void coord_heartbeat(struct coord *coord, int64_t step, const char *phase);

@@ -36,7 +36,7 @@ enum { HEARTBEAT_MS = 5000, STALE_BEATS = 12, MAX_RECORD_BYTES = 64 * 1024 };
 
 struct owner {
     char host[128], boot[64], run[128], job[64], since[32], phase[32];
-    int64_t pid, restart, step, epoch, exit_code;
+    int64_t pid, restart, step, epoch, exit_code, period_ms;
     bool known;     /* the file existed and could be read */
     int64_t age_ms; /* of the heartbeat, by the file system's clock */
 };
@@ -52,12 +52,14 @@ struct coord_file {
 
     pthread_t thread;
     bool beating;
-    pthread_mutex_t lock; /* guards the four below */
+    pthread_mutex_t lock; /* guards the six below */
     pthread_cond_t wake;
     bool stop;
     int64_t step;
     char phase[32];
     int exit_code; /* < 0: not known */
+    int64_t looked_ns;
+    bool fenced; /* when the thread last looked, at looked_ns */
 
     pthread_mutex_t file_lock; /* one heartbeat is written at a time; guards the one below */
     bool said_end;             /* nothing is written after that */
@@ -109,9 +111,10 @@ static void owner_text(struct strbuf *out, const struct owner *owner)
     add_member(out, "phase", owner->phase);
     add_member(out, "time", now);
     if (owner->exit_code >= 0) strbuf_printf(out, "\"exit\": %lld, ", (long long)owner->exit_code);
-    strbuf_printf(out, "\"pid\": %lld, \"restart\": %lld, \"epoch\": %lld, \"step\": %lld}\n",
+    strbuf_printf(out,
+                  "\"pid\": %lld, \"restart\": %lld, \"epoch\": %lld, \"period_ms\": %lld, \"step\": %lld}\n",
                   (long long)owner->pid, (long long)owner->restart, (long long)owner->epoch,
-                  (long long)owner->step);
+                  (long long)owner->period_ms, (long long)owner->step);
 }
 
 /* What cannot be read is unknown, not an error: these records inform, they do not decide. */
@@ -133,6 +136,7 @@ static void owner_read(struct owner *out, const char *path)
     out->restart = js_int(js_get(document, "restart"), 0);
     out->step = js_int(js_get(document, "step"), 0);
     out->epoch = js_int(js_get(document, "epoch"), 0);
+    out->period_ms = js_int(js_get(document, "period_ms"), 0);
     out->known = true;
     js_destroy(document);
 }
@@ -404,6 +408,8 @@ static void *beat_until_stopped(void *argument)
             lock_sign(coord);
         }
         pthread_mutex_lock(&coord->lock);
+        coord->looked_ns = clock_monotonic_ns();
+        coord->fenced = fenced;
         if (fenced) break;
 
         struct timespec until;
@@ -472,7 +478,7 @@ static bool still_beats(const struct coord_file *coord, const struct owner *owne
 {
     struct stat first, now;
     if (stat(coord->beat_path, &first) != 0) return false;
-    int64_t patience_ms = 2 * (int64_t)coord->heartbeat_ms + coord->heartbeat_ms / 5;
+    int64_t patience_ms = 2 * owner->period_ms + owner->period_ms / 5;
     log_info("an earlier run on host %s did not end properly; watching its heartbeat for %.0f s", owner->host,
              (double)patience_ms / 1000);
     int64_t start = clock_monotonic_ns();
@@ -493,8 +499,7 @@ static bool is_live(struct coord_file *coord, struct owner *owner)
     bool this_host = *owner->boot && strcmp(owner->boot, coord->me.boot) == 0;
     if (this_host && coord->locked) return false;
     /* a clock that was set back makes beats of the future; they say as little as old ones */
-    bool fresh =
-        owner->age_ms > -coord->heartbeat_ms && owner->age_ms < (int64_t)STALE_BEATS * coord->heartbeat_ms;
+    bool fresh = owner->age_ms > -owner->period_ms && owner->age_ms < STALE_BEATS * owner->period_ms;
     return fresh || still_beats(coord, owner);
 }
 
@@ -505,6 +510,7 @@ static enum status check_free(struct coord_file *coord, const struct coord_optio
     /* a holder without a heartbeat (coord_hold) has signed the lock */
     if (!owner.known || (strcmp(owner.phase, "ended") == 0 && lock_is_busy(coord)))
         owner_read(&owner, coord->lock_path);
+    if (owner.period_ms <= 0) owner.period_ms = coord->heartbeat_ms;
     measure_age(coord, &owner);
     bool same_job = options->job_id && *options->job_id && strcmp(owner.job, options->job_id) == 0 &&
                     owner.restart < options->restart_count;
@@ -537,6 +543,13 @@ static void file_destroy(struct coord_file *coord)
     free(coord);
 }
 
+static int choose_period(const struct coord_options *options)
+{
+    const char *wish = getenv("LORAD_HEARTBEAT_MS");
+    if (options->heartbeat_ms > 0) return options->heartbeat_ms;
+    return wish && atoi(wish) > 0 ? atoi(wish) : HEARTBEAT_MS;
+}
+
 static enum status file_new(struct coord_file **out, const struct coord_options *options)
 {
     struct coord_file *coord = memory_new(1, sizeof *coord);
@@ -552,8 +565,9 @@ static enum status file_new(struct coord_file **out, const struct coord_options 
     coord->fs = options->fs ? options->fs : fs_posix();
     coord->lock_fd = -1;
     coord->exit_code = -1;
-    coord->heartbeat_ms = options->heartbeat_ms > 0 ? options->heartbeat_ms : HEARTBEAT_MS;
     describe_me(&coord->me, options);
+    coord->me.period_ms = coord->heartbeat_ms = choose_period(options);
+    coord->looked_ns = clock_monotonic_ns();
     snprintf(temporary, sizeof temporary, "heartbeat.json.%.100s.%lld", coord->me.host,
              (long long)coord->me.pid);
     copy_text(coord->phase, sizeof coord->phase, "starting");
@@ -645,6 +659,16 @@ static enum status file_check_owner(void *state)
                 coord->folder, (long long)newest, (long long)coord->epoch);
 }
 
+static bool file_in_doubt(void *state)
+{
+    struct coord_file *coord = state;
+    pthread_mutex_lock(&coord->lock);
+    int64_t silent_ns = clock_monotonic_ns() - coord->looked_ns;
+    bool doubt = coord->fenced || silent_ns > 2 * (int64_t)coord->heartbeat_ms * 1000000;
+    pthread_mutex_unlock(&coord->lock);
+    return doubt;
+}
+
 const struct coord_ops coord_file_ops = {
     .kind = "file",
     .join = file_join_run,
@@ -652,6 +676,7 @@ const struct coord_ops coord_file_ops = {
     .record_resume = file_record_resume,
     .is_fenced = file_is_fenced,
     .check_owner = file_check_owner,
+    .in_doubt = file_in_doubt,
     .heartbeat = file_heartbeat,
     .note_exit = file_note_exit,
     .last_beat = file_last_beat,

@@ -17,6 +17,7 @@ struct coord_ops {
                                  const char *manifest_hash);
     enum status (*is_fenced)(bool *out, const char *output_dir, int64_t step, int64_t epoch);
     enum status (*check_owner)(void *state);
+    bool (*in_doubt)(void *state); /* whether check_owner may find what it did not find before. Cheap */
     void (*heartbeat)(void *state, int64_t step, const char *phase);
     void (*note_exit)(void *state, int exit_code); /* what the last heartbeat says */
     void (*last_beat)(void *state); /* now, since the process ends without leaving. Thread: any */

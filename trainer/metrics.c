@@ -1,6 +1,8 @@
 /*
  * 1. metrics.jsonl holds whole lines only: a line that could not be written in full is cut off again.
  * 2. `offset` is the length of the file, so a checkpoint may store it at any time.
+ * 3. Each start writes to a file of its own under that name: an earlier start that was taken over but still
+ * runs writes to one that nobody sees.
  */
 #include "trainer/metrics.h"
 
@@ -32,13 +34,18 @@ struct metrics {
 
 /* ---- the file ---- */
 
+static enum status cannot(enum status status, const char *what, const char *path)
+{
+    return FAIL(status, "cannot %s %s: %s", what, path, strerror(errno));
+}
+
 /* A new run does not write over the log of an old one. */
 static enum status set_aside(const char *folder, const char *path)
 {
     int64_t bytes = 0;
     if (!file_exists(path)) return LORAD_OK;
     TRY(file_stat(&bytes, NULL, path));
-    if (bytes == 0) return LORAD_OK;
+    if (bytes == 0) return unlink(path) == 0 ? LORAD_OK : cannot(LORAD_CANNOT_CREATE, "remove", path);
     for (int n = 1; n < 100000; n++) {
         char name[64];
         snprintf(name, sizeof name, "metrics.%d.jsonl", n);
@@ -49,35 +56,58 @@ static enum status set_aside(const char *folder, const char *path)
         if (!taken && code == 0) log_info("kept the metrics of an earlier run as %s", other);
         free(other);
         if (taken) continue;
-        if (code != 0) return FAIL(LORAD_CANNOT_CREATE, "cannot rename %s: %s", path, strerror(errno));
-        return LORAD_OK;
+        return code == 0 ? LORAD_OK : cannot(LORAD_CANNOT_CREATE, "rename", path);
     }
     return FAIL(LORAD_CANNOT_CREATE, "too many old metrics files in %s", folder);
 }
 
+static enum status copy_bytes(int to, const char *to_path, int from, const char *from_path, int64_t bytes)
+{
+    char block[65536];
+    while (bytes > 0) {
+        ssize_t n = read(from, block, bytes < (int64_t)sizeof block ? (size_t)bytes : sizeof block);
+        if (n < 0) return cannot(LORAD_IO, "read", from_path);
+        if (n == 0) return FAIL(LORAD_IO, "%s became shorter while it was read", from_path);
+        for (ssize_t done = 0, m; done < n; done += m)
+            if ((m = write(to, block + done, (size_t)(n - done))) <= 0)
+                return cannot(LORAD_IO, "write", to_path);
+        bytes -= n;
+    }
+    return LORAD_OK;
+}
+
+/* The first `bytes` of the file at `path` become a new one in its place. */
+static enum status copy_lines(const char *path, int64_t bytes)
+{
+    char copy[4096];
+    snprintf(copy, sizeof copy, "%s.tmp", path);
+    int from = open(path, O_RDONLY | O_CLOEXEC);
+    if (from < 0) return cannot(LORAD_CANNOT_CREATE, "open", path);
+    int to = open(copy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    enum status status =
+        to < 0 ? cannot(LORAD_CANNOT_CREATE, "create", copy) : copy_bytes(to, copy, from, path, bytes);
+    close(from);
+    if (to >= 0 && close(to) != 0 && status == LORAD_OK) status = cannot(LORAD_IO, "write", copy);
+    if (status == LORAD_OK && rename(copy, path) != 0) status = cannot(LORAD_CANNOT_CREATE, "rename", copy);
+    return status;
+}
+
 static enum status open_lines(struct metrics *metrics, const char *folder, int64_t resume_bytes)
 {
+    int64_t bytes = 0;
     char *path = file_join(folder, "metrics.jsonl");
     if (!path) return LORAD_NOMEM;
     enum status status = resume_bytes == 0 ? set_aside(folder, path) : LORAD_OK;
-    if (status != LORAD_OK) goto free_path;
-    metrics->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (metrics->fd < 0) {
-        status = FAIL(LORAD_CANNOT_CREATE, "cannot open %s: %s", path, strerror(errno));
-        goto free_path;
-    }
-    int64_t bytes = lseek(metrics->fd, 0, SEEK_END);
-    if (bytes < resume_bytes) {
+    if (status == LORAD_OK && file_exists(path)) status = file_stat(&bytes, NULL, path);
+    if (status == LORAD_OK && bytes < resume_bytes)
         log_warn("%s ends at byte %lld, before the checkpoint's %lld: some lines are missing", path,
                  (long long)bytes, (long long)resume_bytes);
-        metrics->offset = bytes;
-    } else {
-        metrics->offset = resume_bytes;
-        if (bytes > resume_bytes && ftruncate(metrics->fd, resume_bytes) != 0)
-            status = FAIL(LORAD_IO, "cannot cut %s to %lld bytes: %s", path, (long long)resume_bytes,
-                          strerror(errno));
+    metrics->offset = bytes < resume_bytes ? bytes : resume_bytes;
+    if (status == LORAD_OK && metrics->offset > 0) status = copy_lines(path, metrics->offset);
+    if (status == LORAD_OK) {
+        metrics->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (metrics->offset == 0 ? O_TRUNC : 0), 0666);
+        if (metrics->fd < 0) status = cannot(LORAD_CANNOT_CREATE, "open", path);
     }
-free_path:
     free(path);
     return status;
 }

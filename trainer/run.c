@@ -56,6 +56,7 @@ struct run {
     double slowest_seconds; /* of a step so far */
     enum stage_end over;    /* of the stage in progress */
     bool asked_to_stop;
+    bool is_restart; /* of the same job, as rank 0 was told: goes on with what is there */
 };
 
 static bool is_first(const struct run *run)
@@ -85,21 +86,25 @@ static enum status coordinate(struct run *run)
                                     .redis_url = run->options->redis_url,
                                     .redis_prefix = run->options->redis_prefix};
     enum status status = LORAD_OK;
-    int64_t epoch = 0;
+    struct {
+        int64_t epoch, restart;
+    } agreed = {0};
     if (is_first(run)) {
         status = output_dir_prepare(run->options);
         if (status == LORAD_OK)
             status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options));
         if (status == LORAD_OK) status = output_dir_check(run->options, job.requeued);
-        if (status == LORAD_OK) epoch = coord_epoch(run->coord);
+        if (status == LORAD_OK) agreed.epoch = coord_epoch(run->coord);
+        agreed.restart = job.requeued;
     }
     TRY(comm_agree(run->session.world, status));
-    TRY(comm_host_broadcast(run->session.world, &epoch, sizeof epoch, 0));
+    TRY(comm_host_broadcast(run->session.world, &agreed, sizeof agreed, 0));
+    run->is_restart = agreed.restart;
     run->saver = (struct saver){.session = &run->session,
                                 .coord = run->coord,
                                 .fs = fs_posix(),
                                 .output_dir = run->options->output_dir,
-                                .epoch = epoch,
+                                .epoch = agreed.epoch,
                                 .last_saved_step = -1,
                                 .last_failed_step = -1};
     TRY(teller_open(&run->teller, run->coord, &run->session, &run->state));
@@ -154,14 +159,27 @@ static enum status prepare_sums(struct run *run)
     return fixed_sums_restore(sums, &run->state.scales);
 }
 
+/* Before anything of output_dir is changed. Collective. */
+static enum status check_owner(const struct run *run)
+{
+    return comm_agree(run->session.world, run->coord ? coord_check_owner(run->coord) : LORAD_OK);
+}
+
+/* What earlier starts in this output_dir may still commit is void. Collective. */
+static enum status begin_anew(const struct run *run)
+{
+    return comm_agree(run->session.world, run->coord ? coord_record_resume(run->coord, 0, 0, "") : LORAD_OK);
+}
+
 /* A new run's state, or the newest good checkpoint's. */
 static enum status begin_or_resume(struct run *run)
 {
     const struct run_options *o = run->options;
     const char *resume = o->resume_from_checkpoint;
-    bool found = false, is_restart = run_job().requeued;
-    if (!resume && is_restart) resume = "auto";
-    TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, is_restart) : LORAD_OK));
+    bool found = false;
+    if (!resume && run->is_restart) resume = "auto";
+    TRY(check_owner(run));
+    TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, run->is_restart) : LORAD_OK));
     /* A checkpoint may know the rows by their contents, so these have to be known. */
     if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
         TRY(preparing_wait(&run->preparing, &run->session, DATA_TRAIN));
@@ -186,6 +204,7 @@ static enum status begin_or_resume(struct run *run)
                                            : (int64_t)o->per_device_train_batch_size *
                                                  o->gradient_accumulation_steps * run->session.part.dp;
         if (resume) log_info("no checkpoint in %s yet: starting from the beginning", o->output_dir);
+        TRY(begin_anew(run));
     }
     return prepare_sums(run);
 }
@@ -200,8 +219,8 @@ static enum status plan_steps(struct run *run)
 
 static enum status open_logs(struct run *run)
 {
-    enum status status = LORAD_OK;
-    if (is_first(run)) {
+    enum status status = run->coord ? coord_check_owner(run->coord) : LORAD_OK;
+    if (status == LORAD_OK && is_first(run)) {
         status = metrics_open(&run->metrics,
                               &(struct metrics_options){.output_dir = run->options->output_dir,
                                                         .resume_bytes = run->state.metrics_bytes,
@@ -554,6 +573,7 @@ static enum status train_steps(struct run *run)
         struct step_info info;
         struct step_result result;
         TRY(train_step(run, &info, &result));
+        if (run->coord) TRY(coord_check_step(run->coord));
         TRY(advance(run, &info, &result));
         report(run, &info, &result, clock_seconds_since(start));
         TRY(follow_preparing(run));
@@ -656,6 +676,7 @@ static enum status finish(struct run *run)
         return run->commands.stop ? LORAD_STOPPED : LORAD_REQUEUE;
     }
     if (run->options->load_best_model_at_end && run->state.has_best) TRY(load_best(run));
+    TRY(check_owner(run));
     teller_phase(&run->teller, "exporting");
     TRY(saver_export(&run->saver, run->options->output_dir));
     tell_of_rows(run);

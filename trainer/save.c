@@ -172,7 +172,9 @@ static void collect(const struct save *save, const struct saver *saver)
                                              .steps = {save->best_step, save->id.step},
                                              .is_void = is_void,
                                              .context = (void *)saver->output_dir};
-    if (retention.keep > 0 && checkpoint_collect(saver->fs, saver->output_dir, &retention) != LORAD_OK)
+    if (retention.keep <= 0) return;
+    if (saver->coord && coord_check_owner(saver->coord) != LORAD_OK) return; /* the next step ends the run */
+    if (checkpoint_collect(saver->fs, saver->output_dir, &retention) != LORAD_OK)
         log_warn("old checkpoints were not removed: %s", status_message());
 }
 

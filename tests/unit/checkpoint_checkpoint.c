@@ -133,6 +133,28 @@ static enum status fenced(void *context)
     return FAIL(LORAD_FENCED, "somebody else took over");
 }
 
+/* Stopped after it had asked, taken over, and gone on. */
+static enum status fenced_meanwhile(void *context)
+{
+    return ++*(int *)context == 1 ? LORAD_OK : fenced(NULL);
+}
+
+static void a_commit_that_came_too_late_gets_no_link(void **state)
+{
+    (void)state;
+    const char *out = output("late");
+    struct checkpoint_writer *writer;
+    struct checkpoint_receipt receipt;
+    int asked = 0;
+    char link[700];
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(8), 0, 1, 0));
+    assert_ok(checkpoint_write_shard(writer, NULL, 0, &receipt));
+    assert_fails(checkpoint_commit(writer, &receipt, 1, "{}", fenced_meanwhile, &asked), LORAD_FENCED,
+                 "took over");
+    snprintf(link, sizeof link, "%s/checkpoint-8", out);
+    assert_false(file_exists(link));
+}
+
 static void what_may_not_commit_does_not(void **state)
 {
     (void)state;
@@ -189,6 +211,7 @@ int main(void)
         cmocka_unit_test(a_hole_between_pieces_is_found),
         cmocka_unit_test(the_list_is_newest_first_and_says_what_is_committed),
         cmocka_unit_test(what_may_not_commit_does_not),
+        cmocka_unit_test(a_commit_that_came_too_late_gets_no_link),
         cmocka_unit_test(abandoning_leaves_a_committed_folder_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

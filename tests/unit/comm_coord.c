@@ -329,6 +329,86 @@ static void heartbeats_tell_step_and_phase_and_the_end(void **state)
     free(path);
 }
 
+static enum status check_step_within_a_second(struct coord *coord)
+{
+    enum status status = LORAD_OK;
+    for (int i = 0; i < 100 && status == LORAD_OK; i++) {
+        clock_sleep_ms(10);
+        status = coord_check_step(coord);
+    }
+    return status;
+}
+
+static void a_step_learns_of_a_later_epoch_from_the_heartbeat(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    struct coord_options options = {.output_dir = folder, .run_name = "steps", .heartbeat_ms = 20};
+    struct coord *coord;
+    assert_ok(coord_join(&coord, &options, 0));
+    assert_ok(coord_check_step(coord));
+    write_text(folder, "epoch/e0000000009", "{\"run\": \"later\", \"host\": \"far\"}");
+    assert_fails(check_step_within_a_second(coord), LORAD_FENCED, "run \"later\" on host far");
+    assert_fails(coord_check_step(coord), LORAD_FENCED, "took over");
+    coord_leave(coord);
+}
+
+/* The process was stopped: its thread has not looked for long, and may not be the first that runs again. */
+static void a_step_after_a_long_sleep_looks_itself(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    struct coord_options options = {.output_dir = folder, .run_name = "sleeper", .heartbeat_ms = 40};
+    int tell[2];
+    assert_int_equal(pipe(tell), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct coord *coord;
+        if (coord_join(&coord, &options, 0) != LORAD_OK) _exit(1);
+        int64_t start = clock_monotonic_ns();
+        if (write(tell[1], "J", 1) != 1) _exit(1);
+        while (clock_monotonic_ns() - start < 300000000) continue; /* stopped in here for longer */
+        _exit(coord_check_step(coord) == LORAD_FENCED ? 0 : 2);
+    }
+    char byte;
+    assert_int_equal(read(tell[0], &byte, 1), 1);
+    kill(pid, SIGSTOP);
+    write_text(folder, "epoch/e0000000009", "{}");
+    clock_sleep_ms(400);
+    kill(pid, SIGCONT);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    close(tell[0]);
+    close(tell[1]);
+}
+
+/* Whether a heartbeat is stale is counted in the periods of who wrote it. */
+static void the_period_is_the_owners(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    write_text(folder, "heartbeat.json",
+               "{\"host\": \"far\", \"boot\": \"other\", \"run\": \"r\", \"phase\": \"train\", "
+               "\"pid\": 1, \"period_ms\": 20}");
+    move_heartbeat(folder, -2);
+    struct coord_options options = {.output_dir = folder, .run_name = "near"}; /* 5 s: not stale by these */
+    struct coord *coord;
+    assert_ok(coord_join(&coord, &options, 0));
+    coord_leave(coord);
+    setenv("LORAD_HEARTBEAT_MS", "70", 1);
+    assert_ok(coord_join(&coord, &options, 0));
+    unsetenv("LORAD_HEARTBEAT_MS");
+    char *path = inside(folder, "heartbeat.json");
+    struct json *document;
+    assert_ok(js_read_file(&document, path, 1 << 16));
+    assert_int_equal(js_int(js_get(document, "period_ms"), 0), 70);
+    js_destroy(document);
+    free(path);
+    coord_leave(coord);
+}
+
 static bool fenced(const char *folder, int64_t step, int64_t epoch)
 {
     bool is = false;
@@ -437,6 +517,9 @@ int main(void)
         cmocka_unit_test(a_dead_heartbeat_from_the_future_gives_way),
         cmocka_unit_test(a_held_folder_refuses_runs_and_a_run_refuses_a_hold),
         cmocka_unit_test(heartbeats_tell_step_and_phase_and_the_end),
+        cmocka_unit_test(a_step_learns_of_a_later_epoch_from_the_heartbeat),
+        cmocka_unit_test(a_step_after_a_long_sleep_looks_itself),
+        cmocka_unit_test(the_period_is_the_owners),
         cmocka_unit_test(checkpoints_behind_a_later_resume_are_void),
         cmocka_unit_test(every_changed_bit_of_a_resume_record_is_seen),
         cmocka_unit_test(names_that_are_no_epochs_are_ignored),

@@ -145,6 +145,33 @@ static void a_resume_gives_the_file_of_the_uninterrupted_run(void **state)
     free(two);
 }
 
+/* A run that was taken over but is not dead yet goes on writing. */
+static void an_earlier_start_writes_where_nobody_looks(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    struct metrics_options options = {.output_dir = folder};
+    struct metrics *old, *later;
+    assert_ok(metrics_open(&old, &options)); /* taken over before its first line */
+    for (int i = 0; i < 3; i++) {
+        assert_ok(metrics_open(&later, &options));
+        struct step_record lost = step_of(7), kept = step_of(options.resume_step + 1);
+        metrics_log_step(old, &lost);
+        metrics_log_step(later, &kept);
+        metrics_log_step(old, &lost);
+        metrics_close(old);
+        options.resume_bytes = metrics_offset(later);
+        options.resume_step++;
+        old = later;
+        size_t length;
+        char *text = read_lines(folder, &length);
+        assert_int_equal(length, options.resume_bytes);
+        assert_null(strstr(text, "\"step\":7"));
+        free(text);
+    }
+    metrics_close(old);
+}
+
 static void a_new_run_keeps_the_old_file(void **state)
 {
     (void)state;
@@ -361,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_skipped_step_has_null_for_its_loss),
         cmocka_unit_test(a_resume_gives_the_file_of_the_uninterrupted_run),
         cmocka_unit_test(a_new_run_keeps_the_old_file),
+        cmocka_unit_test(an_earlier_start_writes_where_nobody_looks),
         cmocka_unit_test(a_full_disk_leaves_whole_lines_and_a_true_offset),
         cmocka_unit_test(crc_matches_the_published_vectors),
         cmocka_unit_test(event_files_hold_every_point),
