@@ -30,6 +30,12 @@ LIST
 lorad_test_packages() {
     cat <<'LIST'
 command:redis-server redis-server
+command:ip iproute2
+command:munged munge
+command:slurmctld slurmctld
+command:slurmd slurmd
+command:sbatch slurm-client
+slurm:mpi_pmix.so slurm-wlm-basic-plugins
 LIST
 }
 
@@ -40,6 +46,7 @@ lorad_has() {
     command:*) command -v "$name" >/dev/null ;;
     header:*) compgen -G "/usr/include/$name" >/dev/null || compgen -G "/usr/include/*/$name" >/dev/null ||
         compgen -G "/usr/local/include/$name" >/dev/null ;;
+    slurm:*) compgen -G "/usr/lib/*/slurm*/$name" >/dev/null ;;
     openblas:*) compgen -G "/usr/lib/*/openblas-openmp/libopenblas.so" >/dev/null ;;
     esac
 }
