@@ -117,7 +117,8 @@ static void add_mpirun(struct words *words, const struct command *command, int r
 {
     char count[16];
     snprintf(count, sizeof count, "%d", ranks);
-    add_two(words, "mpirun", "-q");
+    add(words, "mpirun");
+    if (is_local(command)) add(words, "-q"); /* else it would not say that a host is lost */
     add_two(words, "-np", count);
     if (command->hostfile) add_two(words, "--hostfile", command->hostfile);
     if (is_local(command)) add_local(words, ranks, scratch);
