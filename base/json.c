@@ -20,6 +20,22 @@ static const struct json *out_of(const json_t *value)
     return (const struct json *)value;
 }
 
+/* The library does not always say that it ran out of memory, and a text that could not be read for that is
+ * not wrong. */
+static _Thread_local bool starved;
+
+static void *allocate(size_t bytes)
+{
+    void *block = malloc(bytes);
+    if (!block) starved = true;
+    return block;
+}
+
+__attribute__((constructor)) static void choose_allocator(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
 /* The library's words without the names of its own flags. */
 static const char *plain_words(const json_error_t *error)
 {
@@ -29,7 +45,12 @@ static const char *plain_words(const json_error_t *error)
 enum status js_parse(struct json **out, const char *text, size_t length, const char *name)
 {
     json_error_t error;
+    starved = false;
     json_t *document = json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (starved) {
+        json_decref(document);
+        return FAIL(LORAD_NOMEM, "out of memory while reading %s", name);
+    }
     if (!document)
         return FAIL(LORAD_DATA, "%s: line %d, column %d: not valid JSON: %s", name, error.line, error.column,
                     plain_words(&error));

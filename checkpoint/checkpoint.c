@@ -275,7 +275,9 @@ enum status checkpoint_open_manifest(struct checkpoint **out, const char *dir)
 {
     /* The link may be swapped while this one is read. */
     char *resolved = realpath(dir, NULL);
-    if (!resolved) return FAIL(LORAD_NOT_FOUND, "cannot open checkpoint %s: %s", dir, strerror(errno));
+    if (!resolved)
+        return FAIL(errno == ENOMEM ? LORAD_NOMEM : LORAD_NOT_FOUND, "cannot open checkpoint %s: %s", dir,
+                    strerror(errno));
     struct checkpoint *checkpoint = memory_new(1, sizeof *checkpoint);
     if (!checkpoint) {
         free(resolved);

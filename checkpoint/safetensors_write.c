@@ -52,7 +52,7 @@ static enum status write_header(struct strbuf *text, const struct st_item *const
         offset += bytes;
     }
     strbuf_putc(text, '}');
-    while (text->length % 8) strbuf_putc(text, ' ');
+    while (text->length % 8 && !text->failed) strbuf_putc(text, ' ');
     return strbuf_status(text);
 }
 

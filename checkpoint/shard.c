@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "base/json.h"
 #include "base/memory.h"
@@ -39,6 +40,12 @@ enum {
 static const char mark[8] = {'L', 'o', 'r', 'a', 'S', 'h', 'd', '1'};
 
 /* ---- codec ---- */
+
+/* What this machine is short of is neither damage nor a mistake of ours. */
+static bool is_memory(size_t result)
+{
+    return ZSTD_isError(result) && ZSTD_getErrorCode(result) == ZSTD_error_memory_allocation;
+}
 
 struct shard_codec {
     ZSTD_CCtx *compress;
@@ -187,7 +194,8 @@ static enum status pack_piece(struct packed_piece *out, struct shard_codec *code
             packed = ZSTD_compress2(codec->compress, (char *)codec->packed + bytes,
                                     codec->packed_bytes - bytes, plane, n);
         if (ZSTD_isError(packed))
-            return FAIL(LORAD_BUG, "cannot compress piece %s: %s", piece->name, ZSTD_getErrorName(packed));
+            return FAIL(is_memory(packed) ? LORAD_NOMEM : LORAD_BUG, "cannot compress piece %s: %s",
+                        piece->name, ZSTD_getErrorName(packed));
         bytes += packed;
     }
     out->bytes = bytes;
@@ -537,6 +545,7 @@ enum status shard_read(struct shard *shard, size_t index, struct shard_codec *co
     TRY(memory_grow(&codec->packed, &codec->packed_bytes, packed, 1));
     TRY(read_at(shard, piece->offset_bytes, codec->packed, packed));
     size_t got = ZSTD_decompressDCtx(codec->decompress, codec->planes, raw, codec->packed, packed);
+    if (is_memory(got)) return FAIL(LORAD_NOMEM, "out of memory while decompressing %s", shard->path);
     if (ZSTD_isError(got) || got != raw)
         return FAIL(LORAD_DATA, "%s is damaged: piece %.200s does not decompress: %s", shard->path,
                     piece->name, ZSTD_isError(got) ? ZSTD_getErrorName(got) : "it is too short");

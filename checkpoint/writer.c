@@ -47,12 +47,20 @@ const char *checkpoint_writer_dir(const struct checkpoint_writer *writer)
     return writer->dir;
 }
 
-static bool is_committed(const struct checkpoint_writer *writer)
+static enum status find_commit(bool *found, const struct checkpoint_writer *writer)
 {
     char *path = file_join(writer->dir, MANIFEST_NAME);
-    bool committed = !path || file_exists(path); /* in doubt nothing is removed */
+    if (!path) return LORAD_NOMEM;
+    *found = file_exists(path);
     free(path);
-    return committed;
+    return LORAD_OK;
+}
+
+/* In doubt it is, and nothing is removed. */
+static bool is_committed(const struct checkpoint_writer *writer)
+{
+    bool found;
+    return find_commit(&found, writer) != LORAD_OK || found;
 }
 
 static enum status make_folders(const struct checkpoint_writer *writer)
@@ -81,6 +89,7 @@ enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, cons
                              struct checkpoint_id id, int rank, int world, int64_t need_bytes)
 {
     char name[CHECKPOINT_NAME_BYTES];
+    bool committed;
     ASSERT(world >= 1 && world <= MANIFEST_MAX_WORLD && rank >= 0 && rank < world && id.step >= 0 &&
            id.epoch >= 0 && id.attempt >= 0);
     struct checkpoint_writer *writer = memory_new(1, sizeof *writer);
@@ -94,7 +103,8 @@ enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, cons
     enum status status = writer->output_dir && writer->parent && writer->dir ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK) status = check_space(writer, need_bytes);
     if (status == LORAD_OK) status = make_folders(writer);
-    if (status == LORAD_OK && is_committed(writer))
+    if (status == LORAD_OK) status = find_commit(&committed, writer);
+    if (status == LORAD_OK && committed)
         status = FAIL(LORAD_CANNOT_CREATE, "checkpoint %s is already committed", writer->dir);
     if (status == LORAD_OK)
         *out = writer;

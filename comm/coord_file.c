@@ -592,7 +592,8 @@ static enum status file_join_run(void **out, int64_t *epoch, const struct coord_
     TRY(file_new(&coord, options));
     enum status status = lock_open(coord);
     if (status == LORAD_OK) status = check_free(coord, options);
-    if (status == LORAD_OK) status = file_make_dirs(coord->epochs);
+    if (status == LORAD_OK) status = fs_mkdir(coord->fs, coord->epochs);
+    if (status == LORAD_OK) status = fs_sync_dir(coord->fs, coord->folder);
     if (status == LORAD_OK) status = claim_epoch(coord, at_least);
     if (status == LORAD_OK) {
         lock_sign(coord);

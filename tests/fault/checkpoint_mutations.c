@@ -14,6 +14,7 @@
 #include "base/fs.h"
 #include "base/random.h"
 #include "support/checkpoint_resume.h"
+#include "support/crash_job.h"
 #include "support/golden_checkpoint.h"
 
 enum { MAX_FILES = 12, MOST_BYTES = 1 << 22 };
@@ -353,6 +354,6 @@ static void mutated_checkpoints_are_found_or_whole(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(mutated_checkpoints_are_found_or_whole)};
-    if (!getenv("TMPDIR") && access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 1);
+    crash_use_memory();
     return cmocka_run_group_tests(tests, prepare, forget);
 }

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "checkpoint/adapter_file.h"
 
 enum { MAX_WORLD = 8 };
 
@@ -46,12 +47,21 @@ static enum status write_shard(struct checkpoint_writer *writer, int64_t step, i
     return checkpoint_write_shard(writer, pieces, rank == 0 ? 3 : 2, receipt);
 }
 
-static enum status write_notes(struct fs *fs, const struct checkpoint_writer *writer, int64_t step)
+/* The configuration of the run, as it were, and the adapter. */
+static enum status write_extras(struct fs *fs, const struct checkpoint_writer *writer, int64_t step)
 {
-    char text[64];
+    char text[64], *targets[] = {"q_proj"};
+    float numbers[8];
+    for (int i = 0; i < 8; i++) numbers[i] = value_of(step, 2, i, 0);
+    struct adapter_config config = {
+        .r = 2, .lora_alpha = 4, .target_modules = targets, .n_target_modules = 1};
+    struct st_item items[] = {
+        {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", ST_F32, 2, {2, 4}, numbers},
+        {"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", ST_F32, 2, {4, 2}, numbers}};
     int n = snprintf(text, sizeof text, "step %lld\n", (long long)step);
     char *path = file_join(checkpoint_writer_dir(writer), "notes.txt");
     enum status status = path ? fs_write_file(fs, path, text, (size_t)n) : LORAD_NOMEM;
+    if (status == LORAD_OK) status = adapter_write(fs, checkpoint_writer_dir(writer), &config, items, 2);
     free(path);
     return status;
 }
@@ -68,7 +78,7 @@ enum status state_save(struct fs *fs, const char *output_dir, struct checkpoint_
         status = checkpoint_begin(&writers[rank], fs, output_dir, id, rank, world, 1000);
     for (int rank = 0; rank < world && status == LORAD_OK; rank++)
         status = write_shard(writers[rank], id.step, rank, world, by_columns, &receipts[rank]);
-    if (status == LORAD_OK) status = write_notes(fs, writers[0], id.step);
+    if (status == LORAD_OK) status = write_extras(fs, writers[0], id.step);
     if (status == LORAD_OK) {
         status = checkpoint_commit(writers[0], receipts, world, state, NULL, NULL);
         writers[0] = NULL;
@@ -80,7 +90,7 @@ enum status state_save(struct fs *fs, const char *output_dir, struct checkpoint_
     return status;
 }
 
-static enum status compare(struct checkpoint *checkpoint)
+enum status state_compare(struct checkpoint *checkpoint)
 {
     static const int64_t shape[2] = {STATE_ROWS, STATE_COLS}, count_shape[2] = {1, STATE_COUNTS};
     static const char *const names[] = {"w", "m"};
@@ -104,7 +114,7 @@ enum status state_verify_dir(const char *dir)
 {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open(&checkpoint, dir, true));
-    enum status status = compare(checkpoint);
+    enum status status = state_compare(checkpoint);
     checkpoint_close(checkpoint);
     return status;
 }

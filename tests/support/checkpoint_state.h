@@ -8,8 +8,8 @@
  * step. */
 enum { STATE_ROWS = 12, STATE_COLS = 10, STATE_COUNTS = 3 };
 
-/* Saves with `world` ranks, one after the other in this process; "w" is cut by rows, or by columns. An
- * adapter-like extra file "notes.txt" goes into the folder. On failure everything is abandoned, as a run
+/* Saves with `world` ranks, one after the other in this process; "w" is cut by rows, or by columns. A
+ * file "notes.txt" and a PEFT adapter go into the folder. On failure everything is abandoned, as a run
  * would do. */
 enum status state_save(struct fs *fs, const char *output_dir, struct checkpoint_id id, int world,
                        bool by_columns) LORAD_WARN_UNUSED;
@@ -17,6 +17,9 @@ enum status state_save(struct fs *fs, const char *output_dir, struct checkpoint_
 /* Opens OUT/ckpt/<id> with verification and compares every value. LORAD_DATA when it is damaged in any way.
  */
 enum status state_verify(const char *output_dir, struct checkpoint_id id) LORAD_WARN_UNUSED;
+
+/* Compares every value of one that is open. */
+enum status state_compare(struct checkpoint *checkpoint) LORAD_WARN_UNUSED;
 
 /* The same for a folder. */
 enum status state_verify_dir(const char *dir) LORAD_WARN_UNUSED;

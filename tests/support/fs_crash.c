@@ -169,6 +169,8 @@ static int fate(struct fs_crash *crash, int needs)
         return -EIO;
     case FAULT_ENOSPC:
         return needs & NEEDS_SPACE ? -ENOSPC : 0;
+    case FAULT_EDQUOT:
+        return needs & NEEDS_SPACE ? -EDQUOT : 0;
     case FAULT_SHORT:
         return needs & IS_WRITE ? 2 : 0;
     case FAULT_EINTR:

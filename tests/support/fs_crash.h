@@ -19,6 +19,7 @@ enum fs_fault {
     FAULT_CRASH,    /* this call and all later ones fail and do nothing */
     FAULT_EIO,      /* a failed fsync also loses what it should have synced */
     FAULT_ENOSPC,   /* of a call that needs space; others are done */
+    FAULT_EDQUOT,   /* the same for a quota */
     FAULT_SHORT,    /* a write stops half-way without an error; others are done */
     FAULT_EINTR,    /* a create, write or sync is interrupted; others are done */
     FAULT_DONE_EIO, /* the call is done, but its answer is lost */
