@@ -186,7 +186,7 @@ static void what_a_run_tells_stands_in_redis(void **state)
     int64_t start = clock_monotonic_ns();
     coord_tell(coord, COORD_EVENTS, "{\"event\": \"last\"}");
     coord_leave(coord);
-    assert_true(clock_seconds_since(start) < 1);
+    assert_true(clock_seconds_since(start) < 2);
     assert_false(exists(keys.owner));
     assert_int_equal(length_of(keys.events), 3);
     assert_true(field_holds(keys.info, "state", "ended"));
@@ -226,7 +226,7 @@ static void a_name_belongs_to_one_folder(void **state)
     assert_fails(coord_join(&second, &two, 0), LORAD_CANNOT_CREATE,
                  "the name \"name\" is taken in Redis by a run on host");
     assert_non_null(strstr(status_message(), folder));
-    assert_true(clock_seconds_since(start) < 1);
+    assert_true(clock_seconds_since(start) < 2);
     two.redis_prefix = "other";
     assert_ok(coord_join(&second, &two, 0));
     coord_leave(second);
@@ -263,7 +263,7 @@ static void a_live_run_elsewhere_is_told_of_at_once(void **state)
     put_owner(&keys, &options, 3, "another boot");
     int64_t start = clock_monotonic_ns();
     assert_fails(coord_join(&coord, &options, 0), LORAD_CANNOT_CREATE, "in use by a run on host elsewhere");
-    assert_true(clock_seconds_since(start) < 1);
+    assert_true(clock_seconds_since(start) < 2);
     options.takeover = true;
     assert_ok(coord_join(&coord, &options, 0));
     assert_int_equal(coord_epoch(coord), 4); /* above what Redis has seen */
@@ -487,7 +487,7 @@ static void all_is_published_again(void **state)
     int64_t start = clock_monotonic_ns();
     for (int i = 0; i < 1000; i++) coord_tell(coord, COORD_EVENTS, "{\"event\": \"while it is away\"}");
     assert_ok(coord_check_owner(coord));
-    assert_true(clock_seconds_since(start) < 0.1);
+    assert_true(clock_seconds_since(start) < 0.4);
     redis_server_start(&server, server.folder, NULL);
     until(is_up(coord));
     until(length_of(keys.events) > 500);
@@ -560,7 +560,8 @@ static void without_a_server_a_run_starts_and_ends_at_once(void **state)
     }
 }
 
-/* While the server is stopped, nothing that a run calls takes any time. */
+/* While the server is stopped, nothing that a run calls takes any time: one that waited for the network would
+ * take the 0.5 s of its limit. */
 static void a_frozen_server_holds_nobody_up(void **state)
 {
     (void)state;
@@ -578,7 +579,7 @@ static void a_frozen_server_holds_nobody_up(void **state)
         clock_sleep_ms(5);
     }
     assert_false(is_up(coord));
-    if (worst > 0.1) fail_msg("a call took %g s", worst);
+    if (worst > 0.45) fail_msg("a call took %g s", worst);
     int64_t start = clock_monotonic_ns();
     kill(server.pid, SIGCONT);
     until(is_up(coord));
