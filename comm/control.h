@@ -8,6 +8,7 @@
 #define LORAD_COMM_CONTROL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -54,5 +55,29 @@ struct control_reply {
 enum status control_receive(struct control *control, struct control_reply *out, int timeout_ms,
                             bool *got) LORAD_WARN_UNUSED;
 void control_reply_free(struct control_reply *reply);
+
+/* ---- what Redis tells without asking a run ---- */
+
+struct control_run {
+    char name[128], output_dir[1024], host[128], state[32], since[32],
+        time[32]; /* time: of its last sign of life */
+    int64_t pid, step, epoch;
+    bool alive; /* it holds its lease */
+};
+/* The runs that the Redis of `target` knows, the latest sign of life first, at most 1,000. Owns: *out (free).
+ */
+enum status control_list(struct control_run **out, size_t *n,
+                         const struct control_target *target) LORAD_WARN_UNUSED;
+
+/* The metrics and events of a run in the order in which they came. Thread: one. */
+struct control_feed;
+/* Begins with the last `past` lines; < 0: with all that Redis has kept. LORAD_NOT_FOUND: it has none, and
+ * there is no such run. Owns: *out. */
+enum status control_feed_open(struct control_feed **out, const struct control_target *target,
+                              int64_t past) LORAD_WARN_UNUSED;
+void control_feed_close(struct control_feed *feed); /* NULL ok */
+/* The next line, one JSON object. NULL: there is none after timeout_ms (0: of the past). LORAD_NOT_FOUND: the
+ * run has ended, and all its lines were read. Borrowed until the next call. */
+enum status control_feed_next(struct control_feed *feed, const char **json, int timeout_ms) LORAD_WARN_UNUSED;
 
 #endif

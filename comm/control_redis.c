@@ -9,9 +9,9 @@
 
 #include "base/memory.h"
 #include "comm/control_message.h"
-#include "comm/redis_keys.h"
+#include "comm/control_redis.h"
 
-enum { TIMEOUT_MS = 5000, PENDING = 64, SLICE_MS = 1000 };
+enum { PENDING = 64, SLICE_MS = 1000 };
 
 struct pending {
     char ours[COMMAND_ID_BYTES], theirs[COMMAND_ID_BYTES]; /* ours: "": free */
@@ -40,13 +40,12 @@ static void redis_close(void *state)
     free(caller);
 }
 
-/* LORAD_NOT_FOUND unless the run holds its lease. */
-static enum status need_live(struct caller *caller)
+enum status control_redis_need_live(struct redis_link *link, const struct redis_keys *keys)
 {
     struct redis_batch batch = REDIS_BATCH_EMPTY;
-    redis_batch_add(&batch, "PTTL %s", caller->keys.owner);
-    redis_batch_add(&batch, "HGETALL %s", caller->keys.info);
-    enum status status = redis_link_exchange(caller->link, &batch, TIMEOUT_MS);
+    redis_batch_add(&batch, "PTTL %s", keys->owner);
+    redis_batch_add(&batch, "HGETALL %s", keys->info);
+    enum status status = redis_link_exchange(link, &batch, CONTROL_REDIS_MS);
     const struct redis_reply *info = redis_batch_reply(&batch, 1);
     const char *error = redis_reply_error(redis_batch_reply(&batch, 0));
     const char *state = redis_reply_text(redis_reply_get(info, "state"), NULL);
@@ -60,17 +59,17 @@ static enum status need_live(struct caller *caller)
     if (!state || !host || !time)
         status = FAIL(LORAD_NOT_FOUND,
                       "Redis knows no run \"%s\"; `lorad status --redis-url URL` lists those that it knows",
-                      caller->keys.run);
+                      keys->run);
     else
         status =
             FAIL(LORAD_NOT_FOUND, "the run \"%s\" on host %.100s is not running: it %s (step %lld, %.40s)",
-                 caller->keys.run, host, strcmp(state, "ended") == 0 ? "ended" : "has given no sign of life",
+                 keys->run, host, strcmp(state, "ended") == 0 ? "ended" : "has given no sign of life",
                  (long long)redis_reply_int(redis_reply_get(info, "step"), 0), time);
     redis_batch_free(&batch);
     return status;
 }
 
-static enum status make_link(struct redis_link **out, const struct control_target *target)
+enum status control_redis_link(struct redis_link **out, const struct control_target *target)
 {
     struct redis_address address;
     enum status status = redis_url_parse(&address, target->redis_url);
@@ -88,12 +87,12 @@ static enum status redis_open(void **out, const struct control_target *target)
     if (!caller) return LORAD_NOMEM;
     redis_run_name(run, target->run_name, target->output_dir);
     redis_keys_make(&caller->keys, target->redis_prefix, run);
-    enum status status = make_link(&caller->link, target);
+    enum status status = control_redis_link(&caller->link, target);
     if (status == LORAD_OK && getrandom(&secret, sizeof secret, 0) != (ssize_t)sizeof secret)
         status = FAIL(LORAD_BUG, "no random numbers");
     if (status == LORAD_OK) {
         snprintf(caller->secret, sizeof caller->secret, "%016llx", (unsigned long long)secret);
-        status = need_live(caller);
+        status = control_redis_need_live(caller->link, &caller->keys);
     }
     if (status != LORAD_OK) {
         redis_close(caller);
@@ -114,11 +113,11 @@ static enum status ask_one(struct caller *caller, struct redis_batch *batch, int
 /* What the run published last is the answer. */
 static enum status read_status(struct caller *caller, const struct coord_command *request)
 {
-    TRY(need_live(caller));
+    TRY(control_redis_need_live(caller->link, &caller->keys));
     struct redis_batch batch = REDIS_BATCH_EMPTY;
     struct strbuf text = STRBUF_EMPTY;
     redis_batch_add(&batch, "GET %s", caller->keys.status);
-    enum status status = ask_one(caller, &batch, TIMEOUT_MS);
+    enum status status = ask_one(caller, &batch, CONTROL_REDIS_MS);
     const char *run = status == LORAD_OK ? redis_reply_text(redis_batch_reply(&batch, 0), NULL) : NULL;
     if (status == LORAD_OK) control_reply_write(&text, request->id, LORAD_OK, "", run ? run : "{}");
     if (status == LORAD_OK) status = strbuf_status(&text);
@@ -146,7 +145,7 @@ static enum status redis_send(void *state, const struct coord_command *request)
     redis_batch_add(&batch, "XADD %s MAXLEN ~ %d * request %s", caller->keys.control, REDIS_REQUESTS,
                     strbuf_text(&text));
     enum status status = strbuf_status(&text);
-    if (status == LORAD_OK) status = ask_one(caller, &batch, TIMEOUT_MS);
+    if (status == LORAD_OK) status = ask_one(caller, &batch, CONTROL_REDIS_MS);
     if (status == LORAD_OK) {
         memcpy(pending->ours, own.id, sizeof pending->ours);
         memcpy(pending->theirs, request->id, sizeof pending->theirs);
@@ -172,7 +171,7 @@ static enum status wait_for_answer(struct caller *caller, struct redis_batch *ba
              timeout_ms < 1 ? 0.001 : (double)timeout_ms / 1000); /* 0 is for ever */
     words[n++] = timeout;
     redis_batch_add_words(batch, n, words);
-    return ask_one(caller, batch, timeout_ms + TIMEOUT_MS);
+    return ask_one(caller, batch, timeout_ms + CONTROL_REDIS_MS);
 }
 
 /* *got false: the reply is to none of our requests. */
@@ -214,7 +213,7 @@ static enum status redis_receive(void *state, struct control_reply *out, int tim
         redis_batch_free(&batch);
         TRY(status);
         if (came) continue;
-        if (need_live(caller) == LORAD_NOT_FOUND)
+        if (control_redis_need_live(caller->link, &caller->keys) == LORAD_NOT_FOUND)
             return status_context(LORAD_PEER_LOST, "no answer comes any more");
         left_ms -= slice_ms;
         if (left_ms <= 0) break;

@@ -199,3 +199,42 @@ void sight_json(struct strbuf *out, const struct control_sight *sight, const cha
     js_write_string(out, sight->time, strlen(sight->time));
     strbuf_puts(out, "}");
 }
+
+void runs_text(struct strbuf *out, const struct control_run *runs, size_t n)
+{
+    size_t widest = 4;
+    for (size_t i = 0; i < n; i++)
+        if (strlen(runs[i].name) > widest) widest = strlen(runs[i].name);
+    if (n == 0) strbuf_puts(out, "Redis knows no run\n");
+    if (n > 0)
+        strbuf_printf(out, "%-*s  %-12s %10s  %-21s %s\n", (int)widest, "name", "state", "step", "last sign",
+                      "where");
+    for (size_t i = 0; i < n; i++) {
+        bool ended = strcmp(runs[i].state, "ended") == 0;
+        strbuf_printf(out, "%-*s  %-12s %10lld  %-21s %s:%s\n", (int)widest, runs[i].name,
+                      runs[i].alive || ended ? runs[i].state : "lost", (long long)runs[i].step, runs[i].time,
+                      runs[i].host, runs[i].output_dir);
+    }
+}
+
+static void add_word(struct strbuf *out, const char *key, const char *value)
+{
+    strbuf_printf(out, ",\"%s\":", key);
+    js_write_string(out, value, strlen(value));
+}
+
+void runs_json(struct strbuf *out, const struct control_run *runs, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        strbuf_printf(out, "{\"alive\":%s,\"step\":%lld,\"epoch\":%lld,\"pid\":%lld",
+                      runs[i].alive ? "true" : "false", (long long)runs[i].step, (long long)runs[i].epoch,
+                      (long long)runs[i].pid);
+        add_word(out, "name", runs[i].name);
+        add_word(out, "state", runs[i].state);
+        add_word(out, "host", runs[i].host);
+        add_word(out, "output_dir", runs[i].output_dir);
+        add_word(out, "since", runs[i].since);
+        add_word(out, "time", runs[i].time);
+        strbuf_puts(out, "}\n");
+    }
+}

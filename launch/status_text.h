@@ -15,6 +15,10 @@ void sight_text(struct strbuf *out, const struct control_sight *sight, const cha
 void sight_json(struct strbuf *out, const struct control_sight *sight, const char *output_dir,
                 int64_t committed_step);
 
+/* A table of the runs that Redis knows, or a JSON object a line. */
+void runs_text(struct strbuf *out, const struct control_run *runs, size_t n);
+void runs_json(struct strbuf *out, const struct control_run *runs, size_t n);
+
 /* "12 s", "3 min 20 s", "2 h 5 min", "3 d 4 h" */
 void age_text(char text[32], double seconds);
 

@@ -210,12 +210,40 @@ static enum status show(struct control *control, const struct command *command)
     return status;
 }
 
+/* A Redis was named, but no run, and there is none in the present folder. */
+static bool means_all_runs(const struct command *command, const struct control_target *target)
+{
+    return target->redis_url && !command->word && !command->config_path &&
+           (command->redis_url || !file_exists("heartbeat.json"));
+}
+
+static enum status show_runs(const struct control_target *target, bool json)
+{
+    struct control_run *runs;
+    struct strbuf text = STRBUF_EMPTY;
+    size_t n;
+    TRY(control_list(&runs, &n, target));
+    if (json)
+        runs_json(&text, runs, n);
+    else
+        runs_text(&text, runs, n);
+    free(runs);
+    enum status status = print(&text);
+    strbuf_free(&text);
+    return status;
+}
+
 enum status verb_status(const struct command *command)
 {
     struct found_run found;
     struct control *control = NULL;
     struct strbuf text = STRBUF_EMPTY;
     TRY(find_run(&found, command, command->word));
+    if (means_all_runs(command, &found.target)) {
+        enum status listed = show_runs(&found.target, command->json);
+        found_run_free(&found);
+        return listed;
+    }
     enum status status = control_open(&control, &found.target);
     if (status == LORAD_OK)
         status = command->watch ? watch(control, &found.target, command->json) : show(control, command);

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "launch/find_run.h"
+#include "launch/log_text.h"
 #include "launch/verbs.h"
 
 enum { POLL_MS = 200, LOOK_MS = 1000, REVIVAL_MS = 30000, LINE_BYTES = 1 << 20 };
@@ -48,40 +49,6 @@ struct logs {
     int64_t most, n;
 };
 
-/* ---- lines in words ---- */
-
-static double real(const struct json *line, const char *key)
-{
-    return js_real(js_get(line, key), 0);
-}
-
-static void metrics_text(struct strbuf *out, const struct json *line)
-{
-    const char *stage = js_string(js_get(line, "stage"), NULL);
-    strbuf_printf(out, "step %lld  ", (long long)js_int(js_get(line, "step"), 0));
-    if (stage) strbuf_printf(out, "%s  ", stage);
-    if (js_get(line, "eval_loss")) {
-        strbuf_printf(out, "eval loss %.4f  token accuracy %.2f%%  %lld tokens in %.1f s%s",
-                      real(line, "eval_loss"), 100 * real(line, "eval_token_accuracy"),
-                      (long long)js_int(js_get(line, "eval_tokens"), 0), real(line, "eval_seconds"),
-                      js_bool(js_get(line, "best"), false) ? "  best so far" : "");
-        return;
-    }
-    strbuf_printf(out, "epoch %.2f  loss %.4f  lr %.3e  norm %.3g  %.0f tok/s%s", real(line, "epoch"),
-                  real(line, "loss"), real(line, "learning_rate"), real(line, "grad_norm"),
-                  real(line, "tokens_per_second"),
-                  js_bool(js_get(line, "skipped"), false) ? "  skipped" : "");
-}
-
-static void event_text(struct strbuf *out, const struct json *line)
-{
-    const char *time = js_string(js_get(line, "time"), NULL), *event = js_string(js_get(line, "event"), NULL),
-               *text = js_string(js_get(line, "text"), NULL);
-    strbuf_printf(out, "%s  ", time ? time : "");
-    if (js_get(line, "step")) strbuf_printf(out, "step %lld  ", (long long)js_int(js_get(line, "step"), 0));
-    strbuf_printf(out, "%s%s%s", event ? event : "", text && *text ? ": " : "", text ? text : "");
-}
-
 /* Prints a line, or keeps it among the last ones. Takes `line` over. */
 static void show(struct logs *logs, char *line)
 {
@@ -99,10 +66,8 @@ static void show_json(struct logs *logs, const struct json *json, const char *li
     struct strbuf text = STRBUF_EMPTY;
     if (logs->json)
         strbuf_puts(&text, line);
-    else if (js_get(json, "event"))
-        event_text(&text, json);
     else
-        metrics_text(&text, json);
+        log_line_text(&text, json);
     char *copy = text.failed ? NULL : memory_string(strbuf_text(&text));
     if (copy) show(logs, copy);
     strbuf_free(&text);
@@ -295,6 +260,27 @@ static enum status show_future(struct logs *logs, const char *folder)
     return LORAD_OK;
 }
 
+/* A run that is known by its name only: its streams in Redis. */
+static enum status logs_from_redis(const struct command *command, const struct control_target *target)
+{
+    struct control_feed *feed;
+    TRY(control_feed_open(&feed, target, command->lines > 0 ? command->lines : -1));
+    struct logs logs = {.json = command->json, .following = true};
+    enum status status;
+    const char *line;
+    while ((status = control_feed_next(feed, &line, command->follow ? LOOK_MS : 0)) == LORAD_OK) {
+        struct json *json = NULL;
+        if (line && js_parse(&json, line, strlen(line), "a line in Redis") == LORAD_OK)
+            show_json(&logs, json, line);
+        js_destroy(json);
+        fflush(stdout);
+        if (!line && !command->follow) break;
+    }
+    control_feed_close(feed);
+    if (status == LORAD_NOT_FOUND) log_info("%s", status_message());
+    return status == LORAD_NOT_FOUND ? LORAD_OK : status;
+}
+
 enum status verb_logs(const struct command *command)
 {
     struct found_run found;
@@ -302,8 +288,9 @@ enum status verb_logs(const struct command *command)
     TRY(find_run(&found, command, command->word));
     const char *folder = found.target.output_dir;
     if (!folder) {
+        enum status status = logs_from_redis(command, &found.target);
         found_run_free(&found);
-        return FAIL(LORAD_USAGE, "logs are read from output_dir: name the folder, or --config FILE");
+        return status;
     }
     enum status status = logs_open(&logs, command, folder);
     if (status == LORAD_OK) status = show_past(&logs);

@@ -48,7 +48,7 @@ running() { kill -0 "$job" 2>/dev/null; }
 # Whether all of the run stands in Redis.
 shown() {
     [ "$(cli EXISTS lorad:{fin}:owner lorad:{fin}:status lorad:{fin}:hb lorad:{fin}:info lorad:{fin}:epoch lorad:{fin}:ckpts \
-        lorad:{fin}:events lorad:runs 2>/dev/null)" = 8 ]
+        lorad:{fin}:events lorad:{fin}:metrics lorad:runs 2>/dev/null)" = 9 ]
 }
 # The heartbeat is written again with the next step, and everything when it was lost.
 until_shown() { # FAULT
@@ -92,10 +92,22 @@ for fault in "${faults[@]}"; do
     inflict "$fault"
     until_shown "$fault"
 done
-kill -USR1 "$job" # finish the step, save, exit 75
+# From another shell, by its name: what it does, what all do, its lines; then it is stopped.
+unset LORAD_REDIS_URL
+ask=(--redis-url "unix://$socket") # the password is in the environment
+"$lorad" status fin "${ask[@]}" >"$work/status.txt" || fail "status by name"
+grep -q "training" "$work/status.txt" && grep -q "redis.*up" "$work/status.txt" || { cat "$work/status.txt"; fail "the status"; }
+"$lorad" status "${ask[@]}" | grep -q "^fin .*training.*$work/run" || fail "the list of runs"
+"$lorad" logs fin "${ask[@]}" -n 5 | grep -q "loss" || fail "the lines of the run"
+"$lorad" logs -f fin "${ask[@]}" >"$work/follow.txt" 2>&1 &
+follow=$!
+"$lorad" stop fin "${ask[@]}" >"$work/stop.txt" || { cat "$work/stop.txt"; fail "stop by name"; }
 wait "$job"
 code=$?
-[ $code = 75 ] || { tail -n 20 "$work/run.log"; fail "the run under faults exited $code"; }
+for _ in $(seq 100); do kill -0 $follow 2>/dev/null || break; sleep 0.1; done
+wait $follow || fail "logs -f does not end with the run"
+grep -q "stop" "$work/follow.txt" || { tail "$work/follow.txt"; fail "the end of the lines"; }
+[ $code = 80 ] || { tail -n 20 "$work/run.log"; fail "the run under faults exited $code"; }
 steps=$(field "$work/run/logs/metrics.jsonl" loss | wc -l)
 result run "$work/run/checkpoint-$steps/adapter_model.safetensors" >"$work/run.txt"
 (train whole "$steps") >"$work/whole.log" 2>&1 || { tail -n 20 "$work/whole.log"; fail "the run without Redis failed"; }

@@ -454,6 +454,85 @@ static void a_run_is_asked_by_its_name(void **state)
     assert_fails(control_open(&control, &target), LORAD_NOT_FOUND, "is not running: it ended");
 }
 
+static const struct control_run *find_in(const struct control_run *runs, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(runs[i].name, name) == 0) return &runs[i];
+    return NULL;
+}
+
+static void all_runs_are_listed(void **state)
+{
+    (void)state;
+    struct coord *coord;
+    struct control_run *runs;
+    const struct control_run *run;
+    size_t n;
+    struct coord_options options = options_of(new_folder(), "listed {x}");
+    struct control_target target = {.redis_url = server.url};
+    assert_ok(coord_join(&coord, &options, 0));
+    coord_heartbeat(coord, 31, "training");
+    until(control_list(&runs, &n, &target) == LORAD_OK && (run = find_in(runs, n, "listed _x_")) &&
+          run->step == 31);
+    assert_string_equal(run->state, "training");
+    assert_string_equal(run->output_dir, options.output_dir);
+    assert_int_equal(run->pid, getpid());
+    assert_true(run->alive);
+    free(runs);
+    coord_leave(coord);
+    assert_ok(control_list(&runs, &n, &target));
+    run = find_in(runs, n, "listed _x_");
+    assert_non_null(run);
+    assert_string_equal(run->state, "ended");
+    assert_false(run->alive);
+    free(runs);
+    target.redis_prefix = "nobody";
+    assert_ok(control_list(&runs, &n, &target));
+    assert_int_equal(n, 0);
+    free(runs);
+}
+
+static void expect_line(struct control_feed *feed, const char *expected)
+{
+    const char *line;
+    assert_ok(control_feed_next(feed, &line, 3000));
+    assert_non_null(line);
+    assert_string_equal(line, expected);
+}
+
+static void a_run_is_followed_from_afar(void **state)
+{
+    (void)state;
+    struct coord *coord;
+    struct control_feed *feed;
+    const char *line;
+    struct redis_keys keys;
+    struct coord_options options = options_of(new_folder(), "followed");
+    struct control_target target = {.redis_url = server.url, .run_name = "followed"};
+    redis_keys_make(&keys, NULL, "followed");
+    assert_fails(control_feed_open(&feed, &target, -1), LORAD_NOT_FOUND, "knows no run");
+    assert_ok(coord_join(&coord, &options, 0));
+    coord_tell(coord, COORD_EVENTS, "{\"event\":\"a\"}");
+    coord_tell(coord, COORD_METRICS, "{\"step\":1}");
+    coord_tell(coord, COORD_EVENTS, "{\"event\":\"b\"}");
+    until(length_of(keys.events) == 2 && length_of(keys.metrics) == 1);
+    assert_ok(control_feed_open(&feed, &target, 2));
+    assert_ok(control_feed_next(feed, &line, 0));
+    assert_ok(control_feed_next(feed, &line, 0));
+    assert_non_null(line);
+    assert_ok(control_feed_next(feed, &line, 0));
+    assert_null(line); /* two were asked for */
+    coord_tell(coord, COORD_METRICS, "{\"step\":2}");
+    expect_line(feed, "{\"step\":2}");
+    assert_ok(control_feed_next(feed, &line, 20));
+    assert_null(line);
+    coord_tell(coord, COORD_EVENTS, "{\"event\":\"last\"}");
+    coord_leave(coord);
+    expect_line(feed, "{\"event\":\"last\"}");
+    assert_fails(control_feed_next(feed, &line, 1000), LORAD_NOT_FOUND, "it ended");
+    control_feed_close(feed);
+}
+
 /* ---- a server that comes and goes ---- */
 
 static void all_is_published_again(void **state)
@@ -657,6 +736,8 @@ int main(void)
         cmocka_unit_test(another_folder_never_fences),
         cmocka_unit_test(requests_are_heard_and_answered),
         cmocka_unit_test(a_run_is_asked_by_its_name),
+        cmocka_unit_test(all_runs_are_listed),
+        cmocka_unit_test(a_run_is_followed_from_afar),
         cmocka_unit_test(all_is_published_again),
         cmocka_unit_test(keys_of_another_type_are_dropped),
         cmocka_unit_test(nonsense_never_keeps_a_run_from_starting),
