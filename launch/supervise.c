@@ -25,12 +25,11 @@
 enum {
     LOOK_MS = 1000,
     STOPPING_LOOK_MS = 100,
-    RANKS_LOOK_MS = 5000, /* that one reads all of /proc */
-    ASK_AGAIN_MS = 1000,  /* a rank that was just being started may have missed the first time */
-    TERM_MS = 3000,       /* from TERM to KILL */
-    EXTEND_MS = 10000,    /* of a service manager's patience, each time */
-    STARTING_MS = 30000,  /* mpirun has started all ranks of this host by then, if ever */
-    LOST_MS = 10000,      /* ranks that are gone while mpirun waits: it never notices some deaths */
+    ASK_AGAIN_MS = 1000, /* a rank that was just being started may have missed the first time */
+    TERM_MS = 3000,      /* from TERM to KILL */
+    EXTEND_MS = 10000,   /* of a service manager's patience, each time */
+    STARTING_MS = 30000, /* mpirun has started all ranks of this host by then, if ever */
+    LOST_MS = 3000,      /* ranks that are gone while mpirun waits: it never notices some deaths */
     LOST_AT_END_MS = 120000,
     WITHOUT_PROGRESS = 3,
     EXIT_INTERRUPTED = 130,
@@ -45,10 +44,10 @@ struct supervisor {
     int signals;
     bool asked, killed; /* to stop; by a second INT */
     int64_t asked_ns, told_ns;
-    bool terminated;               /* the grace is over */
-    bool full;                     /* all ranks of this start were seen, or should have been */
-    int64_t started_ns, looked_ns; /* looked: for them */
-    int64_t lost_ns;               /* since when some are missing; 0: none is */
+    bool terminated; /* the grace is over */
+    bool full;       /* all ranks of this start were seen, or should have been */
+    int64_t started_ns;
+    int64_t lost_ns; /* since when some are missing; 0: none is */
 };
 
 bool supervise_starts_again(int code)
@@ -137,12 +136,11 @@ static void press(struct supervisor *s)
     }
 }
 
-/* A rank that dies while it shakes hands with mpirun can leave Open MPI 4 waiting for ever. */
+/* A rank that dies while it shakes hands with mpirun can leave Open MPI 4 waiting for ever. No rank ends by
+ * itself before rank 0 has left the folder. */
 static void look_for_lost_ranks(struct supervisor *s)
 {
-    if (s->plan->local_ranks == 0 || s->plan->alone || seconds_since(s->looked_ns) * 1e3 < RANKS_LOOK_MS)
-        return;
-    s->looked_ns = clock_monotonic_ns();
+    if (s->plan->local_ranks == 0 || s->plan->alone) return;
     int ranks = job_ranks(&s->job);
     s->full |= ranks >= s->plan->local_ranks || seconds_since(s->started_ns) * 1e3 > STARTING_MS;
     if (!s->full || ranks >= s->plan->local_ranks) {
@@ -181,7 +179,7 @@ static enum status start(struct supervisor *s, bool go_on)
     TRY(claim_write(s->claim));
     s->full = false;
     s->lost_ns = 0;
-    s->started_ns = s->looked_ns = clock_monotonic_ns();
+    s->started_ns = clock_monotonic_ns();
     TRY(job_start(&s->job, go_on ? s->plan->again : s->plan->argv, s->plan->alone));
     service_started(&s->service);
     return LORAD_OK;

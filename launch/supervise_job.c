@@ -124,9 +124,36 @@ static int visit(pid_t session, pid_t parent, int number)
     return n;
 }
 
+/* Living processes named in a file of numbers; -1: this kernel does not list the children of a thread. */
+static int count_listed(const char *path)
+{
+    char name[32];
+    struct process process;
+    FILE *file = fopen(path, "re");
+    int n = 0;
+    if (!file) return -1;
+    while (fscanf(file, "%31s", name) == 1)
+        if (read_process(&process, name)) n += process.state != 'Z' && process.state != 'X';
+    fclose(file);
+    return n;
+}
+
 int job_ranks(const struct job *job)
 {
-    return job->pid > 0 ? visit(job->pid, job->pid, 0) : 0;
+    char path[512];
+    int ranks = 0;
+    if (job->pid <= 0) return 0;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)job->pid);
+    DIR *entries = opendir(path);
+    if (!entries) return 0;
+    for (struct dirent *entry; ranks >= 0 && (entry = readdir(entries));) {
+        if (!isdigit((unsigned char)entry->d_name[0])) continue;
+        snprintf(path, sizeof path, "/proc/%d/task/%.20s/children", (int)job->pid, entry->d_name);
+        int n = count_listed(path);
+        ranks = n < 0 ? -1 : ranks + n;
+    }
+    closedir(entries);
+    return ranks >= 0 ? ranks : visit(job->pid, job->pid, 0);
 }
 
 void job_kill(const struct job *job)

@@ -13,12 +13,21 @@ mkfifo "$work/lines"
     --set progress=lines --set save_strategy=steps --set save_steps=1 --set save_total_limit=3 --set eval_strategy=no \
     --set eval_file= --set load_best_model_at_end=false >"$work/lines" 2>&1 </dev/null &
 job=$!
-trap 'kill -9 $job 2>/dev/null; wait $job 2>/dev/null; rm -rf "$work"' EXIT
+summary() {
+    sort -n "$work/us" | awk '{ s[NR] = $1 / 1e6 } END {
+        printf "crash to the end of the next step, %d crashes: p50 %.2f s, p95 %.2f s, most %.2f s\n", NR,
+            s[int((NR + 1) / 2)], s[int(NR * 0.95 + 0.999)], s[NR] }'
+}
+: >"$work/us"
+# Also when it is ended early.
+trap 'kill -9 $job 2>/dev/null; wait $job 2>/dev/null; [ ! -s "$work/us" ] || summary; rm -rf "$work"' EXIT
+trap 'exit 1' TERM INT
 
 now_us() { echo "${EPOCHREALTIME/[.,]/}"; }
 waiting=no since=0 goal=5 crashed=0
 while read -r line; do
     case $line in
+    *"are gone"*) echo "$line" ;;
     *"Starting it again"*) [ $waiting = no ] || waiting=started ;;
     *"step "[0-9]*/*)
         if [ $waiting = started ]; then
@@ -39,6 +48,3 @@ done <"$work/lines"
 [ -s "$work/us" ] || fail "no crash was measured"
 kill -TERM $job
 wait $job 2>/dev/null
-sort -n "$work/us" | awk '{ s[NR] = $1 / 1e6 } END {
-    printf "crash to the end of the next step, %d crashes: p50 %.2f s, p95 %.2f s, most %.2f s\n", NR, s[int((NR + 1) / 2)],
-        s[int(NR * 0.95 + 0.999)], s[NR] }'
