@@ -70,7 +70,7 @@ start() { # NAME
 # pid_of RANK
 pid_of() {
     local pid
-    for pid in $(pgrep -f "^$lorad --config .*output_dir=$work/run( |$)"); do
+    for pid in $(victims_all); do
         tr '\0' '\n' <"/proc/$pid/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1" && echo "$pid"
     done
 }

@@ -17,7 +17,8 @@ unfinished() { # a checkpoint folder without a manifest: a save is going on
     for d in "$work"/run/ckpt/*/; do [ -e "$d/MANIFEST.json" ] || { [ -d "$d" ] && return 0; }; done
     return 1
 }
-victims() { pgrep -f "^$lorad --config .*output_dir=$work/run( |$)" | shuf -n 1 --random-source=<(yes "$RANDOM"); }
+victims_all() { pgrep -f "^$lorad --config .*output_dir=$work/run( |$)"; }
+victims() { victims_all | shuf -n 1 --random-source=<(yes "$RANDOM"); }
 stage_changes() { grep -c "ended at step" "$work/run.log"; }
 epoch_ends() { grep -cE '"epoch": [0-9]+(\.0)?,' "$work/run/logs/metrics.jsonl" 2>/dev/null; }
 

@@ -1,0 +1,73 @@
+# A rank that is slower than the others is named within 50 steps, in the log and as an event, and the run goes on. It is
+# slower because it computes by a lesser instruction path than the processor has.
+# LORAD_STRAGGLER_FACTOR=F: by stopping it for a part of every 20 ms instead, behind step 30, so that it needs F times as long,
+# which says something on an idle machine only (1.43 is the border); it is then also told to be well again.
+# LORAD_STRAGGLER_TIMES (default 1): so many runs.
+. "$(dirname "$0")/../support/lib.sh"
+. tests/support/kill.sh
+need_mpirun
+factor=${LORAD_STRAGGLER_FACTOR:-} times=${LORAD_STRAGGLER_TIMES:-1}
+job= throttle=
+trap '[ -z "$throttle" ] || kill "$throttle"; [ -z "$job" ] || kill -9 "$job" $(victims_all) 2>/dev/null; rm -rf "$work"' EXIT
+
+cat >"$work/one_slow" <<'EOS'
+#!/bin/sh
+[ "$OMPI_COMM_WORLD_RANK" != "$SLOW_RANK" ] || export LORAD_CPU_PATH=baseline
+exec "$@"
+EOS
+chmod +x "$work/one_slow"
+
+start() {
+    exec mpirun -q -np 2 "$work/one_slow" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size=1 \
+        --set output_dir="$work/run" --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps=100000 \
+        --set logging_steps=1 --set per_device_train_batch_size=1 --set global_batch_size=2 --set eval_strategy=no \
+        --set save_strategy=no --set load_best_model_at_end=false --set num_train_epochs=1000 --set report_to=none \
+        --set cache_dir="$work/cache" --set progress=lines --set overwrite_output_dir=true
+}
+step_now() { echo $(($(field "$work/run/logs/metrics.jsonl" step 2>/dev/null | tail -n 1) + 0)); }
+# told WORDS SINCE: waits 150 steps for it
+told() {
+    until grep -q "$1" "$work/log"; do
+        kill -0 "$job" 2>/dev/null || { tail -n 5 "$work/log"; fail "the run ended"; }
+        [ "$(step_now)" -lt $(($2 + 150)) ] || { tail -n 5 "$work/log"; fail "not told within 150 steps: $1"; }
+        sleep 0.1
+    done
+}
+begin_throttle() { # RANK
+    local pid
+    until [ "$(step_now)" -ge 30 ]; do kill -0 "$job" || { cat "$work/log"; fail "the run ended"; }; sleep 0.05; done
+    ! grep -q "is slow" "$work/log" || { grep "is slow" "$work/log"; fail "a rank is called slow before it is"; }
+    for pid in $(victims_all); do
+        tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "OMPI_COMM_WORLD_RANK=$1" && break
+    done
+    "$LORAD_TEST_BUILD/bin/throttle" "$pid" "$factor" &
+    throttle=$!
+}
+
+late=0
+for i in $(seq "$times"); do
+    rank=$((i % 2)) since=0
+    rm -rf "$work/run"
+    SLOW_RANK=$([ -n "$factor" ] || echo $rank) start >"$work/log" 2>&1 &
+    job=$!
+    if [ -n "$factor" ]; then
+        begin_throttle $rank
+        since=$(step_now)
+    fi
+    told "rank $rank on host .* is slow: over the steps up to" "$since"
+    at=$(sed -n 's/.*is slow: over the steps up to \([0-9]*\).*/\1/p' "$work/log" | head -n 1)
+    echo "rank $rank, slow from step $since on, is named at step $at: $(grep -o "worked [0-9.]* times" "$work/log" | head -n 1)"
+    [ $((at - since)) -le 50 ] || late=$((late + 1))
+    if [ -n "$factor" ]; then
+        kill "$throttle"
+        wait "$throttle"
+        throttle=
+        told "rank $rank on host .* is as fast as the others again" "$(step_now)"
+    fi
+    grep -q "\"straggler\".*\"rank\": *$rank" "$work/run/logs/events.jsonl" || fail "there is no event"
+    kill -USR1 $job
+    wait $job
+    [ $? = 75 ] || { tail "$work/log"; fail "the run did not go on until it was asked to end"; }
+    job=
+done
+[ "$late" = 0 ] || fail "$late of $times named after more than 50 steps"
