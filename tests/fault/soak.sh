@@ -4,9 +4,9 @@
 #   rank kill -9 of one, mpirun kill -9 of it, all kill -9 of the ranks and mpirun, supervisor kill -9 of `lorad run`,
 #   stop SIGSTOP of a rank until the watchdog ends the run, usr1 a stop on request, disk a full disk for half a second,
 #   redis kill -9 of a redis-server and a new one (needs redis-server and redis_url)
-# LORAD_SOAK_LANES (1): so many runs at a time. LORAD_SOAK_RANKS (2), LORAD_SOAK_TP (1), LORAD_SOAK_STEPS (150),
+# LORAD_SOAK_LANES (1): so many runs at a time. LORAD_SOAK_RANKS (2), LORAD_SOAK_TP (1), LORAD_SOAK_STEPS (100),
 # LORAD_SOAK_WINDOW_MS (1200): a fault comes at most so long after a start; half of them wait for a save.
-# LORAD_KILL_SEED. Prints a line a lane and the counts by kind and phase.
+# LORAD_KILL_SEED. LORAD_SOAK_TALK=1 prints each fault. Prints a line a lane and the counts by kind and phase.
 . "$(dirname "$0")/../support/lib.sh"
 if [ -z "${LORAD_MOUNTS:-}" ] && unshare -rm true 2>/dev/null; then # a disk of our own, to fill
     rm -rf "$work"
@@ -15,7 +15,7 @@ fi
 . tests/support/kill.sh
 need_mpirun
 mix=${LORAD_SOAK:-rank=4 mpirun=2 all=1 supervisor=1 stop=1 usr1=1 disk=1}
-lanes=${LORAD_SOAK_LANES:-1} n=${LORAD_SOAK_RANKS:-2} tp=${LORAD_SOAK_TP:-1} steps=${LORAD_SOAK_STEPS:-150}
+lanes=${LORAD_SOAK_LANES:-1} n=${LORAD_SOAK_RANKS:-2} tp=${LORAD_SOAK_TP:-1} steps=${LORAD_SOAK_STEPS:-100}
 window_ms=${LORAD_SOAK_WINDOW_MS:-1200}
 RANDOM=${LORAD_KILL_SEED:-20260801}
 base=$work keep=3 patience=2
@@ -24,7 +24,7 @@ base=$work keep=3 patience=2
 
 options() { # NAME
     printf '%s\n' --config configs/fin_stage1.yaml --set tensor_parallel_size="$tp" --set output_dir="$work/$1" \
-        --set bf16=false --set fp32=true --set cutoff_len=64 --set max_steps="$steps" --set logging_steps=1 \
+        --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size=1 --set global_batch_size=2 --set eval_strategy=steps --set eval_steps=25 \
         --set save_strategy=steps --set save_steps=5 --set save_total_limit=$keep --set load_best_model_at_end=false \
         --set lora_dropout=0.1 --set resume_from_checkpoint=auto --set cache_dir="$base/cache" --set report_to=none \
@@ -133,6 +133,7 @@ attempt() {
     supervised=no
     [ "$kind" != supervisor ] || supervised=yes
     : >"$work/attempt.log"
+    touch "$work/started"
     (start run) >>"$work/attempt.log" 2>&1 &
     job=$!
     [ $((RANDOM % 2)) = 0 ] || mode=save
@@ -145,6 +146,7 @@ attempt() {
         *) ended "$kind" $job ;;
         esac
         echo "$kind $phase" >>"$work/faults"
+        [ -z "${LORAD_SOAK_TALK:-}" ] || echo "$SECONDS s: ${work##*/}: $kind at $phase"
     else
         kind=
         wait $job || { echo "an undisturbed attempt: code $?"; tail -n 9 "$work/attempt.log"; } >>"$work/problems"
@@ -215,7 +217,8 @@ whole >"$base/whole.log" 2>&1 || { cat "$base/whole.log"; fail "the uninterrupte
 result whole >"$base/whole.txt"
 [ "$(wc -l <"$base/whole.txt")" -gt "$steps" ] || fail "the uninterrupted run logged too little"
 begin=$SECONDS
-trap 'umount "$base"/lane* 2>/dev/null; [ ! -e "$base/redis.pid" ] || kill -9 "$(cat "$base/redis.pid")"; rm -rf "$base"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; pgrep -f "output_dir=$base/lane" | xargs -r kill -9
+    umount -l "$base"/lane* 2>/dev/null; [ ! -e "$base/redis.pid" ] || kill -9 "$(cat "$base/redis.pid")"; rm -rf "$base"' EXIT
 for ((l = 0; l < lanes; l++)); do
     mkdir "$base/lane$l"
     mine=()

@@ -80,6 +80,7 @@ evaluates() { tail -n 1 "$work/run/logs/metrics.jsonl" | grep -q '"step": *[0-9]
 stopped() {
     local job code
     rm -rf "$work/run"
+    touch "$work/started"
     start run >"$work/log" 2>&1 &
     job=$!
     until committed; do kill -0 $job || { cat "$work/log"; fail "the run ended"; }; sleep 0.01; done

@@ -12,9 +12,9 @@ result() { # NAME: stages, losses, norms, evaluations and the adapter's bytes
 }
 
 committed() { compgen -G "$work/run/ckpt/*/MANIFEST.json" >/dev/null; }
-unfinished() { # a checkpoint folder without a manifest: a save is going on
+unfinished() { # a checkpoint folder without a manifest that is newer than this start: a save is going on
     local d
-    for d in "$work"/run/ckpt/*/; do [ -e "$d/MANIFEST.json" ] || { [ -d "$d" ] && return 0; }; done
+    for d in "$work"/run/ckpt/*/; do [ -e "$d/MANIFEST.json" ] || { [ "$d" -nt "$work/started" ] && return 0; }; done
     return 1
 }
 victims_all() { pgrep -f "^$lorad --config .*output_dir=$work/run( |$)"; }
@@ -91,6 +91,7 @@ kill_and_compare() {
         rounds=$((rounds + 1))
         finished=no
         while [ "$finished" = no ]; do
+            touch "$work/started"
             start run >>"$work/run.log" 2>&1 &
             job=$!
             local modes=("$@")
