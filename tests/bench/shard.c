@@ -1,6 +1,7 @@
 /*
  * shard.c: how small and how fast checkpoints of a real run get: byte planes as a shard has them, against
- * plain zstd on the same bytes. One thread, processor time.
+ * plain zstd on the same bytes, both with hashes of raw and packed bytes and written to a file in memory. One
+ * thread, processor time.
  *
  *     bench_shard CHECKPOINT [LEVEL...]
  */
@@ -108,42 +109,93 @@ static enum status measure_shard(const struct state *state, int level)
 }
 
 /* One frame a piece, of its bytes as they are. */
-static enum status measure_plain(const struct state *state, int level)
+struct plain {
+    ZSTD_CCtx *compress;
+    ZSTD_DCtx *decompress;
+    struct hash_stream *hash;
+    char *packed, *raw;
+    size_t bound, largest;
+};
+
+static enum status plain_pack(struct plain *plain, const struct state *state, const char *path, size_t *total)
 {
-    size_t largest = 0, total = 0;
-    for (size_t i = 0; i < state->n; i++)
-        if (bytes_of(&state->pieces[i]) > largest) largest = bytes_of(&state->pieces[i]);
-    size_t bound = ZSTD_compressBound(largest);
-    void *packed = memory_new(bound, 1), *raw = memory_new(largest + 1, 1);
-    ZSTD_CCtx *compress = ZSTD_createCCtx();
-    ZSTD_DCtx *decompress = ZSTD_createDCtx();
-    double pack = 1e9, unpack = 1e9;
-    if (!packed || !raw || !compress || !decompress) return FAIL(LORAD_NOMEM, "out of memory");
-    ZSTD_CCtx_setParameter(compress, ZSTD_c_compressionLevel, level);
-    ZSTD_CCtx_setParameter(compress, ZSTD_c_checksumFlag, 1);
-    for (int repeat = 0; repeat < REPEATS; repeat++) {
-        double packing = 0, unpacking = 0;
-        total = 0;
-        for (size_t i = 0; i < state->n; i++) {
-            const struct checkpoint_piece *piece = &state->pieces[i];
-            double start = now();
-            size_t n = ZSTD_compress2(compress, packed, bound, piece->data, bytes_of(piece));
-            double middle = now();
-            if (ZSTD_isError(n) || ZSTD_isError(ZSTD_decompressDCtx(decompress, raw, largest, packed, n)))
-                return FAIL(LORAD_BUG, "zstd failed");
-            packing += middle - start;
-            unpacking += now() - middle;
-            total += n;
-        }
-        if (packing < pack) pack = packing;
-        if (unpacking < unpack) unpack = unpacking;
+    struct fs_file *file;
+    TRY(fs_create(&file, fs_posix(), path));
+    *total = 0;
+    for (size_t i = 0; i < state->n; i++) {
+        const struct checkpoint_piece *piece = &state->pieces[i];
+        struct hash128 hash = hash128(piece->data, bytes_of(piece));
+        size_t n = ZSTD_compress2(plain->compress, plain->packed, plain->bound, piece->data, bytes_of(piece));
+        if (ZSTD_isError(n)) return FAIL(LORAD_BUG, "zstd failed");
+        TRY(fs_write(file, plain->packed, n));
+        hash_stream_add(plain->hash, plain->packed, n);
+        hash_stream_add(plain->hash, &hash, sizeof hash);
+        *total += n;
     }
-    ZSTD_freeCCtx(compress);
-    ZSTD_freeDCtx(decompress);
-    free(packed);
-    free(raw);
+    return fs_close(file);
+}
+
+static enum status plain_unpack(struct plain *plain, const struct state *state, const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file) return FAIL(LORAD_IO, "cannot read %s", path);
+    enum status status = LORAD_OK;
+    for (size_t i = 0, have = 0; i < state->n && status == LORAD_OK; i++) {
+        have += fread(plain->packed + have, 1, plain->bound - have, file);
+        size_t n = ZSTD_findFrameCompressedSize(plain->packed, have);
+        if (ZSTD_isError(n) || ZSTD_isError(ZSTD_decompressDCtx(plain->decompress, plain->raw, plain->largest,
+                                                                plain->packed, n)))
+            status = FAIL(LORAD_BUG, "zstd failed");
+        else
+            hash_stream_add(plain->hash, plain->raw, bytes_of(&state->pieces[i]));
+        if (status == LORAD_OK) memmove(plain->packed, plain->packed + n, have -= n);
+    }
+    fclose(file);
+    return status;
+}
+
+static enum status plain_repeat(struct plain *plain, const struct state *state, int level)
+{
+    char path[64];
+    double pack = 1e9, unpack = 1e9;
+    size_t total = 0;
+    snprintf(path, sizeof path, "/dev/shm/bench_plain.%d", (int)getpid());
+    for (int repeat = 0; repeat < REPEATS; repeat++) {
+        double start = now();
+        TRY(plain_pack(plain, state, path, &total));
+        double packed = now();
+        TRY(plain_unpack(plain, state, path));
+        double end = now();
+        if (packed - start < pack) pack = packed - start;
+        if (end - packed < unpack) unpack = end - packed;
+        unlink(path);
+    }
     print("plain zstd", level, state, total, pack, unpack);
     return LORAD_OK;
+}
+
+static enum status measure_plain(const struct state *state, int level)
+{
+    struct plain plain = {.compress = ZSTD_createCCtx(), .decompress = ZSTD_createDCtx()};
+    for (size_t i = 0; i < state->n; i++)
+        if (bytes_of(&state->pieces[i]) > plain.largest) plain.largest = bytes_of(&state->pieces[i]);
+    plain.bound = ZSTD_compressBound(plain.largest);
+    plain.packed = memory_new(plain.bound, 1);
+    plain.raw = memory_new(plain.largest + 1, 1);
+    enum status status = hash_stream_create(&plain.hash);
+    if (status == LORAD_OK && (!plain.packed || !plain.raw || !plain.compress || !plain.decompress))
+        status = FAIL(LORAD_NOMEM, "out of memory");
+    if (status == LORAD_OK) {
+        ZSTD_CCtx_setParameter(plain.compress, ZSTD_c_compressionLevel, level);
+        ZSTD_CCtx_setParameter(plain.compress, ZSTD_c_checksumFlag, 1);
+        status = plain_repeat(&plain, state, level);
+    }
+    ZSTD_freeCCtx(plain.compress);
+    ZSTD_freeDCtx(plain.decompress);
+    hash_stream_destroy(plain.hash);
+    free(plain.packed);
+    free(plain.raw);
+    return status;
 }
 
 static enum status load(struct state *state, const char *dir)

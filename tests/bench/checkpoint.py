@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""What a checkpoint every step costs: the same steps without and with, in turn.
+
+    tests/bench/checkpoint.py --lorad build/lorad --config FILE [--threads N] [--steps S] [--rounds R] [--out DIR] [--set K=V]...
+
+Prints, for each way, the mean time of a step, the time that training waited for checkpoints (which is in it, and once more
+added to it, since the part at the end of a step is not), the processor time of the whole process, and the difference.
+Steps before the third are left out. The first round is for warm caches and is left out, too.
+"""
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def run(args, out, saves):
+    shutil.rmtree(out, ignore_errors=True)
+    command = [args.lorad, "--config", args.config]
+    settings = {
+        "output_dir": out, "cache_dir": out + ".cache", "max_steps": args.steps, "logging_steps": 1, "report_to": "none",
+        "progress": "lines", "eval_strategy": "no", "load_best_model_at_end": "false", "save_total_limit": 2,
+        "save_strategy": "steps" if saves else "no", "save_steps": 1 if saves else 1000000,
+    }
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    for setting in args.set:
+        command += ["--set", setting]
+    env = dict(os.environ)
+    if args.threads:
+        env["OMP_NUM_THREADS"] = str(args.threads)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.monotonic()
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    wall = time.monotonic() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        sys.exit(done.stderr)
+    with open(os.path.join(out, "logs", "metrics.jsonl"), encoding="utf-8") as lines:
+        steps = [json.loads(line) for line in lines][2:]
+    seconds = [float(t) for t in re.findall(r"committed in ([0-9.]+) s", done.stderr)]
+    if saves and len(seconds) != args.steps:
+        sys.exit(f"{len(seconds)} checkpoints of {args.steps} steps")
+    return {
+        "step": statistics.mean(s["step_seconds"] + s["save_stall_seconds"] for s in steps),
+        "stalls": [s["save_stall_seconds"] for s in steps],
+        "rate": sum(s["tokens"] for s in steps) / sum(s["step_seconds"] + s["save_stall_seconds"] for s in steps),
+        "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "wall": wall,
+        "commit": statistics.median(seconds) if saves else 0,
+        "last": steps[-1]["loss"],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lorad", required=True)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out")
+    parser.add_argument("--set", action="append", default=[])
+    args = parser.parse_args()
+    base = args.out or tempfile.mkdtemp()
+    os.makedirs(base, exist_ok=True)
+    rounds = [(run(args, base + "/run", False), run(args, base + "/run", True)) for _ in range(args.rounds + 1)][1:]
+    for without, with_saves in rounds:
+        if without["last"] != with_saves["last"]:
+            sys.exit(f"losses differ: {without['last']!r} and {with_saves['last']!r}")
+    for name, index in (("without", 0), ("every step", 1)):
+        ways = [pair[index] for pair in rounds]
+        stalls = sorted(stall for way in ways for stall in way["stalls"])
+        mid = lambda key: statistics.median(way[key] for way in ways)
+        print(f"{name:11s} step {mid('step') * 1e3:8.2f} ms  {mid('rate'):8.0f} tokens/s  cpu {mid('cpu'):7.2f} s  "
+              f"wall {mid('wall'):7.2f} s  stall median {stalls[len(stalls) // 2] * 1e3:.3f} ms, "
+              f"p95 {stalls[len(stalls) * 95 // 100] * 1e3:.3f} ms, most {stalls[-1] * 1e3:.3f} ms  "
+              f"commit {mid('commit'):.2f} s")
+    ratios = [b["rate"] / a["rate"] for a, b in rounds]
+    extra = statistics.median(b["cpu"] - a["cpu"] for a, b in rounds) / args.steps
+    print(f"throughput with a checkpoint every step: {statistics.median(ratios) * 100:.2f} % "
+          f"(rounds: {', '.join(f'{r * 100:.2f}' for r in ratios)}); processor time of one: {extra * 1e3:.1f} ms")
+    if not args.out:
+        shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()
