@@ -215,7 +215,9 @@ enum status saver_start(struct saver *saver)
         p->slots[i].save.receipts = memory_new(world, sizeof(struct checkpoint_receipt));
         all = all && p->slots[i].save.receipts;
     }
-    enum status status = all ? snapshot_create(&p->slots[0].save.snapshot, saver->session) : LORAD_NOMEM;
+    enum status status = all ? LORAD_OK : LORAD_NOMEM;
+    for (int i = 0; i < SAVES_IN_FLIGHT && status == LORAD_OK; i++)
+        status = snapshot_create(&p->slots[i].save.snapshot, saver->session);
     if (status == LORAD_OK) status = start_threads(p);
     if (status != LORAD_OK) saver_stop(saver);
     return status;
@@ -420,7 +422,6 @@ static enum status prepare(struct save *save, const struct saver *saver, const s
     strbuf_clear(&save->state);
     if (session->ranks.rank == 0) run_state_write(&save->state, state, identity, session);
     TRY(strbuf_status(&save->state));
-    if (!save->snapshot) TRY(snapshot_create(&save->snapshot, session));
     return snapshot_begin(save->snapshot);
 }
 
