@@ -16,6 +16,7 @@
 #include "trainer/saver.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,9 +104,16 @@ static void leave(struct saver_pipeline *p, struct slot *slot)
     pthread_cond_broadcast(&p->changed);
 }
 
+/* Awake, a thread of this kind waits for a processor instead of taking the main thread's. Best effort. */
+static void give_way(void)
+{
+    (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){0});
+}
+
 static void *run_copier(void *argument)
 {
     struct saver_pipeline *p = argument;
+    give_way();
     pthread_mutex_lock(&p->lock);
     for (;;) {
         struct slot *slot = waiting(p, TODO_COPY, TODO_COPY);
@@ -164,6 +172,7 @@ static void *run_writer(void *argument)
 {
     struct saver_pipeline *p = argument;
     bool alone = p->saver->session->ranks.world == 1;
+    give_way();
     pthread_mutex_lock(&p->lock);
     for (;;) {
         struct slot *slot = waiting(p, TODO_COMMIT, TODO_ABANDON);

@@ -5,7 +5,7 @@
 
 Prints, for each way, the mean time of a step, the time that training waited for checkpoints (which is in it, and once more
 added to it, since the part at the end of a step is not), the processor time of the whole process, and the difference.
-Steps before the third are left out. The first round is for warm caches and is left out, too.
+Steps before the third are left out. A short run before warms the caches.
 """
 import argparse
 import json
@@ -20,11 +20,11 @@ import tempfile
 import time
 
 
-def run(args, out, saves):
+def run(args, out, saves, steps):
     shutil.rmtree(out, ignore_errors=True)
     command = [args.lorad, "--config", args.config]
     settings = {
-        "output_dir": out, "cache_dir": out + ".cache", "max_steps": args.steps, "logging_steps": 1, "report_to": "none",
+        "output_dir": out, "cache_dir": out + ".cache", "max_steps": steps, "logging_steps": 1, "report_to": "none",
         "progress": "lines", "eval_strategy": "no", "load_best_model_at_end": "false", "save_total_limit": 2,
         "save_strategy": "steps" if saves else "no", "save_steps": 1 if saves else 1000000,
     }
@@ -43,18 +43,18 @@ def run(args, out, saves):
     if done.returncode:
         sys.exit(done.stderr)
     with open(os.path.join(out, "logs", "metrics.jsonl"), encoding="utf-8") as lines:
-        steps = [json.loads(line) for line in lines][2:]
+        records = [json.loads(line) for line in lines][2:]
     seconds = [float(t) for t in re.findall(r"committed in ([0-9.]+) s", done.stderr)]
-    if saves and len(seconds) != args.steps:
-        sys.exit(f"{len(seconds)} checkpoints of {args.steps} steps")
+    if saves and len(seconds) != steps:
+        sys.exit(f"{len(seconds)} checkpoints of {steps} steps")
     return {
-        "step": statistics.mean(s["step_seconds"] + s["save_stall_seconds"] for s in steps),
-        "stalls": [s["save_stall_seconds"] for s in steps],
-        "rate": sum(s["tokens"] for s in steps) / sum(s["step_seconds"] + s["save_stall_seconds"] for s in steps),
+        "step": statistics.mean(s["step_seconds"] + s["save_stall_seconds"] for s in records),
+        "stalls": [s["save_stall_seconds"] for s in records],
+        "rate": sum(s["tokens"] for s in records) / sum(s["step_seconds"] + s["save_stall_seconds"] for s in records),
         "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "wall": wall,
         "commit": statistics.median(seconds) if saves else 0,
-        "last": steps[-1]["loss"],
+        "last": records[-1]["loss"],
     }
 
 
@@ -70,7 +70,9 @@ def main():
     args = parser.parse_args()
     base = args.out or tempfile.mkdtemp()
     os.makedirs(base, exist_ok=True)
-    rounds = [(run(args, base + "/run", False), run(args, base + "/run", True)) for _ in range(args.rounds + 1)][1:]
+    run(args, base + "/run", True, 3)
+    rounds = [(run(args, base + "/run", False, args.steps), run(args, base + "/run", True, args.steps))
+              for _ in range(args.rounds)]
     for without, with_saves in rounds:
         if without["last"] != with_saves["last"]:
             sys.exit(f"losses differ: {without['last']!r} and {with_saves['last']!r}")
