@@ -48,7 +48,8 @@ static int create_retrying(struct fs *fs, const char *path)
 static enum status cannot_create(const char *path, int error)
 {
     return FAIL(error == ENOSPC || error == EDQUOT || error == EIO ? LORAD_IO : LORAD_CANNOT_CREATE,
-                "cannot create %s: %s", path, strerror(error));
+                "cannot create %s: %s%s", path, strerror(error),
+                error == ENOSPC ? ", or no inodes (df -h, df -i)" : "");
 }
 
 enum status fs_create(struct fs_file **out, struct fs *fs, const char *path)

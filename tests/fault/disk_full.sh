@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A full disk under output_dir: failed saves are announced, training goes on, and saves work again once there is space.
-# A run that was asked to stop and cannot save does not claim that it was saved.
+# A run that was asked to stop and cannot save does not claim that it was saved. The same where the inodes are used up.
 . "$(dirname "$0")/../support/lib.sh"
 if [ -z "${LORAD_MOUNTS:-}" ]; then # a mount of our own, without being root where the kernel allows it
     unshare -rm true 2>/dev/null || { echo "skipped: this machine allows no mount namespace"; exit 77; }
@@ -10,7 +10,7 @@ fi
 mkdir "$work/disk"
 mount -t tmpfs -o size=24m tmpfs "$work/disk" || { echo "skipped: cannot mount a tmpfs"; exit 77; }
 pid=
-trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null; umount "$work/disk"; rm -rf "$work"' EXIT
+trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null; wait; umount "$work/disk"; rm -rf "$work"' EXIT
 log=$work/log
 
 start() {
@@ -66,4 +66,23 @@ kill -TERM "$pid"
 ends_with 75
 grep -q '^{"step"' "$work/disk/run/logs/metrics.jsonl" || fail "metrics.jsonl holds no steps"
 grep -v '^{.*}$' "$work/disk/run/logs/metrics.jsonl" && fail "metrics.jsonl holds broken lines"
+
+# The same with space left, but no inodes.
+umount "$work/disk"
+mount -t tmpfs -o size=64m,nr_inodes=400 tmpfs "$work/disk" || fail "cannot mount a tmpfs with few inodes"
+fill_inodes() {
+    local i
+    for i in $(seq 400); do : >"$work/disk/full$i" || break; done 2>/dev/null
+}
+start
+wait_for "committed" 1
+fill_inodes
+wait_for "FAILED: cannot create .*inodes.*Training goes on; the last good checkpoint is that of step" 1
+"$lorad" inspect "$work/disk/run" --verify >"$work/said" 2>&1 && grep -q "verified *OK" "$work/said" ||
+    { cat "$work/said"; fail "no good checkpoint is left on the disk without inodes"; }
+rm "$work"/disk/full*
+saved=$(lines "committed")
+wait_for "committed" "$((saved + 1))"
+kill -TERM "$pid"
+ends_with 75
 exit 0
