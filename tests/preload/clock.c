@@ -1,6 +1,7 @@
 /*
- * clock.c, loaded into lorad with LD_PRELOAD: the wall clock jumps an hour forth and back all the time, as a
- * broken NTP would make it; the monotonic clock and the times of files stay right. tests/fault/clock_jump.sh
+ * clock.c, loaded into lorad with LD_PRELOAD: the wall clock jumps between an hour ahead and an hour behind
+ * all the time, as a broken NTP would make it; the monotonic clock and the times of files stay right.
+ * tests/fault/clock_jump.sh
  */
 #include <dlfcn.h>
 #include <stdatomic.h>
@@ -12,7 +13,7 @@ static atomic_long asked;
 
 static time_t jump(void)
 {
-    return (time_t)(asked++ / 3 % 3 - 1) * 3600;
+    return asked++ / 3 % 2 ? 3600 : -3600;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now)
