@@ -91,7 +91,8 @@ static void every_value_shape_is_read(void **state)
         "  - {name: n, modules: ['*lora_B*', '*q*'], lr: 2e-5}\n"
         "gradient_checkpointing: true\nreport_to: [none]\nlr_scheduler_type: Cosine_with_min_lr\n"
         "lr_scheduler_kwargs: {min_lr_rate: 0.1}\nlearning_rate: 1e-3\nbf16: no\nseed: 18446744073709551615\n"
-        "excess_length_strategy: raise\nmax_steps: 7\nresume_from_checkpoint: false\n");
+        "excess_length_strategy: raise\nmax_steps: 7\nresume_from_checkpoint: false\n"
+        "deterministic: Elastic\n");
     const struct run_options *run = config_run(config);
     assert_int_equal(run->n_eval_sources, 2);
     assert_true(run->eval_sources[0].weight == 2);
@@ -104,6 +105,7 @@ static void every_value_shape_is_read(void **state)
     assert_string_equal(run->optimizer.lr_groups[2].pattern, "*q*");
     assert_true(run->optimizer.lr_groups[0].learning_rate == 1e-5);
     assert_int_equal(run->gradient_checkpointing, CHECKPOINTING_LAYER);
+    assert_int_equal(run->deterministic, DETERMINISM_ELASTIC);
     assert_false(run->report_tensorboard);
     assert_int_equal(run->optimizer.schedule, SCHEDULE_COSINE_WITH_MIN_LR);
     assert_true(run->optimizer.min_lr == 1e-3 * 0.1);
@@ -228,6 +230,8 @@ static const struct {
     {"lr_groups: x\n", "a list of {pattern, learning_rate}"},
     {"report_to: wandb\n", "\"wandb\" is not supported; use tensorboard"},
     {"gradient_checkpointing: some\n", "is not known"},
+    {"deterministic: elastc\n", "did you mean elastic?"},
+    {"deterministic: [true]\n", "true, false or elastic is wanted"},
     {"bf16: true\nfp16: true\n", "only one of bf16, fp16 and fp32"},
     {"bf16: false\nfp16: false\nfp32: false\n", "one precision must be left"},
     {"val_size: 0.1\neval_file: a\n", "val_size: cannot be used together with eval_file"},

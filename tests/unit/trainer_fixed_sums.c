@@ -7,6 +7,7 @@
 #include "kernels/device.h"
 #include "support/test.h"
 #include "trainer/fixed_sums.h"
+#include "trainer/plan.h"
 
 static const struct arch small = {.family = "qwen2",
                                   .hidden = 32,
@@ -221,6 +222,26 @@ static void a_checkpoint_s_units_go_to_any_layout(void **state)
     close_bench(&other);
 }
 
+/* What fixed_sums_create takes is in the plan, so that a run that does not fit is refused before. */
+static void the_plan_counts_them(void **state)
+{
+    (void)state;
+    struct bench b = open_bench(1);
+    struct partition part;
+    struct plan floats, fixed;
+    struct model_options options = {
+        .dtype = DTYPE_F32, .max_tokens = 16, .max_sequences = 4, .max_positions = 16, .training = true};
+    assert_ok(partition_make(&part, &small, 1, 1, 0));
+    assert_ok(plan_make(&floats, &small, &part, b.lora, &options, CHECKPOINTING_NONE, false, 0));
+    assert_ok(plan_make(&fixed, &small, &part, b.lora, &options, CHECKPOINTING_NONE, true, 0));
+    assert_int_equal(fixed.total - floats.total, fixed_sums_bytes(b.lora));
+    assert_true(fixed_sums_bytes(b.lora) >= (size_t)b.lora->count * 8);
+    assert_fails(
+        plan_make(&fixed, &small, &part, b.lora, &options, CHECKPOINTING_NONE, true, (int64_t)floats.total),
+        LORAD_NOMEM, "adapter");
+    close_bench(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +250,7 @@ int main(void)
         cmocka_unit_test(what_is_not_finite_changes_no_unit),
         cmocka_unit_test(the_largest_addends_do_not_overflow),
         cmocka_unit_test(a_checkpoint_s_units_go_to_any_layout),
+        cmocka_unit_test(the_plan_counts_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
