@@ -2,11 +2,11 @@
 # deterministic: elastic on the demo: losses, norms, evaluations and the adapter have the same bits with 1, 2 and 4
 # data-parallel ranks, through a NaN, an infinity, a spike and a collapse of the gradient, and when a run goes on from a
 # checkpoint with another number of ranks; at TP 1 and TP 2.
-# LORAD_ELASTIC_STEPS (default 20), LORAD_ELASTIC_PRECISIONS (default fp32; "fp32 bf16").
+# LORAD_ELASTIC_STEPS (default 16), LORAD_ELASTIC_PRECISIONS (default fp32; "fp32 bf16").
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
 need_mpirun
-steps=${LORAD_ELASTIC_STEPS:-20}
+steps=${LORAD_ELASTIC_STEPS:-16}
 program=$LORAD_TEST_BUILD/bin/poisoned
 export LORAD_TEST_POISON="3:nan 7:spike 9:inf 13:collapse"
 
