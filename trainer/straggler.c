@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "trainer/run_event.h"
 
-enum { WINDOW = 20, CONFIRM = 10 };
+enum { WINDOW = 30, ENOUGH = 20, CONFIRM = 15 };
 static const double FLAGGED_BELOW = 0.7, CLEARED_ABOVE = 0.8;
 
 struct member {
@@ -96,7 +96,7 @@ static double pace_of(const struct member *member)
 {
     double paces[WINDOW];
     memcpy(paces, member->paces, sizeof paces);
-    return lower_median(paces, WINDOW);
+    return lower_median(paces, member->n < WINDOW ? (int)member->n : WINDOW);
 }
 
 static void tell(const struct straggler *straggler, int rank, int64_t step, struct coord *coord)
@@ -142,7 +142,7 @@ void straggler_step(struct straggler *straggler, const struct boundary_report *r
         struct member *member = &straggler->members[r];
         if (reports[r].own_work > 0 && reports[r].own_seconds > 0)
             member->paces[member->n++ % WINDOW] = reports[r].own_seconds / reports[r].own_work;
-        if (member->n >= WINDOW) straggler->sorted[known++] = pace_of(member);
+        if (member->n >= ENOUGH) straggler->sorted[known++] = pace_of(member);
     }
     if (known < straggler->world) return;
     double reference = lower_median(straggler->sorted, known);

@@ -3,9 +3,9 @@
  * slowest rank sets the pace of all.
  *
  * Each rank reports at every step boundary how long it worked itself, without waiting in collectives, and how
- * much there was to do; a rank's pace is the median of seconds per work over its last 20 steps with work. It
+ * much there was to do; a rank's pace is the median of seconds per work over its last 30 steps with work. It
  * is compared with the lower median of all ranks' paces (of two ranks: the faster one's). A rank whose score
- * (theirs over its own) stays below 0.7 for ten steps is a straggler until it rises above 0.8.
+ * (theirs over its own) stays below 0.7 for 15 steps is a straggler until it rises above 0.8.
  */
 #ifndef LORAD_TRAINER_STRAGGLER_H
 #define LORAD_TRAINER_STRAGGLER_H
