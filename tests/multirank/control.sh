@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Verbs on a running job, at TP 2 and at DP 2: status, pause, checkpoint, set, resume, stop, stop --now. A live change of the
 # learning rate is part of the run: killed behind it and resumed, every loss and the adapter have the bits of an
-# uninterrupted run with the same change at the same step.
+# uninterrupted run with the same change at the same step. LORAD_CHANGES (1): so many of these at each layout.
 . "$(dirname "$0")/../support/lib.sh"
 need_mpirun
+rounds=${LORAD_CHANGES:-1}
+RANDOM=${LORAD_KILL_SEED:-$$}
 export OMP_NUM_THREADS=1
 job=
 trap '[ -z "$job" ] || kill -9 "$job" 2>/dev/null; rm -rf "$work"' EXIT
@@ -106,19 +108,21 @@ verbs() { # NAME TP
     done
 }
 
-# A change at step 12 of 30, in one run and in one that is killed behind it.
+# A change at some step of 30, in one run and in one that is also paused, saved and then killed.
 replay() { # NAME TP
-    local whole=$1-whole killed=$1-killed name
+    local whole=$1-whole killed=$1-killed name at=$((5 + RANDOM % 15))
+    rm -rf "$work/$whole" "$work/$killed" "$work/$killed.log"
     for name in "$whole" "$killed"; do
         start "$name" max_steps=30 tensor_parallel_size="$2"
         until_socket "$name"
-        asked "learning_rate 0.0003 from step 13 on" set "$work/$name" learning_rate=3e-4 --at-step 12
-        if [ "$name" = "$killed" ]; then
-            kill -9 "$(pgrep -f "^$lorad --config .*output_dir=$work/$killed( |$)" | tail -n 1)" || fail "it ended too early"
-            wait $job
-        else
-            ends_with 0 "an uninterrupted run"
-        fi
+        asked "learning_rate 0.0003 from step $((at + 1)) on" set "$work/$name" learning_rate=3e-4 --at-step $at
+        [ "$name" = "$killed" ] || { ends_with 0 "an uninterrupted run"; continue; }
+        asked "paused after" pause "$work/$name"
+        asked "committed" checkpoint "$work/$name"
+        asked "goes on" resume "$work/$name"
+        sleep "$(awk -v r=$RANDOM 'BEGIN { print r / 32768 * 0.2 }')"
+        kill -9 "$(pgrep -f "^$lorad --config .*output_dir=$work/$killed( |$)" | shuf -n 1)" || fail "it ended too early"
+        wait $job
     done
     start "$killed" max_steps=30 tensor_parallel_size="$2"
     ends_with 0 "the resumed run"
@@ -132,6 +136,8 @@ replay() { # NAME TP
 
 verbs tp 2
 verbs dp 1
-replay tp 2
-replay dp 1
-echo "verbs at TP 2 and DP 2; a live change replayed bit for bit at both"
+for round in $(seq "$rounds"); do
+    replay tp 2
+    replay dp 1
+done
+echo "verbs at TP 2 and DP 2; $((2 * rounds)) live changes, pauses and saves, killed and replayed bit for bit"
