@@ -1,7 +1,7 @@
 # lib.sh: what the test scripts share. Sourced by bash with: lorad program, source folder.
 # A script is called with both as arguments and exits 77, saying why, when it cannot run here.
 
-lorad=$1
+lorad=$(realpath "$1") # as the ranks under `lorad run` are called
 source=$2
 work=$(mktemp -d "${TMPDIR:-/tmp}/lorad-test-XXXXXX")
 trap 'rm -rf "$work"' EXIT
