@@ -191,8 +191,8 @@ static enum status watch(struct control *control, const struct control_target *t
         if (!alive) {
             strbuf_clear(&text);
             clock_sleep_ms(WATCH_MS / 2); /* its last heartbeat comes after its last answer */
-            alive = false;
-            if (!look_at_files(&text, target, json)) status = LORAD_PEER_LOST;
+            if (!look_at_files(&text, target, json))
+                status = FAIL(LORAD_PEER_LOST, "the run answers no more, and its files say nothing");
         }
         if (status == LORAD_OK) status = print(&text);
         strbuf_free(&text);
@@ -245,10 +245,13 @@ enum status verb_status(const struct command *command)
         return listed;
     }
     enum status status = control_open(&control, &found.target);
-    if (status == LORAD_OK)
+    if (status == LORAD_OK) {
         status = command->watch ? watch(control, &found.target, command->json) : show(control, command);
-    else if (look_at_files(&text, &found.target, command->json))
-        status = print(&text);
+    } else {
+        char why[1024]; /* looking at files forgets it */
+        snprintf(why, sizeof why, "%s", status_message());
+        status = look_at_files(&text, &found.target, command->json) ? print(&text) : FAIL(status, "%s", why);
+    }
     strbuf_free(&text);
     control_close(control);
     found_run_free(&found);

@@ -134,6 +134,9 @@ replay() { # NAME TP
     cmp "$work/whole.txt" "$work/killed.txt" || fail "$1: a killed run with a live change is another run"
 }
 
+mkdir "$work/empty"
+refused 66 "is the output_dir of no run" status "$work/empty"
+refused 66 "is no folder" status "$work/nowhere"
 verbs tp 2
 verbs dp 1
 for round in $(seq "$rounds"); do
