@@ -31,6 +31,9 @@ static void become(char *const *argv, bool alone, pid_t parent, int report)
     if (null >= 0) dup2(null, STDIN_FILENO);
     if (null > STDERR_FILENO) close(null);
     signal(SIGPIPE, SIG_DFL);
+    /* What comes before mpirun or the rank listens would end it; from then on it is heard. */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execvp(argv[0], argv);
     int error = errno;

@@ -195,6 +195,14 @@ static void codes_of_a_job(void **state)
     assert_non_null(strstr(status_message(), "no-such-program-anywhere"));
 }
 
+static void a_request_before_the_job_listens_does_not_end_it(void **state)
+{
+    (void)state;
+    struct job job = {0};
+    assert_ok(shell(&job, "kill -USR1 $$; kill -USR2 $$; exit 7"));
+    assert_int_equal(end_of(&job), 7);
+}
+
 /* Orphans in process groups of their own, as mpirun's ranks are. */
 static void what_is_left_of_a_job_is_killed(void **state)
 {
@@ -322,6 +330,7 @@ int main(void)
         cmocka_unit_test(a_damaged_claim_is_another_job),
         cmocka_unit_test(scratch_is_emptied_and_removed),
         cmocka_unit_test(codes_of_a_job),
+        cmocka_unit_test(a_request_before_the_job_listens_does_not_end_it),
         cmocka_unit_test(what_is_left_of_a_job_is_killed),
         cmocka_unit_test(ranks_of_a_job_are_counted),
         cmocka_unit_test(the_service_manager_hears_by_path_and_by_name),
