@@ -239,13 +239,14 @@ static void back_off(struct supervisor *s, int in_vain)
 
 static int run_until_over(struct supervisor *s)
 {
-    struct run_committed first = run_committed(s->plan->output_dir), before = first;
+    struct run_committed before = run_committed(s->plan->output_dir);
     int in_vain = 0;
+    if (s->claim->first_epoch < 0) s->claim->first_epoch = before.epoch;
     for (int restarts = 0;; restarts++) {
         hear(s, 0);
         if (s->asked) return s->killed ? EXIT_INTERRUPTED : status_exit_code(LORAD_REQUEUE);
         /* What lay there before this job is continued only where the configuration says so. */
-        bool go_on = before.epoch > first.epoch;
+        bool go_on = before.epoch > s->claim->first_epoch;
         enum status status = start(s, go_on);
         if (status != LORAD_OK) {
             log_error("%s", status_message());

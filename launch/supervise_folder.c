@@ -111,7 +111,7 @@ void scratch_close(struct scratch *scratch)
 
 /* ---- claim ---- */
 
-enum { CLAIM_BYTES = 4096, CLAIM_TEXT_BYTES = 128 };
+enum { CLAIM_BYTES = 4096, CLAIM_TEXT_BYTES = 192 };
 
 static void name_job(struct claim *claim)
 {
@@ -120,6 +120,7 @@ static void name_job(struct claim *claim)
         random = (uint64_t)time(NULL) << 32 | (uint64_t)getpid();
     snprintf(claim->job, sizeof claim->job, "run-%016llx", (unsigned long long)random);
     claim->start = 0;
+    claim->first_epoch = -1;
 }
 
 /* Goes on as the job of a supervisor that was killed. */
@@ -135,6 +136,7 @@ static bool adopt(struct claim *claim)
     if (found) {
         snprintf(claim->job, sizeof claim->job, "%s", job);
         claim->start = (int)start + 1;
+        claim->first_epoch = js_int(js_get(document, "first_epoch"), -1);
         log_info("an earlier supervisor of this folder was killed: going on as its job");
     }
     js_destroy(document);
@@ -185,8 +187,9 @@ enum status claim_open(struct claim *out, const char *output_dir)
 enum status claim_write(const struct claim *claim)
 {
     char text[CLAIM_TEXT_BYTES + 1];
-    int n = snprintf(text, sizeof text, "{\"job\": \"%s\", \"start\": %d, \"pid\": %lld}", claim->job,
-                     claim->start, (long long)getpid());
+    int n =
+        snprintf(text, sizeof text, "{\"job\": \"%s\", \"start\": %d, \"pid\": %lld, \"first_epoch\": %lld}",
+                 claim->job, claim->start, (long long)getpid(), (long long)claim->first_epoch);
     memset(text + n, ' ', (size_t)(CLAIM_TEXT_BYTES - 1 - n));
     text[CLAIM_TEXT_BYTES - 1] = '\n';
     if (pwrite(claim->fd, text, CLAIM_TEXT_BYTES, 0) != CLAIM_TEXT_BYTES)

@@ -5,6 +5,8 @@
 #ifndef LORAD_LAUNCH_SUPERVISE_FOLDER_H
 #define LORAD_LAUNCH_SUPERVISE_FOLDER_H
 
+#include <stdint.h>
+
 #include "base/status.h"
 
 /* MPI's session folders and shared-memory files of this job, and of no other, lie in it. Locked while its
@@ -30,7 +32,8 @@ struct claim {
     int fd;
     char *path;
     char job[CLAIM_JOB_BYTES];
-    int start; /* of the job, from 0 */
+    int start;           /* of the job, from 0 */
+    int64_t first_epoch; /* of the newest checkpoint that lay there before the job; -1: not looked yet */
 };
 
 /* Owns: *out. Creates the folder. LORAD_CANNOT_CREATE: another supervisor has it, or it cannot be written. */

@@ -102,11 +102,13 @@ static void a_killed_supervisor_is_followed_as_the_same_job(void **state)
     snprintf(dir, sizeof dir, "%s/killed", test_tmpdir());
     assert_ok(claim_open(&claim, dir));
     claim.start = 4;
+    claim.first_epoch = 3; /* what came after it is the job's own, also for the next supervisor */
     assert_ok(claim_write(&claim));
     close(claim.fd); /* as the kernel does */
     assert_ok(claim_open(&next, dir));
     assert_string_equal(next.job, claim.job);
     assert_int_equal(next.start, 5);
+    assert_int_equal(next.first_epoch, 3);
     free(claim.path);
     claim_close(&next);
 }
