@@ -33,9 +33,10 @@ struct run_committed run_committed(const char *output_dir)
         return found;
     }
     for (size_t i = 0; i < n; i++) {
-        if (!entries[i].committed) continue;
-        if (entries[i].id.step > found.step) found.step = entries[i].id.step;
-        if (entries[i].id.epoch > found.epoch) found.epoch = entries[i].id.epoch;
+        int64_t step = entries[i].id.step, epoch = entries[i].id.epoch;
+        if (!entries[i].committed || epoch < found.epoch) continue;
+        found.step = epoch > found.epoch || step > found.step ? step : found.step;
+        found.epoch = epoch;
     }
     free(entries);
     return found;

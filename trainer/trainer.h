@@ -230,9 +230,10 @@ struct run_job {
 };
 struct run_job run_job(void);
 
-/* The committed checkpoints of a folder, whoever wrote them; step -1: there is none. */
+/* The newest committed checkpoint of a folder, whoever wrote it: the last one of the last start that has any,
+ * since what later steps an earlier start left may be void. step -1: there is none. */
 struct run_committed {
-    int64_t step, epoch; /* the highest of each */
+    int64_t step, epoch;
 };
 struct run_committed run_committed(const char *output_dir);
 
