@@ -24,7 +24,7 @@
 #include "launch/log_text.h"
 #include "launch/verbs.h"
 
-enum { POLL_MS = 200, LOOK_MS = 1000, REVIVAL_MS = 30000, LINE_BYTES = 1 << 20 };
+enum { POLL_MS = 200, LOOK_MS = 1000, REVIVAL_MS = 30000, LINE_BYTES = 1 << 20, MOST_LINES = 1000000 };
 
 /* A file that grows, is cut, or is replaced. */
 struct tail {
@@ -285,6 +285,8 @@ enum status verb_logs(const struct command *command)
 {
     struct found_run found;
     struct logs logs;
+    if (command->lines > MOST_LINES)
+        return FAIL(LORAD_USAGE, "--lines: at most %d; without it all are shown", MOST_LINES);
     TRY(find_run(&found, command, command->word));
     const char *folder = found.target.output_dir;
     if (!folder) {

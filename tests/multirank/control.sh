@@ -137,6 +137,7 @@ replay() { # NAME TP
 mkdir "$work/empty"
 refused 66 "is the output_dir of no run" status "$work/empty"
 refused 66 "is no folder" status "$work/nowhere"
+refused 64 "at most" logs -n 2000000000 "$work/empty"
 verbs tp 2
 verbs dp 1
 for round in $(seq "$rounds"); do
