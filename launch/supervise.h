@@ -2,10 +2,9 @@
  * supervise.h: `lorad run`: starts the ranks, and starts them again from the newest good checkpoint when they
  * crash or hang. It is outside MPI, so nothing that ends the ranks ends it.
  *
- * What it hears      what it does
- *   TERM, HUP, USR1    asks the ranks to stop (USR1), waits as the grace allows, then TERM, then KILL; code
- * 75 INT                the same; a second one ends everything at once with code 130 USR2               hands
- * it on: a checkpoint
+ * - TERM, HUP, USR1: asks the ranks to stop (USR1), waits as the grace allows, then TERM, then KILL; code 75.
+ * - INT: the same; a second one ends everything at once with code 130.
+ * - USR2: handed on: a checkpoint.
  */
 #ifndef LORAD_LAUNCH_SUPERVISE_H
 #define LORAD_LAUNCH_SUPERVISE_H
