@@ -320,14 +320,17 @@ static enum status send_all(struct redis_link *link, const struct strbuf *bytes,
 
 static enum status receive_all(struct redis_link *link, struct redis_batch *batch, int64_t deadline_ns)
 {
-    size_t got = 0;
+    const redisReader *reader = link->context->reader;
+    size_t got = 0, bytes = 0;
     for (;;) {
         if (take_replies(batch, link->context->reader, &got) != LORAD_OK)
             return refuse(link, status_message());
         if (got == batch->n) return LORAD_OK;
-        if (link->context->reader->len > MOST_REPLY_BYTES) return refuse(link, "the reply does not end");
+        if (bytes > MOST_REPLY_BYTES) return refuse(link, "the reply does not end");
         TRY(wait_for(link, POLLIN, deadline_ns));
+        size_t before = reader->len; /* what was read into elements already has left it */
         if (redisBufferRead(link->context) != REDIS_OK) return context_failed(link);
+        bytes += reader->len - before;
     }
 }
 
