@@ -7,12 +7,16 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "comm/control_message.h"
+
+enum { PATIENCE_S = 5 };
 
 struct dial {
     int fd;
@@ -31,6 +35,8 @@ static int connect_in(const char *folder)
     if (folder_fd < 0) return -1;
     struct sockaddr_un address = control_address(folder_fd, CONTROL_SOCKET);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct timeval patience = {.tv_sec = PATIENCE_S}; /* a stopped run with a full backlog */
+    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         int error = errno;
         close(fd);
