@@ -614,7 +614,8 @@ static void tick(struct coord_redis *redis)
 static void farewell(struct coord_redis *redis)
 {
     int64_t start = clock_monotonic_ns();
-    if (!redis->held || !redis_breaker_allows(&redis->breaker, start)) return;
+    if (!redis->held || start >= redis->held_until_ns || !redis_breaker_allows(&redis->breaker, start))
+        return;
     enum status status = LORAD_OK;
     do {
         collect(redis);
