@@ -285,7 +285,7 @@ static void turn(struct server *server, bool late, int timeout_ms)
                                         {.fd = late ? -1 : server->listener, .events = POLLIN}};
     for (int i = 0; i < CLIENTS; i++) {
         const struct client *client = &server->clients[i];
-        bool hears = !late && !client->deaf;
+        bool hears = !late && !client->deaf && !client->ends;
         short events = (short)((hears ? POLLIN : 0) | (client->out.length > 0 ? POLLOUT : 0));
         polls[i + 2] = (struct pollfd){.fd = client->fd, .events = events};
     }
