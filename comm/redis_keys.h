@@ -8,7 +8,7 @@
  *   P:{R}:epoch   string  the highest epoch seen; never lowered
  *   P:{R}:info    hash    output_dir, host, pid, epoch, since, state, step, time
  *   P:{R}:status  string  JSON
- *   P:{R}:hb      hash    rank -> {"step", "phase", "time"}
+ *   P:{R}:hb      hash    0 (the rank that tells) -> {"step", "time", "phase"}
  *   P:{R}:ck:DIR  hash    rank -> receipt, "commit" -> the commit record; ends after a day
  *   P:{R}:ckpts   zset    checkpoint folder -> step
  *   P:{R}:events, P:{R}:metrics   streams of {n, json}, bounded

@@ -12,28 +12,17 @@
 
 enum { MOST_LISTED = 4000 };
 
-/* What is the same for every rank. */
-static void beat_text(struct strbuf *out, const struct redis_beat *beat)
-{
-    char now[32];
-    clock_utc(now);
-    strbuf_printf(out, "{\"step\": %lld, \"time\": \"%s\", \"phase\": ", (long long)beat->step, now);
-    js_write_string(out, beat->phase, strlen(beat->phase));
-}
-
 void redis_publish_beat(struct redis_batch *batch, const struct redis_keys *keys,
                         const struct redis_beat *beat)
 {
     struct strbuf text = STRBUF_EMPTY;
-    beat_text(&text, beat);
-    size_t common = text.length;
-    for (int rank = 0; rank == 0 || rank < beat->world; rank++) {
-        text.length = common;
-        if (beat->world > 0) strbuf_printf(&text, ", \"own_seconds\": %.6f", beat->own_seconds[rank]);
-        strbuf_putc(&text, '}');
-        redis_batch_key(batch, redis_batch_add(batch, "HSET %s %d %s", keys->beats, rank, strbuf_text(&text)),
-                        keys->beats);
-    }
+    char now[32];
+    clock_utc(now);
+    strbuf_printf(&text, "{\"step\": %lld, \"time\": \"%s\", \"phase\": ", (long long)beat->step, now);
+    js_write_string(&text, beat->phase, strlen(beat->phase));
+    strbuf_putc(&text, '}');
+    redis_batch_key(batch, redis_batch_add(batch, "HSET %s 0 %s", keys->beats, strbuf_text(&text)),
+                    keys->beats);
     strbuf_free(&text);
 }
 

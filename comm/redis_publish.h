@@ -8,13 +8,9 @@
 #include "comm/redis_keys.h"
 #include "comm/redis_outbox.h"
 
-enum { REDIS_BEAT_RANKS = 64 }; /* so many ranks are shown */
-
 struct redis_beat {
     int64_t step;
     char phase[32];
-    int world;                            /* 0: only rank 0 is known */
-    double own_seconds[REDIS_BEAT_RANKS]; /* [world]: of the step, without waiting for others */
 };
 
 void redis_publish_beat(struct redis_batch *batch, const struct redis_keys *keys,
