@@ -11,19 +11,23 @@ enum { MOST_RUNS = 1000, RUNS_AT_ONCE = REDIS_BATCH_COMMANDS / 2, MOST_PAST = 40
 
 /* ---- the runs ---- */
 
+static void copy_printable(char *out, size_t bytes, const char *text)
+{
+    snprintf(out, bytes, "%s", text ? text : "");
+    for (char *at = out; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
+}
+
 static void copy_field(char *out, size_t bytes, const struct redis_reply *fields, const char *key)
 {
-    const char *text = redis_reply_text(redis_reply_get(fields, key), NULL);
-    snprintf(out, bytes, "%s", text ? text : "");
-    for (char *at = out; *at; at++) /* it will be printed */
-        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
+    copy_printable(out, bytes, redis_reply_text(redis_reply_get(fields, key), NULL));
 }
 
 static void read_run(struct control_run *out, const char *name, const struct redis_reply *info,
                      int64_t ttl_ms)
 {
     *out = (struct control_run){.alive = ttl_ms > 0};
-    snprintf(out->name, sizeof out->name, "%s", name);
+    copy_printable(out->name, sizeof out->name, name);
     copy_field(out->output_dir, sizeof out->output_dir, info, "output_dir");
     copy_field(out->host, sizeof out->host, info, "host");
     copy_field(out->state, sizeof out->state, info, "state");
