@@ -94,6 +94,8 @@ static bool is_local(const struct command *command)
     const char *nodes = getenv("SLURM_JOB_NUM_NODES");
     for (size_t i = 0; i < command->n_rest; i++)
         if (names_hosts(command->rest[i])) return false;
+    /* salloc may leave its shell where it was called: mpirun then starts the ranks on the job's node */
+    if (getenv("SLURM_JOB_ID") && !getenv("SLURMD_NODENAME")) return false;
     return !command->hostfile && (!nodes || atoi(nodes) <= 1);
 }
 
