@@ -232,10 +232,11 @@ enum status saver_start(struct saver *saver)
     return status;
 }
 
-/* What is not settled: rank 0's commits that were agreed on are made; nobody can agree on more. */
+/* What is not settled: rank 0's commits that were agreed on are made; nobody can agree on more. Rank 0 may
+ * have agreed to commit what this rank has written without this rank's hearing of it: that shard stays. */
 static void let_go(struct slot *slot, const struct saver *saver)
 {
-    if (slot->save.writer && slot->decided && saver->session->ranks.rank != 0)
+    if (slot->save.writer && slot->phase == SAVE_WRITTEN && saver->session->ranks.rank != 0)
         checkpoint_finish(slot->save.writer);
     else if (slot->save.writer)
         save_abandon(&slot->save, saver);

@@ -39,7 +39,7 @@ struct saver {
 /* Starts the threads; the adapter is in place. Everything above is filled. Owns: saver->pipeline. */
 enum status saver_start(struct saver *saver) LORAD_WARN_UNUSED;
 /* Joins the threads. One rank alone has then committed everything; several have what all of them agreed on
- * before, and the rest is removed. Blocks. A saver that was not started is fine. */
+ * before, and what no rank can have agreed on is removed. Blocks. A saver that was not started is fine. */
 void saver_stop(struct saver *saver);
 
 /* Saves the present state, which is copied, in the background. Nothing when it is saved or being saved.
