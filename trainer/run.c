@@ -529,6 +529,8 @@ static enum status hold(struct run *run)
     commands_holds(&run->commands);
     while (run->commands.paused && !run->asked_to_stop) TRY(hold_turn(run));
     commands_goes_on(&run->commands);
+    run->over =
+        ended(run); /* early_stopping_patience may have been set meanwhile; a resumed run looks, too */
     progress_rested(run->progress, clock_monotonic_ns() - start);
     if (run->asked_to_stop) return LORAD_OK;
     log_info("going on after a pause of %.0f s", clock_seconds_since(start));
