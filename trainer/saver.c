@@ -361,6 +361,7 @@ enum status saver_settle(struct saver *saver, const struct boundary_report *repo
             land(p, slot);
             settle_committed(saver, slot);
         } else if (phase == SAVE_FAILED) {
+            if (p->flight[0] != slot) break; /* told after the end of what is older */
             land(p, slot);
             TRY(settle_failed(saver, slot));
         }
