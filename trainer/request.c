@@ -25,9 +25,10 @@ bool request_wants_stop(void)
 
 uint32_t request_wants(void)
 {
-    uint32_t wants = (wants_stop ? BOUNDARY_WANTS_STOP : 0u) | (wants_checkpoint ? BOUNDARY_WANTS_SAVE : 0u);
-    wants_checkpoint = 0;
-    return wants;
+    uint32_t wants = wants_stop ? BOUNDARY_WANTS_STOP : 0u;
+    if (!wants_checkpoint) return wants;
+    wants_checkpoint = 0; /* only what was seen: a signal may come at any line */
+    return wants | BOUNDARY_WANTS_SAVE;
 }
 
 enum status request_agree(bool *stop, struct comm *world)
