@@ -168,7 +168,7 @@ static enum status is_void(bool *out, void *context, struct checkpoint_id id)
 
 static void collect(const struct save *save, const struct saver *saver)
 {
-    struct checkpoint_retention retention = {.keep = saver->session->options->save_total_limit,
+    struct checkpoint_retention retention = {.keep = save->keep,
                                              .steps = {save->best_step, save->id.step},
                                              .is_void = is_void,
                                              .context = (void *)saver->output_dir};

@@ -15,6 +15,7 @@ struct save {
     struct checkpoint_id id;
     struct strbuf state; /* rank 0: of the run, as JSON */
     int64_t best_step;   /* its checkpoint is kept; -1: none */
+    int32_t keep;        /* save_total_limit at the step boundary */
     int64_t begun_ns;    /* clock_monotonic_ns at the step boundary */
     struct snapshot *snapshot;
     struct checkpoint_writer *writer;

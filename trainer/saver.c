@@ -430,6 +430,7 @@ static enum status prepare(struct save *save, const struct saver *saver, const s
     save->id = (struct checkpoint_id){
         .step = state->step, .epoch = saver->epoch, .attempt = (int32_t)(saver->failures + saver->again)};
     save->best_step = state->has_best ? state->best_step : -1;
+    save->keep = session->options->save_total_limit;
     strbuf_clear(&save->state);
     if (session->ranks.rank == 0) run_state_write(&save->state, state, identity, session);
     TRY(strbuf_status(&save->state));
