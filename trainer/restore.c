@@ -110,6 +110,7 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
         status = comm_agree(
             saver->session->world,
             first ? checkpoint_quarantine(saver->fs, saver->output_dir, name, status_message()) : LORAD_OK);
+        if (status == LORAD_OK) status_clear();
         damaged++;
     }
     free(entries);

@@ -638,6 +638,7 @@ static enum status load_best(struct run *run)
             log_warn(
                 "the best adapter, that of step %lld (%g), was not saved: the one of step %lld is exported",
                 (long long)state->best_step, state->best_metric, (long long)state->step);
+        status_clear();
         return LORAD_OK;
     }
     if (status == LORAD_OK)

@@ -319,6 +319,7 @@ static enum status settle_failed(struct saver *saver, struct slot *slot)
     saver->last_failed_step = slot->save.id.step;
     if (status == LORAD_FENCED || status == LORAD_BUG || status == LORAD_PEER_LOST) return status;
     if (saver->session->ranks.rank == 0) announce_failure(saver, slot->save.id.step);
+    status_clear();
     return LORAD_OK;
 }
 
