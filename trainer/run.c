@@ -687,11 +687,14 @@ static enum status finish(struct run *run)
     return LORAD_OK;
 }
 
+/* Closing may fail, too: the message stays that of what the run ends with. */
 static void close_all(struct run *run, enum status status)
 {
+    char why[4096];
+    snprintf(why, sizeof why, "%s", status_message());
     if (run->teller.session)
         teller_event(&run->teller, status == LORAD_FENCED ? "fenced" : "ended", "exit code %d%s%s",
-                     status_exit_code(status), *status_message() ? ": " : "", status_message());
+                     status_exit_code(status), *why ? ": " : "", why);
     coord_note_exit(run->coord, status_exit_code(status));
     commands_close(&run->commands);
     teller_close(&run->teller);
@@ -707,6 +710,7 @@ static void close_all(struct run *run, enum status status)
     stages_close(&run->stages);
     coord_leave(run->coord);
     session_close(&run->session);
+    if (status != LORAD_OK && strcmp(why, status_message()) != 0) (void)FAIL(status, "%s", why);
 }
 
 static enum status run_all(struct run *run, const struct comm_world_info *ranks)
