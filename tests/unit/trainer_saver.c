@@ -1,6 +1,7 @@
 /* Saves in the background, one rank: what was there at the boundary is what is kept, whatever comes after. */
 #include "support/test.h"
 
+#include <glob.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
@@ -172,6 +173,69 @@ static void old_ones_go_and_the_best_stays(void **state)
     assert_ok(saver_rig_verify(rig, 8, 0));
 }
 
+/* ---- as the second of two ranks, which hears of the first what a test says ---- */
+
+static void become_second_of_two(void)
+{
+    saver_stop(&rig->saver);
+    rig->session.ranks.rank = 1;
+    rig->session.ranks.world = 2;
+    assert_ok(saver_start(&rig->saver));
+}
+
+/* Begins saves of steps 1 to n; what both ranks report once all of them are written. */
+static void write_shards(int n, struct boundary_report reports[2])
+{
+    for (int64_t step = 1; step <= n; step++) {
+        assert_ok(saver_rig_update(rig, step));
+        assert_ok(saver_rig_save(rig));
+    }
+    do {
+        clock_sleep_ms(1);
+        saver_vote(&rig->saver, reports[1].saves);
+    } while (reports[1].saves[n - 1].phase == SAVE_WRITING);
+    reports[0] = reports[1];
+}
+
+static size_t count_shards(void)
+{
+    char pattern[700];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/ckpt/*/shard-*", out);
+    size_t n = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    globfree(&found);
+    return n;
+}
+
+/* The first rank may have heard of the vote, and commit. */
+static void a_shard_that_was_voted_for_outlives_a_failure(void **state)
+{
+    (void)state;
+    struct boundary_report reports[2] = {0};
+    become_second_of_two();
+    write_shards(1, reports);
+    saver_stop(&rig->saver);
+    assert_int_equal(count_shards(), 1);
+}
+
+/* Who asked for the earlier one is not told that it failed. */
+static void a_failure_is_told_after_an_earlier_commit(void **state)
+{
+    (void)state;
+    struct boundary_report reports[2] = {0};
+    become_second_of_two();
+    write_shards(2, reports);
+    reports[0].saves[1].phase = SAVE_FAILED;
+    assert_ok(saver_settle(&rig->saver, reports));
+    assert_int_equal(rig->saver.failures, 0);
+    reports[0].saves[0].phase = SAVE_COMMITTED;
+    assert_ok(saver_settle(&rig->saver, reports));
+    assert_int_equal(rig->saver.last_saved_step, 1);
+    assert_int_equal(rig->saver.last_failed_step, 2);
+    saver_stop(&rig->saver);
+    assert_int_equal(count_shards(), 1);
+}
+
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, open_rig, close_rig)
 
 int main(void)
@@ -184,6 +248,8 @@ int main(void)
         WITH_RIG(a_fenced_run_ends),
         WITH_RIG(the_end_waits_for_the_commit),
         WITH_RIG(old_ones_go_and_the_best_stays),
+        WITH_RIG(a_shard_that_was_voted_for_outlives_a_failure),
+        WITH_RIG(a_failure_is_told_after_an_earlier_commit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
