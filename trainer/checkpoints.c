@@ -303,6 +303,17 @@ enum status checkpoints_pin(struct strbuf *out, const char *output_dir, int64_t 
 
 /* ---- removing ---- */
 
+/* What `lorad set` has made of it; the last word counts. */
+static void read_override(int32_t *keep, const struct json *overrides)
+{
+    for (size_t i = 0; i < js_length(overrides); i++) {
+        const struct json *one = js_at(overrides, i);
+        const char *key = js_string(js_get(one, "key"), NULL);
+        if (key && strcmp(key, "save_total_limit") == 0)
+            *keep = (int32_t)js_real(js_get(one, "value"), *keep);
+    }
+}
+
 /* What the newest checkpoint says of its run: how many it keeps (0: all), and its best step. */
 static enum status read_wishes(int32_t *keep, int64_t *best_step, const char *output_dir)
 {
@@ -318,12 +329,13 @@ static enum status read_wishes(int32_t *keep, int64_t *best_step, const char *ou
     if (!dir) return LORAD_NOMEM;
     status = checkpoint_open(&checkpoint, dir, false);
     if (status == LORAD_OK) {
-        if (js_get(checkpoint_state(checkpoint), "best_metric"))
-            *best_step = js_int(js_get(checkpoint_state(checkpoint), "best_step"), -1);
-        checkpoint_close(checkpoint);
+        const struct json *state = checkpoint_state(checkpoint);
+        if (js_get(state, "best_metric")) *best_step = js_int(js_get(state, "best_step"), -1);
         status = checkpoints_config_value(&limit, dir, "save_total_limit");
         if (status == LORAD_OK && limit) *keep = atoi(limit);
         free(limit);
+        read_override(keep, js_get(state, "overrides"));
+        checkpoint_close(checkpoint);
     }
     free(dir);
     return status;
