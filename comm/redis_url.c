@@ -175,20 +175,19 @@ enum status redis_url_parse(struct redis_address *out, const char *url)
     return LORAD_OK;
 }
 
+/* From the first of what may be a password on, up to what is certainly none. */
 void redis_url_mask(char *out, size_t bytes, const char *url)
 {
     const char *end = url + strlen(url), *colons = strstr(url, "://");
-    const char *from = colons ? colons + 3 : url, *at = find_last(from, end, '@');
-    const char *setting = strstr(from, "password=");
-    const char *colon = at ? find(from, at, ':') : NULL;
-    if (setting) {
-        const char *stop = find(setting, end, '&') ? find(setting, end, '&') : end;
-        snprintf(out, bytes, "%.*s***%s", (int)(setting + 9 - url), url, stop);
-    } else if (colon) {
-        snprintf(out, bytes, "%.*s***%s", (int)(colon + 1 - url), url, at);
-    } else {
+    const char *from = colons ? colons + 3 : url,
+               *at = after(url, "unix://") ? NULL : find_last(from, end, '@');
+    const char *colon = at ? find(from, at, ':') : NULL, *setting = strstr(from, "password=");
+    if (colon && (!setting || colon < setting))
+        snprintf(out, bytes, "%.*s***%s", (int)(colon + 1 - url), url, setting && setting > at ? "" : at);
+    else if (setting)
+        snprintf(out, bytes, "%.*s***", (int)(setting + 9 - url), url);
+    else
         snprintf(out, bytes, "%s", url);
-    }
 }
 
 enum status redis_prefix_check(const char *prefix)

@@ -93,8 +93,10 @@ static void passwords_are_masked(void **state)
         {"redis://h:1/2", "redis://h:1/2"},
         {"redis://u:pw@h:1/2", "redis://u:***@h:1/2"},
         {"redis://:p@w:/x@h", "redis://:***@h"},
-        {"unix:///s?db=1&password=pw&user=u", "unix:///s?db=1&password=***&user=u"},
+        {"unix:///s?db=1&password=pw&user=u", "unix:///s?db=1&password=***"},
         {"unix:///s?password=pw", "unix:///s?password=***"},
+        {"unix:///s?password=&password=pw", "unix:///s?password=***"},
+        {"redis://u:xpassword=y@h", "redis://u:***@h"},
         {"rubbish:pw@h", "rubbish:***@h"},
         {"", ""},
     };
