@@ -115,6 +115,7 @@ static void note_state(struct coord_redis *redis, enum status status)
         redis->since_ns = clock_monotonic_ns();
     }
     pthread_mutex_unlock(&redis->lock);
+    redis->wants.status = redis->wants.status || changed; /* it says what Redis is like */
     if (changed && !up && !fenced) log_warn("%s; training goes on without it", status_message());
     if (changed && up)
         log_info(

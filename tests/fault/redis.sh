@@ -95,8 +95,12 @@ done
 # From another shell, by its name: what it does, what all do, its lines; then it is stopped.
 unset LORAD_REDIS_URL
 ask=(--redis-url "unix://$socket") # the password is in the environment
-"$lorad" status fin "${ask[@]}" >"$work/status.txt" || fail "status by name"
-grep -q "training" "$work/status.txt" && grep -q "redis.*up" "$work/status.txt" || { cat "$work/status.txt"; fail "the status"; }
+for _ in $(seq 50); do # the status says so one exchange after everything else
+    "$lorad" status fin "${ask[@]}" >"$work/status.txt" || fail "status by name"
+    grep -q "training" "$work/status.txt" && grep -q "redis.*up" "$work/status.txt" && break
+    sleep 0.1
+done
+grep -q "redis.*up" "$work/status.txt" || { cat "$work/status.txt"; fail "the status"; }
 "$lorad" status "${ask[@]}" | grep -q "^fin .*training.*$work/run" || fail "the list of runs"
 "$lorad" logs fin "${ask[@]}" -n 5 | grep -q "loss" || fail "the lines of the run"
 "$lorad" logs -f fin "${ask[@]}" >"$work/follow.txt" 2>&1 &
