@@ -479,7 +479,7 @@ static void tell_saves(struct run *run)
 {
     const struct saver *saver = &run->saver;
     teller_saves(&run->teller, saver->last_saved_step, saver->failures);
-    commands_settle(&run->commands, saver->last_saved_step, saver->last_failed_step);
+    commands_settle(&run->commands, saver_settled_step(saver), saver->last_failed_step);
 }
 
 static enum stage_end ended(const struct run *run)
@@ -668,7 +668,7 @@ static enum status finish(struct run *run)
     run->progress = NULL;
     bool finished = run->over && in_last_stage(run) && !run->state.evaluation_owed;
     if (run->asked_to_stop && !finished) {
-        if (run->saver.last_saved_step != run->state.step)
+        if (saver_settled_step(&run->saver) != run->state.step)
             return FAIL(LORAD_IO,
                         "stopped on request, but step %lld could not be saved; resume_from_checkpoint: auto "
                         "continues "

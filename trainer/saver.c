@@ -286,6 +286,7 @@ static void settle_committed(struct saver *saver, struct slot *slot)
 {
     saver->last_saved_step = slot->save.id.step;
     saver->last_failed_step = -1;
+    saver->outdated = false;
     if (saver->session->ranks.rank == 0) return;
     checkpoint_finish(slot->save.writer);
     slot->save.writer = NULL;
@@ -468,7 +469,7 @@ enum status saver_begin(struct saver *saver, const struct run_state *state,
 {
     struct saver_pipeline *p = saver->pipeline;
     int64_t start = clock_monotonic_ns();
-    if (saver->last_saved_step == state->step || is_in_flight(p, state->step)) return LORAD_OK;
+    if (saver_settled_step(saver) == state->step || is_in_flight(p, state->step)) return LORAD_OK;
     TRY(saver_gate(saver)); /* a skipped step has not passed it */
     while (p->n_flight == SAVES_IN_FLIGHT) TRY(exchange(saver));
     struct slot *slot = take_slot(p);
@@ -480,9 +481,14 @@ enum status saver_begin(struct saver *saver, const struct run_state *state,
 
 void saver_state_changed(struct saver *saver, int64_t step)
 {
-    if (saver->last_saved_step != step) return;
-    saver->last_saved_step = step - 1;
+    if (saver_settled_step(saver) != step) return;
+    saver->outdated = true;
     saver->again++;
+}
+
+int64_t saver_settled_step(const struct saver *saver)
+{
+    return saver->last_saved_step - saver->outdated;
 }
 
 enum status saver_gate(void *context)

@@ -30,6 +30,7 @@ struct saver {
     const char *output_dir;
     int64_t epoch;                   /* the fencing epoch, on every rank */
     int64_t last_saved_step;         /* of the last commit that all ranks know of; -1: none yet */
+    bool outdated;                   /* the state of that step has changed since */
     int64_t last_failed_step;        /* of a save that failed since then; -1: none */
     int64_t failures;                /* saves that failed */
     int64_t again;                   /* saves of a step that was saved before; both number the attempts */
@@ -64,6 +65,9 @@ double saver_take_stall_seconds(struct saver *saver);
 /* The state of `step`, which may be saved already, has changed: the next save of it is another attempt, which
  * counts before the earlier one. Nothing is in flight. */
 void saver_state_changed(struct saver *saver, int64_t step);
+
+/* The last step whose state, as it is now, is committed or followed by one that is; < 0: none. */
+int64_t saver_settled_step(const struct saver *saver);
 
 /* Continues from the newest good checkpoint of output_dir (`from` NULL), or from that folder only. A damaged
  * one is moved to quarantine and the next is tried. *found false: there is none. Collective. */

@@ -105,6 +105,30 @@ static void one_step_is_saved_once(void **state)
     assert_int_equal(count_folders(), 1);
 }
 
+/* What is set in a pause needs another save, which does not hide the one that is there. */
+static void a_state_that_changed_is_saved_again(void **state)
+{
+    (void)state;
+    step_and_save(4);
+    assert_ok(saver_drain(&rig->saver));
+    saver_state_changed(&rig->saver, 3);
+    assert_int_equal(saver_settled_step(&rig->saver), 4);
+    saver_state_changed(&rig->saver, 4);
+    assert_int_equal(saver_settled_step(&rig->saver), 3);
+    assert_int_equal(rig->saver.last_saved_step, 4);
+    fs_gate_fail(gate, "MANIFEST");
+    assert_ok(saver_rig_save(rig));
+    assert_ok(saver_drain(&rig->saver));
+    assert_int_equal(saver_settled_step(&rig->saver), 3);
+    assert_int_equal(rig->saver.last_saved_step, 4);
+    fs_gate_fail(gate, NULL);
+    assert_ok(saver_rig_save(rig));
+    assert_ok(saver_drain(&rig->saver));
+    assert_int_equal(saver_settled_step(&rig->saver), 4);
+    assert_int_equal(count_folders(), 2);
+    assert_ok(saver_rig_verify(rig, 4, 2));
+}
+
 /* Whichever file cannot be written: nothing is left of that save, and the next is another attempt. */
 static void a_failed_save_is_counted_and_removed(void **state)
 {
@@ -244,6 +268,7 @@ int main(void)
         WITH_RIG(every_step_is_kept_as_it_was),
         WITH_RIG(training_goes_on_while_the_disk_is_slow),
         WITH_RIG(one_step_is_saved_once),
+        WITH_RIG(a_state_that_changed_is_saved_again),
         WITH_RIG(a_failed_save_is_counted_and_removed),
         WITH_RIG(a_fenced_run_ends),
         WITH_RIG(the_end_waits_for_the_commit),
