@@ -266,13 +266,26 @@ static enum status choose(struct judged *all, size_t n, const char *output_dir,
     return LORAD_OK;
 }
 
+/* A pin may come while files are hashed. */
+static enum status pinned_now(bool *out, const char *output_dir, const char *name)
+{
+    char *pin = checkpoint_path(output_dir, "ckpt", name, PIN_NAME);
+    if (!pin) return LORAD_NOMEM;
+    *out = file_exists(pin);
+    free(pin);
+    return LORAD_OK;
+}
+
 static enum status carry_out(struct fs *fs, const char *output_dir, const struct judged *all, size_t n)
 {
     char *trash = NULL;
     enum status status = LORAD_OK;
     for (size_t i = n; i-- > 0 && status == LORAD_OK;) { /* the oldest first */
+        bool pinned = false;
         if (!all[i].why) continue;
-        if (!trash) status = make_folder(&trash, fs, output_dir, "trash");
+        if (all[i].entry.committed) status = pinned_now(&pinned, output_dir, all[i].entry.name);
+        if (pinned) continue;
+        if (status == LORAD_OK && !trash) status = make_folder(&trash, fs, output_dir, "trash");
         if (status == LORAD_OK && all[i].entry.committed) status = uncommit(fs, output_dir, &all[i].entry);
         if (status == LORAD_OK) status = move_out(NULL, fs, output_dir, all[i].entry.name, trash);
     }

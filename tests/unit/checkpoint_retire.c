@@ -143,6 +143,25 @@ static void a_pin_holds_until_it_is_taken_away(void **state)
     assert_int_equal(state_left(out, true), 4);
 }
 
+/* Asked of each checkpoint once they are listed. */
+static enum status pin_the_second(bool *out, void *context, struct checkpoint_id id)
+{
+    *out = false;
+    return id.step == 4 ? checkpoint_pin(fs_posix(), context, "s000000002.e0000001.a0", true) : LORAD_OK;
+}
+
+static void a_pin_that_comes_during_a_collection_holds(void **state)
+{
+    (void)state;
+    char out[600];
+    snprintf(out, sizeof out, "%s", output("pin-late"));
+    struct checkpoint_retention retention = {
+        .keep = 1, .steps = {-1, -1}, .is_void = pin_the_second, .context = out};
+    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    assert_ok(checkpoint_collect(fs_posix(), out, &retention));
+    assert_int_equal(state_left(out, true), 24);
+}
+
 static enum status epoch_one_is_void_behind_two(bool *out, void *context, struct checkpoint_id id)
 {
     (void)context;
@@ -288,7 +307,8 @@ static void a_checkpoint_is_described(void **state)
     assert_int_equal(contents.world, 2);
     assert_int_equal(contents.n_files, 6);
     assert_int_equal(contents.raw_bytes, STATE_ROWS * STATE_COLS * 4 * 3 + STATE_COUNTS * 8);
-    assert_true(contents.other_bytes > 7 && contents.total_bytes > contents.shard_bytes + contents.other_bytes);
+    assert_true(contents.other_bytes > 7 &&
+                contents.total_bytes > contents.shard_bytes + contents.other_bytes);
     assert_int_equal(strlen(contents.created_utc), 20);
     static const char *const names[] = {"m", "t", "w"};
     for (int i = 0; i < 3; i++) {
@@ -308,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_fenced_run_pushes_nothing_out),
         cmocka_unit_test(nothing_goes_for_a_checkpoint_that_cannot_be_read),
         cmocka_unit_test(a_pin_holds_until_it_is_taken_away),
+        cmocka_unit_test(a_pin_that_comes_during_a_collection_holds),
         cmocka_unit_test(void_checkpoints_take_no_place),
         cmocka_unit_test(unfinished_saves_go_when_nobody_writes),
         cmocka_unit_test(leftovers_are_what_lorad_left),
