@@ -15,17 +15,24 @@
 struct plan {
     struct model_bytes model; /* at the chosen rung */
     size_t adapter;           /* masters, gradients, moments, sums in fixed point */
+    size_t saves; /* copies of it that checkpoints are written from, on a device that is the host */
     size_t total;
     enum checkpointing checkpointing;
     int64_t available; /* bytes this rank may use */
 };
 
+struct plan_request {
+    struct model_options model; /* checkpointing is ignored */
+    enum checkpointing wanted;
+    bool elastic;      /* gradients are summed in fixed point */
+    bool host;         /* the device is the host */
+    int64_t available; /* <= 0: as much as it takes */
+};
+
 /* Climbs the ladder none, mlp, layer only as far as `available` demands (wanted == CHECKPOINTING_AUTO), or
- * takes the rung that was asked for. elastic: gradients are summed in fixed point. LORAD_NOMEM with the sizes
- * when it does not fit. options->checkpointing is ignored. */
+ * takes the rung that was asked for. LORAD_NOMEM with the sizes when it does not fit. */
 enum status plan_make(struct plan *out, const struct arch *arch, const struct partition *partition,
-                      const struct lora *lora, const struct model_options *options, enum checkpointing wanted,
-                      bool elastic, int64_t available) LORAD_WARN_UNUSED;
+                      const struct lora *lora, const struct plan_request *request) LORAD_WARN_UNUSED;
 
 /* A table for people. */
 void plan_print(struct strbuf *out, const struct plan *plan);

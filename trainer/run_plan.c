@@ -13,15 +13,18 @@ static enum status plan_memory(struct strbuf *out, struct session *session, stru
                                int world)
 {
     const struct run_options *o = session->options;
-    struct model_options options = session_model_options(session, capacity, true);
+    struct plan_request request = {.model = session_model_options(session, capacity, true),
+                                   .wanted = o->gradient_checkpointing,
+                                   .elastic = o->deterministic == DETERMINISM_ELASTIC,
+                                   .host = true,
+                                   .available =
+                                       (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE) / world};
     struct plan plan;
     for (int rank = 0; rank < o->tensor_parallel_size; rank++)
         TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, world, rank));
     TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, world, 0));
     TRY(lora_create(&session->lora, &session->lora_options, &session->arch, &session->part));
-    int64_t memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE) / world;
-    TRY(plan_make(&plan, &session->arch, &session->part, session->lora, &options, o->gradient_checkpointing,
-                  o->deterministic == DETERMINISM_ELASTIC, memory));
+    TRY(plan_make(&plan, &session->arch, &session->part, session->lora, &request));
     strbuf_printf(out, "model: %s, %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)\n",
                   session->arch.family, (double)arch_parameters(&session->arch) * 1e-6,
                   (double)session->lora->parameters * 1e-6, session->lora->rank, session->lora->alpha);

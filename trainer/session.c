@@ -194,8 +194,12 @@ static enum status create_model(struct session *session, bool training)
     const struct run_options *options = session->options;
     int64_t available = device_memory_bytes(session->device);
     if (device_is_host(session->device)) available /= session->ranks.local_world;
-    TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &session->model_options,
-                  options->gradient_checkpointing, options->deterministic == DETERMINISM_ELASTIC, available));
+    struct plan_request request = {.model = session->model_options,
+                                   .wanted = options->gradient_checkpointing,
+                                   .elastic = options->deterministic == DETERMINISM_ELASTIC,
+                                   .host = device_is_host(session->device),
+                                   .available = available};
+    TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &request));
     session->model_options.checkpointing = session->plan.checkpointing;
     if (training && session->plan.checkpointing != CHECKPOINTING_NONE)
         log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));

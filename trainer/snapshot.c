@@ -60,6 +60,11 @@ static void list_pieces(struct snapshot *s, const struct session *session)
         }
 }
 
+size_t snapshot_bytes(const struct lora *lora, const struct partition *partition)
+{
+    return partition->dp_rank == 0 ? (size_t)lora->count * SNAPSHOT_VECTORS * sizeof(float) : 0;
+}
+
 static enum status take_memory(struct snapshot *s, const struct session *session)
 {
     struct device *device = s->adapter->device;
@@ -69,7 +74,7 @@ static enum status take_memory(struct snapshot *s, const struct session *session
     TRY(device_event_create(&s->copied, device));
     if (session->part.dp_rank != 0) return LORAD_OK;
     void *host;
-    TRY(device_alloc_host(&host, device, (size_t)count * SNAPSHOT_VECTORS * sizeof(float)));
+    TRY(device_alloc_host(&host, device, snapshot_bytes(session->lora, &session->part)));
     s->host = host;
     s->pieces = memory_new(most, sizeof *s->pieces);
     s->names = memory_new(most, sizeof *s->names);

@@ -27,6 +27,8 @@ enum { SNAPSHOT_VECTORS = 3, SNAPSHOT_NAME_BYTES = LORA_NAME_BYTES + 16 };
 void snapshot_name(char name[SNAPSHOT_NAME_BYTES], int vector, const struct lora_tensor *tensor);
 
 struct snapshot;
+/* What one takes of host memory on a rank. */
+size_t snapshot_bytes(const struct lora *lora, const struct partition *partition);
 /* Borrows: the session's adapter. Owns: *out. */
 enum status snapshot_create(struct snapshot **out, const struct session *session) LORAD_WARN_UNUSED;
 void snapshot_destroy(struct snapshot *snapshot); /* NULL ok */

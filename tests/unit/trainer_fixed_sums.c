@@ -229,16 +229,20 @@ static void the_plan_counts_them(void **state)
     struct bench b = open_bench(1);
     struct partition part;
     struct plan floats, fixed;
-    struct model_options options = {
-        .dtype = DTYPE_F32, .max_tokens = 16, .max_sequences = 4, .max_positions = 16, .training = true};
+    struct plan_request request = {.model = {.dtype = DTYPE_F32,
+                                             .max_tokens = 16,
+                                             .max_sequences = 4,
+                                             .max_positions = 16,
+                                             .training = true},
+                                   .wanted = CHECKPOINTING_NONE};
     assert_ok(partition_make(&part, &small, 1, 1, 0));
-    assert_ok(plan_make(&floats, &small, &part, b.lora, &options, CHECKPOINTING_NONE, false, 0));
-    assert_ok(plan_make(&fixed, &small, &part, b.lora, &options, CHECKPOINTING_NONE, true, 0));
+    assert_ok(plan_make(&floats, &small, &part, b.lora, &request));
+    request.elastic = true;
+    assert_ok(plan_make(&fixed, &small, &part, b.lora, &request));
     assert_int_equal(fixed.total - floats.total, fixed_sums_bytes(b.lora));
     assert_true(fixed_sums_bytes(b.lora) >= (size_t)b.lora->count * 8);
-    assert_fails(
-        plan_make(&fixed, &small, &part, b.lora, &options, CHECKPOINTING_NONE, true, (int64_t)floats.total),
-        LORAD_NOMEM, "adapter");
+    request.available = (int64_t)floats.total;
+    assert_fails(plan_make(&fixed, &small, &part, b.lora, &request), LORAD_NOMEM, "adapter");
     close_bench(&b);
 }
 

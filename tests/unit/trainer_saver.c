@@ -183,6 +183,29 @@ static void the_end_waits_for_the_commit(void **state)
     assert_ok(saver_rig_verify(rig, 2, 0));
 }
 
+/* What saver_start takes is in the plan; a device's own memory holds none of it, nor does another replica. */
+static void the_plan_counts_the_snapshots(void **state)
+{
+    (void)state;
+    const struct session *s = &rig->session;
+    struct plan host, device, replica;
+    struct partition other = s->part;
+    struct plan_request request = {.model = {.dtype = DTYPE_F32,
+                                             .max_tokens = 16,
+                                             .max_sequences = 4,
+                                             .max_positions = 16,
+                                             .training = true},
+                                   .wanted = CHECKPOINTING_NONE};
+    other.dp_rank = 1;
+    assert_ok(plan_make(&device, &saver_rig_arch, &s->part, s->lora, &request));
+    request.host = true;
+    assert_ok(plan_make(&replica, &saver_rig_arch, &other, s->lora, &request));
+    assert_ok(plan_make(&host, &saver_rig_arch, &s->part, s->lora, &request));
+    assert_int_equal(host.saves, SAVES_IN_FLIGHT * 3 * sizeof(float) * (size_t)s->lora->count);
+    assert_int_equal(host.total, device.total + host.saves);
+    assert_int_equal(replica.total, device.total);
+}
+
 static void old_ones_go_and_the_best_stays(void **state)
 {
     (void)state;
@@ -272,6 +295,7 @@ int main(void)
         WITH_RIG(a_failed_save_is_counted_and_removed),
         WITH_RIG(a_fenced_run_ends),
         WITH_RIG(the_end_waits_for_the_commit),
+        WITH_RIG(the_plan_counts_the_snapshots),
         WITH_RIG(old_ones_go_and_the_best_stays),
         WITH_RIG(a_shard_that_was_voted_for_outlives_a_failure),
         WITH_RIG(a_failure_is_told_after_an_earlier_commit),
