@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Verbs on a running job, at TP 2 and at DP 2: status, pause, checkpoint, set, resume, stop, stop --now. A live change of the
 # learning rate is part of the run: killed behind it and resumed, every loss and the adapter have the bits of an
-# uninterrupted run with the same change at the same step. LORAD_CHANGES (1): so many of these at each layout.
+# uninterrupted run with the same change at the same step; so has one that a change in a pause ends early. LORAD_CHANGES (1): so
+# many of these at each layout.
 . "$(dirname "$0")/../support/lib.sh"
 need_mpirun
 rounds=${LORAD_CHANGES:-1}
@@ -138,10 +139,37 @@ mkdir "$work/empty"
 refused 66 "is the output_dir of no run" status "$work/empty"
 refused 66 "is no folder" status "$work/nowhere"
 refused 64 "at most" logs -n 2000000000 "$work/empty"
+# early_stopping_patience set in a pause is looked at when the pause ends, as a run that was killed in it does when it starts.
+patience() {
+    local name at=5
+    head -n 4 tests/data/finance-zh/fin_heldout.jsonl >"$work/held.jsonl"
+    for name in early early-killed; do
+        start $name max_steps=12 tensor_parallel_size=2 eval_file="$work/held.jsonl" eval_strategy=steps eval_steps=1 \
+            learning_rate=1 warmup_ratio=0.5
+        until_socket $name
+        asked "paused after step $at" pause "$work/$name" --at-step $at
+        asked "early_stopping_patience 1 from step $((at + 1)) on" set "$work/$name" early_stopping_patience=1
+        if [ $name = early ]; then
+            asked "goes on after step $at" resume "$work/$name"
+        else
+            kill -9 "$(pgrep -f "^$lorad --config .*output_dir=$work/$name( |$)" | shuf -n 1)" || fail "it ended in a pause"
+            wait $job
+            start $name max_steps=12 tensor_parallel_size=2 eval_file="$work/held.jsonl" eval_strategy=steps eval_steps=1 \
+                learning_rate=1 warmup_ratio=0.5
+        fi
+        ends_with 0 "$name"
+        grep -q "stopping early: .* evaluations without a better metric" "$work/$name.log" || fail "$name: did not stop early"
+        result $name >"$work/$name.txt"
+    done
+    [ "$(field "$work/early/logs/metrics.jsonl" grad_norm | wc -l)" = $at ] || fail "early: not stopped after step $at"
+    cmp "$work/early.txt" "$work/early-killed.txt" || fail "killed in a pause, another run"
+}
+
 verbs tp 2
 verbs dp 1
 for round in $(seq "$rounds"); do
     replay tp 2
     replay dp 1
 done
+patience
 echo "verbs at TP 2 and DP 2; $((2 * rounds)) live changes, pauses and saves, killed and replayed bit for bit"
