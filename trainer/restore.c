@@ -1,4 +1,5 @@
 /* restore.c: reading checkpoints back: the reading half of saver.h. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,26 +67,27 @@ static enum status next_candidate(struct saver *saver, const struct checkpoint_e
                               : status;
 }
 
+/* own: it lies in output_dir, which then holds this step. */
 static enum status accept_candidate(struct saver *saver, const struct checkpoint_id *id,
-                                    struct hash128 manifest)
+                                    struct hash128 manifest, bool own)
 {
     char hash[33];
     hash128_hex(manifest, hash);
-    saver->last_saved_step = id->step;
+    if (own) saver->last_saved_step = id->step;
     enum status status = LORAD_OK;
     if (saver->coord) status = coord_record_resume(saver->coord, id->step, id->epoch, hash);
     return comm_agree(saver->session->world, status);
 }
 
-static enum status try_candidate(struct saver *saver, const char *dir, struct run_state *state,
+static enum status try_candidate(struct saver *saver, const char *dir, bool own, struct run_state *state,
                                  const struct run_identity *identity)
 {
-    struct hash128 manifest;
-    struct checkpoint_id id;
+    struct hash128 manifest = {0};
+    struct checkpoint_id id = {0};
     enum status mine = read_candidate(saver, dir, state, identity, &manifest, &id);
     TRY(comm_agree(saver->session->world, mine));
     log_info("continuing from %s: step %lld", dir, (long long)state->step);
-    return accept_candidate(saver, &id, manifest);
+    return accept_candidate(saver, &id, manifest, own);
 }
 
 static enum status restore_newest(struct saver *saver, struct run_state *state,
@@ -103,7 +105,7 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
         status = next_candidate(saver, entries, n, &index, name);
         if (status != LORAD_OK || !name[0]) break;
         snprintf(dir, sizeof dir, "%s/ckpt/%s", saver->output_dir, name);
-        status = try_candidate(saver, dir, state, identity);
+        status = try_candidate(saver, dir, true, state, identity);
         *found = status == LORAD_OK;
         if (status != LORAD_DATA && status != LORAD_NOT_FOUND) continue;
         if (first) log_warn("%s; it goes to quarantine and the one before is tried", status_message());
@@ -123,11 +125,26 @@ static enum status restore_newest(struct saver *saver, struct run_state *state,
     return status;
 }
 
+/* Whether a folder is one of output_dir/ckpt, by whatever name; rank 0 looks. */
+static enum status lies_here(bool *out, const struct saver *saver, const char *dir)
+{
+    char ckpt[PATH_MAX], here[PATH_MAX], there[PATH_MAX];
+    *out = false;
+    if (saver->session->ranks.rank == 0 && realpath(dir, there)) {
+        snprintf(ckpt, sizeof ckpt, "%s/ckpt", saver->output_dir);
+        *strrchr(there, '/') = '\0';
+        *out = realpath(ckpt, here) && strcmp(here, there) == 0;
+    }
+    return comm_host_broadcast(saver->session->world, out, sizeof *out, 0);
+}
+
 enum status saver_restore(struct saver *saver, const char *from, struct run_state *state,
                           const struct run_identity *identity, bool *found)
 {
+    bool own;
     if (!from) return restore_newest(saver, state, identity, found);
-    TRY(try_candidate(saver, from, state, identity));
+    TRY(lies_here(&own, saver, from));
+    TRY(try_candidate(saver, from, own, state, identity));
     *found = true;
     return LORAD_OK;
 }

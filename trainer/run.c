@@ -56,6 +56,7 @@ struct run {
     double slowest_seconds; /* of a step so far */
     enum stage_end over;    /* of the stage in progress */
     bool asked_to_stop;
+    bool resumed;    /* from a checkpoint, which may lie elsewhere */
     bool is_restart; /* of the same job, as rank 0 was told: goes on with what is there */
 };
 
@@ -189,6 +190,7 @@ static enum status begin_or_resume(struct run *run)
     if (resume)
         TRY(saver_restore(&run->saver, strcmp(resume, "auto") == 0 ? NULL : resume, &run->state,
                           &run->identity, &found));
+    run->resumed = found;
     if (found) TRY(stages_append(&run->stages, &run->state));
     if (found) overrides_replay(&run->commands.place, &run->state);
     if (found && o->global_batch_size > 0 && o->global_batch_size != run->state.global_batch_size)
@@ -232,7 +234,7 @@ static enum status open_logs(struct run *run)
                                    run->state.total_steps);
     }
     run->teller.saved_step = run->saver.last_saved_step;
-    teller_event(&run->teller, run->saver.last_saved_step >= 0 ? "resumed" : "started", "step %lld of %lld",
+    teller_event(&run->teller, run->resumed ? "resumed" : "started", "step %lld of %lld",
                  (long long)run->state.step, (long long)run->state.total_steps);
     return comm_agree(run->session.world, status);
 }
@@ -584,13 +586,15 @@ static enum status train_steps(struct run *run)
     return LORAD_OK;
 }
 
-/* A stage that was over when its checkpoint was made is left at once. */
+/* A stage that was over when its checkpoint was made is left at once. A stop before the first step saves what
+ * was resumed from elsewhere. */
 static enum status train_stage(struct run *run)
 {
     bool improved;
     if (run->state.evaluation_owed && stage_now(run)->eval) TRY(evaluate_now(run, &improved));
     run->over = ended(run);
-    if (run->over || run->asked_to_stop) return LORAD_OK;
+    if (run->asked_to_stop) return save_now(run);
+    if (run->over) return LORAD_OK;
     TRY(open_stage(run));
     TRY(train_steps(run));
     loader_close(run->loader);

@@ -69,8 +69,9 @@ void saver_state_changed(struct saver *saver, int64_t step);
 /* The last step whose state, as it is now, is committed or followed by one that is; < 0: none. */
 int64_t saver_settled_step(const struct saver *saver);
 
-/* Continues from the newest good checkpoint of output_dir (`from` NULL), or from that folder only. A damaged
- * one is moved to quarantine and the next is tried. *found false: there is none. Collective. */
+/* Continues from the newest good checkpoint of output_dir (`from` NULL), or from that folder only, which
+ * may be another run's: last_saved_step then stays -1. A damaged one is moved to quarantine and the next is
+ * tried. *found false: there is none. Collective. */
 enum status saver_restore(struct saver *saver, const char *from, struct run_state *state,
                           const struct run_identity *identity, bool *found) LORAD_WARN_UNUSED;
 

@@ -132,7 +132,19 @@ kill -USR1 "$(rank 1)"
 soon 3 75 "USR1 to rank 1 in an evaluation"
 grep -q "stopped on request after step 2" "$tmp/log" || fail "not stopped after step 2"
 grep -q '"evaluation_owed": *true' "$tmp"/owed/ckpt/*/MANIFEST.json || fail "the evaluation is not owed"
-mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/owed" >"$tmp/log" 2>&1 </dev/null || fail "owed"
+# Continued in another folder and stopped in it at once, that folder holds a checkpoint.
+start mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/elsewhere" \
+    --set "resume_from_checkpoint=$tmp/owed/checkpoint-2"
+for _ in $(seq 500); do "$program" status "$tmp/elsewhere" --json 2>/dev/null | grep -q '"phase": *"evaluating"' && break; done
+kill -USR1 "$(rank 1)"
+soon 3 75 "USR1 in an evaluation that was owed"
+grep -q "stopped on request after step 2" "$tmp/log" || fail "not stopped after step 2, in another folder"
+[ "$(committed elsewhere)" = 1 ] || fail "nothing was saved in the other folder"
+grep -q '"event":"resumed"' "$tmp/elsewhere/logs/events.jsonl" || fail "not told that the run was resumed"
+for folder in owed elsewhere; do
+    mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=$tmp/$folder" >"$tmp/log" 2>&1 </dev/null || fail "$folder"
+    cmp "$tmp/eval/adapter_model.safetensors" "$tmp/$folder/adapter_model.safetensors" || fail "$folder: another adapter"
+done
 for run in eval owed; do
     grep -oE '"(step|loss|eval_loss|grad_norm)": ?[^,}]*' "$tmp/$run/logs/metrics.jsonl" >"$tmp/$run.txt"
 done
