@@ -5,75 +5,19 @@
  * Invariants:
  *  1. Every branch that changes the order of collectives depends on agreed values only: the configuration,
  *     the order of the data, and what step_finish gathered.
- *  2. At a step boundary: evaluation that is due comes before the checkpoint of that step.
- *  3. A run that ends because it was asked to has committed its last step.
+ *  2. A run that ends because it was asked to has committed its last step.
  */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
-#include "trainer/commands.h"
 #include "trainer/data.h"
-#include "trainer/evaluate.h"
-#include "trainer/metrics.h"
 #include "trainer/output_dir.h"
-#include "trainer/progress.h"
 #include "trainer/request.h"
-#include "trainer/saver.h"
+#include "trainer/run_impl.h"
 #include "trainer/schedule.h"
-#include "trainer/stage.h"
-#include "trainer/step.h"
-#include "trainer/straggler.h"
-#include "trainer/teller.h"
-#include "trainer/watchdog.h"
-
-struct run {
-    const struct run_options *configured;
-    struct run_options live;           /* what `lorad set` changes */
-    const struct run_options *options; /* in force: those */
-    struct session session;
-    struct coord *coord; /* rank 0 */
-    struct stages stages;
-    struct loader *loader;         /* of the stage in progress */
-    struct preparation *preparing; /* of the training rows, while it goes on */
-    int64_t last_row;              /* that this rank trained on in the step; -1: none */
-    struct optimizer *optimizer;
-    struct step_context step;
-    struct saver saver;
-    struct run_identity identity;
-    struct run_state state;
-    struct metrics *metrics;   /* rank 0 */
-    struct progress *progress; /* rank 0 */
-    struct watchdog *watchdog;
-    struct straggler *straggler; /* rank 0 */
-    struct teller teller;
-    struct commands commands;
-    double waited_seconds;
-    double slowest_seconds; /* of a step so far */
-    enum stage_end over;    /* of the stage in progress */
-    bool asked_to_stop;
-    bool resumed;    /* from a checkpoint, which may lie elsewhere */
-    bool is_restart; /* of the same job, as rank 0 was told: goes on with what is there */
-};
-
-static bool is_first(const struct run *run)
-{
-    return run->session.ranks.rank == 0;
-}
-
-static const struct stage *stage_now(const struct run *run)
-{
-    return &run->stages.all[run->state.stage.number];
-}
-
-static bool in_last_stage(const struct run *run)
-{
-    return run->state.stage.number + 1 == run->stages.n;
-}
 
 /* ---- start ---- */
 
@@ -90,7 +34,7 @@ static enum status coordinate(struct run *run)
     struct {
         int64_t epoch, restart;
     } agreed = {0};
-    if (is_first(run)) {
+    if (run_is_first(run)) {
         status = output_dir_prepare(run->options);
         if (status == LORAD_OK)
             status = coord_join(&run->coord, &options, output_dir_last_epoch(run->options));
@@ -118,12 +62,11 @@ static enum status coordinate(struct run *run)
     return commands_open(&run->commands);
 }
 
-/* Learning rates are a stage's own; the moments stay where they are, in the adapter. */
-static enum status choose_rates(struct run *run)
+enum status run_choose_rates(struct run *run)
 {
     optimizer_destroy(run->optimizer);
     run->optimizer = NULL;
-    TRY(optimizer_create(&run->optimizer, run->session.lora, &stage_now(run)->options.optimizer));
+    TRY(optimizer_create(&run->optimizer, run->session.lora, &run_stage_now(run)->options.optimizer));
     run->step.optimizer = run->optimizer;
     return LORAD_OK;
 }
@@ -143,7 +86,7 @@ static enum status load_model(struct run *run)
                                       .seed = run->options->seed,
                                       .gate = saver_gate,
                                       .gate_context = &run->saver};
-    TRY(choose_rates(run));
+    TRY(run_choose_rates(run));
     return step_prepare(&run->step);
 }
 
@@ -180,7 +123,7 @@ static enum status begin_or_resume(struct run *run)
     bool found = false;
     if (!resume && run->is_restart) resume = "auto";
     TRY(check_owner(run));
-    TRY(comm_agree(run->session.world, is_first(run) ? output_dir_clear(o, run->is_restart) : LORAD_OK));
+    TRY(comm_agree(run->session.world, run_is_first(run) ? output_dir_clear(o, run->is_restart) : LORAD_OK));
     /* A checkpoint may know the rows by their contents, so these have to be known. */
     if (resume && (strcmp(resume, "auto") != 0 || output_dir_last_epoch(o) > 0))
         TRY(preparing_wait(&run->preparing, &run->session, DATA_TRAIN));
@@ -222,7 +165,7 @@ static enum status plan_steps(struct run *run)
 static enum status open_logs(struct run *run)
 {
     enum status status = run->coord ? coord_check_owner(run->coord) : LORAD_OK;
-    if (status == LORAD_OK && is_first(run)) {
+    if (status == LORAD_OK && run_is_first(run)) {
         status = metrics_open(&run->metrics,
                               &(struct metrics_options){.output_dir = run->options->output_dir,
                                                         .resume_bytes = run->state.metrics_bytes,
@@ -243,7 +186,7 @@ static enum status open_logs(struct run *run)
 
 static void announce_stage(const struct run *run)
 {
-    const struct stage *stage = stage_now(run);
+    const struct stage *stage = run_stage_now(run);
     char title[128];
     int64_t done = run->state.step - run->state.stage.first_step;
     stage_title(title, run->options, run->state.stage.number);
@@ -257,13 +200,13 @@ static enum status open_loader(struct run *run)
 {
     struct loader_options options =
         stage_loader(&run->stages, run->state.stage.number, &run->session, run->state.global_batch_size);
-    return loader_open(&run->loader, stage_now(run)->train, &options, run->state.cursor);
+    return loader_open(&run->loader, run_stage_now(run)->train, &options, run->state.cursor);
 }
 
 static enum status open_stage(struct run *run)
 {
     announce_stage(run);
-    TRY(choose_rates(run));
+    TRY(run_choose_rates(run));
     run->waited_seconds = 0;
     return open_loader(run);
 }
@@ -273,21 +216,16 @@ static void next_stage(struct run *run)
 {
     struct strbuf why = STRBUF_EMPTY;
     char title[128];
-    stage_end_text(&why, run->over, stage_now(run), &run->state);
+    stage_end_text(&why, run->over, run_stage_now(run), &run->state);
     stage_title(title, run->options, run->state.stage.number);
     log_info("%s ended at step %lld: %s", title, (long long)run->state.step, strbuf_text(&why));
     teller_event(&run->teller, "stage", "%s ended: %s", title, strbuf_text(&why));
     strbuf_free(&why);
-    stage_leave(&run->state, stage_now(run), run->over);
+    stage_leave(&run->state, run_stage_now(run), run->over);
     run->state.total_steps = stages_total_steps(&run->stages, &run->state.stage);
 }
 
 /* ---- one step ---- */
-
-static bool due(enum when when, int64_t every, int64_t step, bool last_of_epoch)
-{
-    return (when == WHEN_STEPS && every > 0 && step % every == 0) || (when == WHEN_EPOCH && last_of_epoch);
-}
 
 /* Once all rows are there, they are known by their contents. */
 static enum status follow_preparing(struct run *run)
@@ -324,7 +262,7 @@ static enum status rewind_step(struct run *run)
 
 static enum status train_step(struct run *run, struct step_info *info, struct step_result *result)
 {
-    const struct stage *stage = stage_now(run);
+    const struct stage *stage = run_stage_now(run);
     double factor = schedule_factor(&stage->options.optimizer, run->state.step - run->state.stage.first_step,
                                     stage->steps);
     watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
@@ -346,7 +284,7 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
 static enum status note_skip(const struct run *run, const struct step_result *result)
 {
     const struct run_state *state = &run->state;
-    const struct dataset *rows = stage_now(run)->train;
+    const struct dataset *rows = run_stage_now(run)->train;
     char where[4200] = ""; /* a path and some words */
     if (run->last_row >= 0) {
         struct dataset_row row = dataset_row(rows, run->last_row);
@@ -384,7 +322,7 @@ static enum status advance(struct run *run, const struct step_info *info, const 
  * it does not. */
 static void compare_grace(const struct run *run)
 {
-    double save_seconds = is_first(run) ? saver_last_seconds(&run->saver) : 0;
+    double save_seconds = run_is_first(run) ? saver_last_seconds(&run->saver) : 0;
     if (save_seconds > 0)
         request_compare_grace(run->options, run->slowest_seconds,
                               fmax(0, save_seconds - 2 * run->slowest_seconds));
@@ -394,7 +332,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
                    double seconds)
 {
     double waited = loader_wait_seconds(run->loader);
-    struct step_record record = {.stage = stage_now(run)->options.name,
+    struct step_record record = {.stage = run_stage_now(run)->options.name,
                                  .step = run->state.step,
                                  .total_steps = run->state.total_steps,
                                  .epoch = run->state.epoch,
@@ -422,153 +360,7 @@ static void report(struct run *run, const struct step_info *info, const struct s
     teller_step(&run->teller, &record, progress_seconds_left(run->progress));
 }
 
-/* ---- at a step boundary ---- */
-
-/* Counts an evaluation for the best model and for early stopping; true when it is the best so far. */
-static bool count_evaluation(struct run_state *state, double metric, bool greater)
-{
-    bool improved =
-        isfinite(metric) &&
-        (!state->has_best || (greater ? metric > state->best_metric : metric < state->best_metric));
-    state->evaluations_without_gain = improved ? 0 : state->evaluations_without_gain + 1;
-    if (!improved) return false;
-    state->has_best = true;
-    state->best_metric = metric;
-    state->best_step = state->step;
-    return true;
-}
-
-/* *improved: the best so far. One that a request to stop cut short stays owed. */
-static enum status evaluate_now(struct run *run, bool *improved)
-{
-    struct evaluation result;
-    const struct stage *stage = stage_now(run);
-    struct run_state *state = &run->state;
-    bool greater = run->options->greater_is_better; /* the metric is the accuracy */
-    progress_note(run->progress, "evaluating");
-    teller_phase(&run->teller, "evaluating");
-    watchdog_note(run->watchdog, WATCH_EVALUATE, state->step);
-    *improved = false;
-    TRY(evaluate(&result, &run->session, stage->eval, true, false));
-    run->asked_to_stop = result.stopped;
-    if (result.stopped) return LORAD_OK;
-    *improved = count_evaluation(state, greater ? result.accuracy : result.loss, greater);
-    stage_note_evaluation(&state->stage, &stage->options.promote, result.loss);
-    state->evaluation_owed = false;
-    struct eval_record record = {.stage = stage->options.name,
-                                 .step = state->step,
-                                 .epoch = state->epoch,
-                                 .loss = result.loss,
-                                 .token_accuracy = result.accuracy,
-                                 .tokens = result.tokens,
-                                 .seconds = result.seconds,
-                                 .best = *improved};
-    metrics_log_eval(run->metrics, &record);
-    progress_eval(run->progress, &record);
-    teller_eval(&run->teller, &record);
-    return LORAD_OK;
-}
-
-static enum status save_now(struct run *run)
-{
-    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
-    run->state.metrics_bytes = metrics_offset(run->metrics);
-    return saver_begin(&run->saver, &run->state, &run->identity);
-}
-
-/* Tells of checkpoints that were committed or failed, and answers who waited for them. */
-static void tell_saves(struct run *run)
-{
-    const struct saver *saver = &run->saver;
-    teller_saves(&run->teller, saver->last_saved_step, saver->failures);
-    commands_settle(&run->commands, saver_settled_step(saver), saver->last_failed_step);
-}
-
-static enum stage_end ended(const struct run *run)
-{
-    return stage_end(stage_now(run), &run->state, run->options->early_stopping_patience);
-}
-
-/* Requests that are due, on all ranks. */
-static enum status obey(struct run *run, int32_t n, uint32_t *asked)
-{
-    TRY(commands_take(&run->commands, n, asked));
-    return *asked & COMMANDS_RATES ? choose_rates(run) : LORAD_OK;
-}
-
-/* Waits for what is in flight. */
-static enum status drain_saves(struct run *run)
-{
-    watchdog_note(run->watchdog, WATCH_SAVE, run->state.step);
-    TRY(saver_drain(&run->saver));
-    tell_saves(run);
-    return LORAD_OK;
-}
-
-static enum status hold_turn(struct run *run)
-{
-    uint32_t wants = request_wants(), asked;
-    int32_t n;
-    watchdog_note(run->watchdog, WATCH_PAUSE, run->state.step);
-    TRY(commands_wait(&run->commands, &wants, &n));
-    TRY(obey(run, n, &asked));
-    if (asked & COMMANDS_RATES) saver_state_changed(&run->saver, run->state.step);
-    run->asked_to_stop = (wants & BOUNDARY_WANTS_STOP) || (asked & COMMANDS_STOP);
-    if (!wants && !(asked & COMMANDS_SAVE)) return LORAD_OK;
-    TRY(save_now(run));
-    return drain_saves(run);
-}
-
-/* `lorad pause`: all ranks stand here until they are told to go on or to end. */
-static enum status hold(struct run *run)
-{
-    int64_t start = clock_monotonic_ns();
-    log_info("paused after step %lld; `lorad resume` goes on", (long long)run->state.step);
-    progress_note(run->progress, "paused");
-    TRY(drain_saves(run));
-    teller_phase(&run->teller, "paused");
-    teller_event(&run->teller, "paused", "by request");
-    commands_holds(&run->commands);
-    while (run->commands.paused && !run->asked_to_stop) TRY(hold_turn(run));
-    commands_goes_on(&run->commands);
-    run->over =
-        ended(run); /* early_stopping_patience may have been set meanwhile; a resumed run looks, too */
-    progress_rested(run->progress, clock_monotonic_ns() - start);
-    if (run->asked_to_stop) return LORAD_OK;
-    log_info("going on after a pause of %.0f s", clock_seconds_since(start));
-    teller_event(&run->teller, "resumed_training", "after a pause of %.0f s", clock_seconds_since(start));
-    teller_phase(&run->teller, "training");
-    return LORAD_OK;
-}
-
-/* An evaluation that is due when the run is asked to stop is owed, so that no decision depends on the stop.
- */
-static enum status at_boundary(struct run *run, const struct step_info *info,
-                               const struct step_result *result)
-{
-    const struct run_options *o = run->options;
-    struct run_state *state = &run->state;
-    bool improved = false;
-    uint32_t asked;
-    TRY(obey(run, run->step.reports[0].commands, &asked));
-    run->asked_to_stop = (result->wants & BOUNDARY_WANTS_STOP) || (asked & COMMANDS_STOP);
-    state->evaluation_owed =
-        stage_now(run)->eval && o->eval_strategy != WHEN_NO &&
-        (ended(run) || due(o->eval_strategy, o->eval_steps, state->step, info->last_of_epoch));
-    if (state->evaluation_owed && !run->asked_to_stop) {
-        TRY(evaluate_now(run, &improved));
-        if (!run->asked_to_stop) TRY(request_agree(&run->asked_to_stop, run->session.world));
-    }
-    run->over = ended(run);
-    bool keep_best = o->load_best_model_at_end || o->save_strategy == WHEN_BEST;
-    bool save = due(o->save_strategy, o->save_steps, state->step, info->last_of_epoch) ||
-                (improved && keep_best) || (result->wants & BOUNDARY_WANTS_SAVE) || (asked & COMMANDS_SAVE) ||
-                run->asked_to_stop || (run->over && o->save_strategy != WHEN_NO);
-    if (save) TRY(save_now(run));
-    tell_saves(run);
-    bool last = run->asked_to_stop || (run->over && in_last_stage(run));
-    return run->commands.paused && !last ? hold(run) : LORAD_OK;
-}
+/* ---- all steps of all stages ---- */
 
 static enum status train_steps(struct run *run)
 {
@@ -581,7 +373,7 @@ static enum status train_steps(struct run *run)
         TRY(advance(run, &info, &result));
         report(run, &info, &result, clock_seconds_since(start));
         TRY(follow_preparing(run));
-        TRY(at_boundary(run, &info, &result));
+        TRY(run_at_boundary(run, &info, &result));
     }
     return LORAD_OK;
 }
@@ -591,9 +383,9 @@ static enum status train_steps(struct run *run)
 static enum status train_stage(struct run *run)
 {
     bool improved;
-    if (run->state.evaluation_owed && stage_now(run)->eval) TRY(evaluate_now(run, &improved));
-    run->over = ended(run);
-    if (run->asked_to_stop) return save_now(run);
+    if (run->state.evaluation_owed && run_stage_now(run)->eval) TRY(run_evaluate(run, &improved));
+    run->over = run_stage_end(run);
+    if (run->asked_to_stop) return run_save(run);
     if (run->over) return LORAD_OK;
     TRY(open_stage(run));
     TRY(train_steps(run));
@@ -605,13 +397,13 @@ static enum status train_stage(struct run *run)
 static enum status train(struct run *run)
 {
     TRY(train_stage(run));
-    while (run->over && !in_last_stage(run) && !run->asked_to_stop) {
+    while (run->over && !run_in_last_stage(run) && !run->asked_to_stop) {
         next_stage(run);
         TRY(train_stage(run));
     }
     if (run->over == STAGE_EARLY_STOPPING || run->over == STAGE_PLATEAU || run->over == STAGE_EVAL_LOSS) {
         struct strbuf why = STRBUF_EMPTY;
-        stage_end_text(&why, run->over, stage_now(run), &run->state);
+        stage_end_text(&why, run->over, run_stage_now(run), &run->state);
         log_info("stopping early: %s", strbuf_text(&why));
         strbuf_free(&why);
     }
@@ -628,7 +420,7 @@ static enum status settle_saves(struct run *run, enum status ended)
     snprintf(why, sizeof why, "%s", status_message());
     progress_note(run->progress, "saving");
     teller_phase(&run->teller, "saving");
-    enum status status = drain_saves(run);
+    enum status status = run_drain_saves(run);
     return ended == LORAD_OK ? status : FAIL(ended, "%s", why);
 }
 
@@ -638,7 +430,7 @@ static enum status load_best(struct run *run)
     const struct run_state *state = &run->state;
     enum status status = saver_load_masters(&run->saver, state->best_step);
     if (status == LORAD_NOT_FOUND) {
-        if (is_first(run))
+        if (run_is_first(run))
             log_warn(
                 "the best adapter, that of step %lld (%g), was not saved: the one of step %lld is exported",
                 (long long)state->best_step, state->best_metric, (long long)state->step);
@@ -670,7 +462,7 @@ static enum status finish(struct run *run)
     watchdog_note(run->watchdog, WATCH_END, run->state.step);
     progress_close(run->progress);
     run->progress = NULL;
-    bool finished = run->over && in_last_stage(run) && !run->state.evaluation_owed;
+    bool finished = run->over && run_in_last_stage(run) && !run->state.evaluation_owed;
     if (run->asked_to_stop && !finished) {
         if (saver_settled_step(&run->saver) != run->state.step)
             return FAIL(LORAD_IO,
