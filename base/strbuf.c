@@ -47,9 +47,29 @@ void strbuf_puts(struct strbuf *buffer, const char *text)
     strbuf_add(buffer, text, strlen(text));
 }
 
+/* U+0080 to U+009F, which terminals obey like the escapes that they abbreviate. */
+static bool is_c1(const unsigned char *text)
+{
+    return text[0] == 0xc2 && text[1] >= 0x80 && text[1] <= 0x9f;
+}
+
 void strbuf_putc(struct strbuf *buffer, char c)
 {
     strbuf_add(buffer, &c, 1);
+}
+
+void strbuf_put_shown(struct strbuf *buffer, const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    while (*at) {
+        size_t plain = 0;
+        while (at[plain] >= ' ' && at[plain] != 0x7f && !is_c1(at + plain)) plain++;
+        strbuf_add(buffer, at, plain);
+        at += plain;
+        if (!*at) break;
+        strbuf_putc(buffer, '?');
+        at += is_c1(at) ? 2 : 1;
+    }
 }
 
 void strbuf_printf(struct strbuf *buffer, const char *format, ...)

@@ -25,6 +25,8 @@ void strbuf_clear(struct strbuf *buffer); /* length 0, memory kept */
 void strbuf_add(struct strbuf *buffer, const void *bytes, size_t length);
 void strbuf_puts(struct strbuf *buffer, const char *text);
 void strbuf_putc(struct strbuf *buffer, char c);
+/* Text of others, for terminals: a ? stands for each control character, those of UTF-8 beyond ASCII too. */
+void strbuf_put_shown(struct strbuf *buffer, const char *text);
 void strbuf_printf(struct strbuf *buffer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The contents as a C string, "" when empty. Borrowed until the next append. */

@@ -48,7 +48,7 @@ enum status control_send(struct control *control, const struct coord_command *re
 struct control_reply {
     char id[COMMAND_ID_BYTES];
     enum status status; /* LORAD_OK: done */
-    char *text;         /* owned: what was done, or why not */
+    char *text;         /* owned: what was done, or why not; without control characters */
     char *run;          /* owned: the status object as JSON; NULL: none was asked for */
 };
 /* *got false: none has come within timeout_ms. LORAD_PEER_LOST: the run went away. Owns: *out when *got. */

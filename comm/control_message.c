@@ -158,6 +158,7 @@ enum status control_reply_read(struct control_reply *out, const char *text, size
     struct json *json = NULL;
     struct control_reply reply = {.status = LORAD_OK};
     const char *id, *name, *words;
+    struct strbuf shown = STRBUF_EMPTY;
     TRY(js_parse(&json, text, length, where));
     enum status status = js_need_string(&id, json, "id", where);
     if (status == LORAD_OK) status = js_need_string(&name, json, "status", where);
@@ -165,8 +166,10 @@ enum status control_reply_read(struct control_reply *out, const char *text, size
     if (status == LORAD_OK) {
         snprintf(reply.id, sizeof reply.id, "%s", id);
         reply.status = status_of_name(name);
-        reply.text = memory_string(words);
-        status = reply.text ? LORAD_OK : LORAD_NOMEM;
+        strbuf_put_shown(&shown, words);
+        reply.text = shown.failed ? NULL : memory_string(strbuf_text(&shown));
+        strbuf_free(&shown);
+        status = reply.text ? LORAD_OK : FAIL(LORAD_NOMEM, "out of memory");
     }
     const struct json *run = js_get(json, "run");
     if (status == LORAD_OK && run && js_type(run) != JS_OBJECT)

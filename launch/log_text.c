@@ -9,7 +9,8 @@ static void metrics_text(struct strbuf *out, const struct json *line)
 {
     const char *stage = js_string(js_get(line, "stage"), NULL);
     strbuf_printf(out, "step %lld  ", (long long)js_int(js_get(line, "step"), 0));
-    if (stage) strbuf_printf(out, "%s  ", stage);
+    if (stage) strbuf_put_shown(out, stage);
+    if (stage) strbuf_puts(out, "  ");
     if (js_get(line, "eval_loss")) {
         strbuf_printf(out, "eval loss %.4f  token accuracy %.2f%%  %lld tokens in %.1f s%s",
                       real(line, "eval_loss"), 100 * real(line, "eval_token_accuracy"),
@@ -27,9 +28,12 @@ static void event_text(struct strbuf *out, const struct json *line)
 {
     const char *time = js_string(js_get(line, "time"), NULL), *event = js_string(js_get(line, "event"), NULL),
                *text = js_string(js_get(line, "text"), NULL);
-    strbuf_printf(out, "%s  ", time ? time : "");
+    strbuf_put_shown(out, time ? time : "");
+    strbuf_puts(out, "  ");
     if (js_get(line, "step")) strbuf_printf(out, "step %lld  ", (long long)js_int(js_get(line, "step"), 0));
-    strbuf_printf(out, "%s%s%s", event ? event : "", text && *text ? ": " : "", text ? text : "");
+    strbuf_put_shown(out, event ? event : "");
+    if (text && *text) strbuf_puts(out, ": ");
+    strbuf_put_shown(out, text ? text : "");
 }
 
 void log_line_text(struct strbuf *out, const struct json *line)

@@ -5,7 +5,7 @@
 #include "base/json.h"
 #include "base/strbuf.h"
 
-/* Appends it in words; no newline. */
+/* Appends it in words; no newline, and no control character whoever wrote it. */
 void log_line_text(struct strbuf *out, const struct json *line);
 
 #endif

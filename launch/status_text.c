@@ -22,6 +22,11 @@ static const char *text_of(const struct json *run, const char *key)
     return text ? text : "";
 }
 
+static void put(struct strbuf *out, const struct json *run, const char *key)
+{
+    strbuf_put_shown(out, text_of(run, key));
+}
+
 static double real_of(const struct json *run, const char *key)
 {
     return js_real(js_get(run, key), 0);
@@ -41,13 +46,16 @@ static void write_headline(struct strbuf *out, const struct json *run)
 {
     long long step = int_of(run, "step"), total = int_of(run, "total_steps");
     const char *name = *text_of(run, "run") ? text_of(run, "run") : text_of(run, "output_dir");
-    strbuf_printf(out, "%s: %s", *name ? name : "the run", text_of(run, "phase"));
+    strbuf_put_shown(out, *name ? name : "the run");
+    strbuf_puts(out, ": ");
+    put(out, run, "phase");
     if (total > 0)
         strbuf_printf(out, ", step %lld of %lld (%.1f %%), epoch %.2f", step, total,
                       100.0 * (double)step / (double)total, real_of(run, "epoch"));
-    if (js_get(run, "stage"))
-        strbuf_printf(out, ", stage %s (%lld of %lld)", text_of(run, "stage"), int_of(run, "stage_number"),
-                      int_of(run, "stages"));
+    if (!js_get(run, "stage")) return;
+    strbuf_puts(out, ", stage ");
+    put(out, run, "stage");
+    strbuf_printf(out, " (%lld of %lld)", int_of(run, "stage_number"), int_of(run, "stages"));
 }
 
 static void write_numbers(struct strbuf *out, const struct json *run)
@@ -92,16 +100,17 @@ static void write_place(struct strbuf *out, const struct json *run)
 {
     long long start = int_of(run, "start");
     line(out, "ranks");
-    strbuf_printf(out, "%lld = TP %lld x DP %lld on %s", int_of(run, "ranks"),
-                  int_of(run, "tensor_parallel_size"), int_of(run, "data_parallel_size"),
-                  text_of(run, "hosts"));
+    strbuf_printf(out, "%lld = TP %lld x DP %lld on ", int_of(run, "ranks"),
+                  int_of(run, "tensor_parallel_size"), int_of(run, "data_parallel_size"));
+    put(out, run, "hosts");
     line(out, "device");
-    strbuf_puts(out, text_of(run, "device"));
+    put(out, run, "device");
     line(out, "since");
-    strbuf_printf(out, "%s, process %lld", text_of(run, "since"), int_of(run, "pid"));
+    put(out, run, "since");
+    strbuf_printf(out, ", process %lld", int_of(run, "pid"));
     if (start > 1) strbuf_printf(out, ", start %lld in this folder", start);
     line(out, "output_dir");
-    strbuf_puts(out, text_of(run, "output_dir"));
+    put(out, run, "output_dir");
 }
 
 static void write_overrides(struct strbuf *out, const struct json *run)
@@ -110,9 +119,17 @@ static void write_overrides(struct strbuf *out, const struct json *run)
     for (size_t i = 0; i < js_length(list); i++) {
         const struct json *one = js_at(list, i);
         line(out, i ? "" : "set");
-        strbuf_printf(out, "%s %g since step %lld (configured: %g)", text_of(one, "key"),
-                      real_of(one, "value"), int_of(one, "step"), real_of(one, "was"));
+        put(out, one, "key");
+        strbuf_printf(out, " %g since step %lld (configured: %g)", real_of(one, "value"), int_of(one, "step"),
+                      real_of(one, "was"));
     }
+}
+
+static void put_after(struct strbuf *out, const char *before, const struct json *run, const char *key)
+{
+    if (!*text_of(run, key)) return;
+    strbuf_puts(out, before);
+    put(out, run, key);
 }
 
 /* What else there is to say of Redis: up or down, since when, why. */
@@ -121,10 +138,10 @@ static void write_redis(struct strbuf *out, const struct json *run)
     const struct json *redis = js_get(run, "redis");
     if (!redis) return;
     line(out, "redis");
-    strbuf_printf(out, "%s", text_of(redis, "state"));
-    if (*text_of(redis, "server")) strbuf_printf(out, ", %s", text_of(redis, "server"));
-    if (*text_of(redis, "since")) strbuf_printf(out, ", since %s", text_of(redis, "since"));
-    if (*text_of(redis, "reason")) strbuf_printf(out, ": %s", text_of(redis, "reason"));
+    put(out, redis, "state");
+    put_after(out, ", ", redis, "server");
+    put_after(out, ", since ", redis, "since");
+    put_after(out, ": ", redis, "reason");
     if (int_of(redis, "dropped") > 0) strbuf_printf(out, ", %lld notes dropped", int_of(redis, "dropped"));
 }
 
@@ -138,7 +155,7 @@ void status_text(struct strbuf *out, const struct json *run, double now)
     }
     if (*text_of(run, "straggler")) {
         line(out, "straggler");
-        strbuf_puts(out, text_of(run, "straggler"));
+        put(out, run, "straggler");
     }
     write_overrides(out, run);
     write_redis(out, run);

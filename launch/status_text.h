@@ -1,4 +1,5 @@
-/* status_text.h: what a run is doing, for people: the status object of docs/control.md in words. */
+/* status_text.h: what a run is doing, for people: the status object of docs/control.md in words.
+ * Whoever wrote it, no control character reaches the terminal. */
 #ifndef LORAD_LAUNCH_STATUS_TEXT_H
 #define LORAD_LAUNCH_STATUS_TEXT_H
 
