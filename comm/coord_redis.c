@@ -66,6 +66,7 @@ struct coord_redis {
     pthread_cond_t wake;
     struct coord *coord; /* NULL: no more requests */
     bool stop, done, hurry;
+    bool ending;  /* the thread ends the program by `coord`, which must live so long */
     char *status; /* not collected yet; NULL: nothing new */
     struct redis_beat beat_now;
     bool beat_new;
@@ -630,19 +631,30 @@ static void farewell(struct coord_redis *redis)
     redis_publish_info(&redis->batch, &redis->keys, &redis->me, &redis->beat);
     redis_publish_list(&redis->batch, &redis->keys, redis->me.output_dir);
     redis_lease_release(&redis->batch, &redis->keys, &redis->me);
+    redis->held = false;
     if (exchange(redis) != LORAD_OK) log_debug("%s", status_message());
 }
 
-/* `stop --now`: answers, gives the lease back, and ends all ranks. */
-static void stop_now(struct coord_redis *redis)
+static bool takes_requests(struct coord_redis *redis)
 {
     pthread_mutex_lock(&redis->lock);
-    struct coord *coord = redis->coord;
+    bool takes = redis->coord != NULL;
     pthread_mutex_unlock(&redis->lock);
-    if (!coord) return; /* it is ending anyway */
+    return takes;
+}
+
+/* `stop --now`: answers, gives the lease back, and ends all ranks, unless the run leaves meanwhile. */
+static void stop_now(struct coord_redis *redis)
+{
+    if (!takes_requests(redis)) return; /* it is ending anyway */
     put_answer(redis, redis->stop_id, LORAD_OK, "ended at once, nothing was saved; exit code 80", NULL);
+    *redis->stop_id = '\0';
     farewell(redis);
-    coord_stop_now(coord);
+    pthread_mutex_lock(&redis->lock);
+    struct coord *coord = redis->coord;
+    redis->ending = coord != NULL;
+    pthread_mutex_unlock(&redis->lock);
+    if (coord) coord_stop_now(coord);
 }
 
 static void *run_mirror(void *argument)
@@ -691,6 +703,7 @@ static void redis_close_requests(void *state)
     struct coord_redis *redis = state;
     pthread_mutex_lock(&redis->lock);
     redis->coord = NULL;
+    while (redis->ending) pthread_cond_wait(&redis->wake, &redis->lock); /* until the program ends */
     pthread_mutex_unlock(&redis->lock);
 }
 
