@@ -33,6 +33,7 @@ enum {
     CLIENTS = 32,
     OWED_BYTES = 1 << 20, /* a client that does not read that much is let go */
     LAST_WORDS_MS = 1000, /* for replies, when the run ends */
+    FULL_MS = 200,        /* until the next try when a client cannot be let in */
 };
 
 struct client {
@@ -63,6 +64,7 @@ struct server {
     struct coord *coord;
     pthread_t thread;
     bool running;
+    int64_t full_until_ns; /* the listener is left alone so long: it would wake poll again at once */
 
     struct client clients[CLIENTS];
     struct pending pending[INBOX_CAPACITY];
@@ -257,6 +259,8 @@ static void client_read(struct server *server, struct client *client)
 static void client_accept(struct server *server)
 {
     int fd = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
+        server->full_until_ns = clock_monotonic_ns() + (int64_t)FULL_MS * 1000000;
     if (fd < 0) return;
     struct client *client = server->clients;
     while (client < server->clients + CLIENTS && client->fd >= 0) client++;
@@ -281,8 +285,10 @@ static bool owes(const struct server *server)
 /* Waits for something to do and does it. `late`: only what is owed is sent. */
 static void turn(struct server *server, bool late, int timeout_ms)
 {
+    bool full = clock_monotonic_ns() < server->full_until_ns;
     struct pollfd polls[CLIENTS + 2] = {{.fd = server->wake, .events = POLLIN},
-                                        {.fd = late ? -1 : server->listener, .events = POLLIN}};
+                                        {.fd = late || full ? -1 : server->listener, .events = POLLIN}};
+    if (full && !late) timeout_ms = FULL_MS;
     for (int i = 0; i < CLIENTS; i++) {
         const struct client *client = &server->clients[i];
         bool hears = !late && !client->deaf && !client->ends;

@@ -1,10 +1,12 @@
 /* A running job and who asks it: both ends in one process, the main thread in the trainer's place. */
 #include "support/test.h"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -155,11 +157,17 @@ static void what_is_no_request_is_refused_in_words(void **state)
 
 /* ---- below the client ---- */
 
-static int dial(const char *folder)
+static struct sockaddr_un address_of(const char *folder)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int n = snprintf(address.sun_path, sizeof address.sun_path, "%s/control.sock", folder);
     assert_true(n > 0 && (size_t)n < sizeof address.sun_path);
+    return address;
+}
+
+static int dial(const char *folder)
+{
+    struct sockaddr_un address = address_of(folder);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
     return fd;
@@ -253,6 +261,43 @@ static void too_many_at_once_are_told_so(void **state)
         control_reply_free(&reply);
         control_close(control);
     }
+    coord_leave(coord);
+}
+
+static double cpu_seconds(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static void a_client_that_no_descriptor_is_left_for_costs_nothing(void **state)
+{
+    (void)state;
+    const char *folder = new_folder("");
+    struct coord *coord = join(folder);
+    struct rlimit before, none;
+    enum { ENOUGH = 64 }; /* poll(2) wants as many as it looks at */
+    int taken[ENOUGH], n_taken = 0;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = address_of(folder);
+    none = before;
+    none.rlim_cur = ENOUGH;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    for (int last = 0; (last = dup(fd)) >= 0;) taken[n_taken++] = last;
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    double cpu = cpu_seconds();
+    clock_sleep_ms(500);
+    cpu = cpu_seconds() - cpu;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    while (n_taken > 0) close(taken[--n_taken]);
+    assert_true(cpu < 0.1);
+    struct timeval patience = {.tv_sec = 5};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    say(fd, "{\"verb\":\"status\",\"id\":\"f\"}\n");
+    shutdown(fd, SHUT_WR);
+    assert_non_null(strstr(read_all(fd), "{\"id\":\"f\",\"status\":\"ok\""));
     coord_leave(coord);
 }
 
@@ -385,6 +430,7 @@ int main(void)
         cmocka_unit_test(what_is_no_request_is_refused_in_words),
         cmocka_unit_test(lines_from_anywhere_do_no_harm),
         cmocka_unit_test(too_many_at_once_are_told_so),
+        cmocka_unit_test(a_client_that_no_descriptor_is_left_for_costs_nothing),
         cmocka_unit_test(only_the_user_may_ask),
         cmocka_unit_test(a_long_path_and_a_dead_socket_are_no_obstacle),
         cmocka_unit_test(the_end_answers_what_still_waits),
