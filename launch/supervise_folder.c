@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,8 +22,21 @@
 
 /* ---- scratch ---- */
 
-static const char prefix[] = "lorad-run-";
-enum { YOUNG_SECONDS = 60 }; /* its owner may not have locked it yet */
+enum {
+    YOUNG_SECONDS = 60, /* its owner may not have locked it yet */
+    PREFIX_BYTES = HOST_NAME_MAX + 16,
+    RANDOM = 6, /* letters that follow it */
+};
+
+/* "lorad-run-HOST-": where hosts share the folder, a lock may be seen on its own host alone. */
+static void name_prefix(char out[PREFIX_BYTES])
+{
+    char host[HOST_NAME_MAX + 1] = "";
+    if (gethostname(host, sizeof host - 1) != 0) log_debug("the host has no name: %s", strerror(errno));
+    for (char *at = host; *at; at++)
+        if (*at == '/') *at = '_';
+    snprintf(out, PREFIX_BYTES, "lorad-run-%s-", host);
+}
 
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *at)
 {
@@ -46,11 +60,11 @@ static const char *temporary_folder(void)
     return folder && *folder ? folder : "/tmp";
 }
 
-static void remove_if_left(const char *path)
+static void remove_if_left(const char *path, int young_seconds)
 {
     struct stat info;
     if (lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != geteuid()) return;
-    if (time(NULL) - info.st_ctime < YOUNG_SECONDS) return;
+    if (time(NULL) - info.st_ctime < young_seconds) return;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) return;
     if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
@@ -60,14 +74,18 @@ static void remove_if_left(const char *path)
     close(fd);
 }
 
-static void remove_left_ones(void)
+void scratch_clear(int young_seconds)
 {
+    char prefix[PREFIX_BYTES];
     DIR *entries = opendir(temporary_folder());
     if (!entries) return;
+    name_prefix(prefix);
+    size_t length = strlen(prefix);
     for (struct dirent *entry; (entry = readdir(entries));) {
-        if (strncmp(entry->d_name, prefix, sizeof prefix - 1) != 0) continue;
+        if (strncmp(entry->d_name, prefix, length) != 0) continue;
+        if (strlen(entry->d_name) != length + RANDOM) continue; /* of a host with a longer name */
         char *path = file_join(temporary_folder(), entry->d_name);
-        if (path) remove_if_left(path);
+        if (path) remove_if_left(path, young_seconds);
         free(path);
     }
     closedir(entries);
@@ -75,9 +93,10 @@ static void remove_left_ones(void)
 
 enum status scratch_open(struct scratch *out)
 {
-    char name[sizeof prefix + 8];
-    snprintf(name, sizeof name, "%sXXXXXX", prefix);
-    remove_left_ones();
+    char prefix[PREFIX_BYTES], name[PREFIX_BYTES + RANDOM];
+    name_prefix(prefix);
+    snprintf(name, sizeof name, "%s%.*s", prefix, RANDOM, "XXXXXX");
+    scratch_clear(YOUNG_SECONDS);
     char *path = file_join(temporary_folder(), name);
     if (!path) return LORAD_NOMEM;
     int fd = mkdtemp(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;

@@ -10,7 +10,7 @@
 #include "base/status.h"
 
 /* MPI's session folders and shared-memory files of this job, and of no other, lie in it. Locked while its
- * supervisor lives, so that the next one can remove what a killed one left. */
+ * supervisor lives, so that the next one on the same host can remove what a killed one left. */
 struct scratch {
     char *path;
     int fd;
@@ -18,6 +18,8 @@ struct scratch {
 
 /* Owns: *out. In TMPDIR, else /tmp. LORAD_CANNOT_CREATE. */
 enum status scratch_open(struct scratch *out) LORAD_WARN_UNUSED;
+/* Removes what killed supervisors of this host left, when older than that. scratch_open does it. */
+void scratch_clear(int young_seconds);
 void scratch_empty(const struct scratch *scratch); /* nothing of the job may run */
 void scratch_close(struct scratch *scratch);       /* removes it */
 

@@ -167,6 +167,31 @@ static void scratch_is_emptied_and_removed(void **state)
     unsetenv("TMPDIR");
 }
 
+/* Of a supervisor that was killed; another host's lock may not be seen here. */
+static void what_a_killed_supervisor_of_this_host_left_is_removed(void **state)
+{
+    (void)state;
+    char own[1024], other[1024], longer[1024], host[256] = "";
+    struct scratch scratch;
+    assert_int_equal(gethostname(host, sizeof host - 1), 0);
+    snprintf(own, sizeof own, "%s/lorad-run-%s-abcdef", test_tmpdir(), host);
+    snprintf(other, sizeof other, "%s/lorad-run-elsewhere-abcdef", test_tmpdir());
+    snprintf(longer, sizeof longer, "%s/lorad-run-%s-2-abcdef", test_tmpdir(), host);
+    assert_ok(file_make_dirs(own));
+    assert_ok(file_make_dirs(other));
+    assert_ok(file_make_dirs(longer));
+    setenv("TMPDIR", test_tmpdir(), 1);
+    scratch_clear(0);
+    assert_false(file_exists(own));
+    assert_true(file_exists(other));
+    assert_true(file_exists(longer));
+    assert_ok(scratch_open(&scratch));
+    scratch_clear(0);
+    assert_true(file_exists(scratch.path)); /* it is in use */
+    scratch_close(&scratch);
+    unsetenv("TMPDIR");
+}
+
 /* ---- a job ---- */
 
 static int end_of(struct job *job)
@@ -331,6 +356,7 @@ int main(void)
         cmocka_unit_test(a_killed_supervisor_is_followed_as_the_same_job),
         cmocka_unit_test(a_damaged_claim_is_another_job),
         cmocka_unit_test(scratch_is_emptied_and_removed),
+        cmocka_unit_test(what_a_killed_supervisor_of_this_host_left_is_removed),
         cmocka_unit_test(codes_of_a_job),
         cmocka_unit_test(a_request_before_the_job_listens_does_not_end_it),
         cmocka_unit_test(what_is_left_of_a_job_is_killed),
