@@ -157,7 +157,6 @@ static void look_for_lost_ranks(struct supervisor *s)
 
 static int attend(struct supervisor *s)
 {
-    pid_t session = s->job.pid;
     int code = 0;
     while (!job_ended(&s->job, &code)) {
         hear(s, s->asked ? STOPPING_LOOK_MS : LOOK_MS);
@@ -165,7 +164,7 @@ static int attend(struct supervisor *s)
         service_look(&s->service);
         look_for_lost_ranks(s);
     }
-    job_sweep(session);
+    job_sweep(&s->job);
     scratch_empty(s->scratch);
     return code;
 }

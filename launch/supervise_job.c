@@ -70,17 +70,17 @@ void job_signal(const struct job *job, int number)
     if (job->pid > 0) kill(job->pid, number);
 }
 
-bool job_ended(struct job *job, int *code)
+bool job_ended(const struct job *job, int *code)
 {
-    int how;
-    bool ended = false;
-    for (pid_t pid; (pid = waitpid(-1, &how, WNOHANG)) > 0;) {
-        if (pid != job->pid) continue; /* an orphan of it */
-        *code = WIFEXITED(how) ? WEXITSTATUS(how) : 128 + WTERMSIG(how);
-        ended = true;
+    for (;;) {
+        siginfo_t end = {.si_pid = 0};
+        if (waitid(P_ALL, 0, &end, WEXITED | WNOHANG | WNOWAIT) != 0 || end.si_pid == 0) return false;
+        if (end.si_pid == job->pid) {
+            *code = end.si_code == CLD_EXITED ? end.si_status : 128 + end.si_status;
+            return true;
+        }
+        waitpid(end.si_pid, NULL, 0); /* an orphan of it */
     }
-    if (ended) job->pid = 0;
-    return ended;
 }
 
 /* ---- who is left ---- */
@@ -164,15 +164,16 @@ void job_kill(const struct job *job)
     if (job->pid > 0) visit(job->pid, 0, SIGKILL);
 }
 
-void job_sweep(pid_t session)
+void job_sweep(struct job *job)
 {
-    int left = 0;
-    for (int ms = 0; ms < SWEEP_MS; ms += SWEEP_STEP_MS) {
-        left = visit(session, 0, SIGKILL);
-        while (waitpid(-1, NULL, WNOHANG) > 0) continue;
-        if (left == 0) return;
+    int left = job->pid > 0 ? visit(job->pid, 0, SIGKILL) : 0;
+    for (int ms = 0; left > 0 && ms < SWEEP_MS; ms += SWEEP_STEP_MS) {
         clock_sleep_ms(SWEEP_STEP_MS);
+        left = visit(job->pid, 0, SIGKILL);
     }
-    log_warn("%d processes of the job that ended do not die; a later checkpoint of theirs is fenced off",
-             left);
+    if (left > 0)
+        log_warn("%d processes of the job that ended do not die; a later checkpoint of theirs is fenced off",
+                 left);
+    while (waitpid(-1, NULL, WNOHANG) > 0) continue; /* only now can another process get its number */
+    job->pid = 0;
 }

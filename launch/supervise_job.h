@@ -23,12 +23,13 @@ struct job {
 enum status job_start(struct job *out, char *const *argv, bool alone) LORAD_WARN_UNUSED;
 void job_signal(const struct job *job, int number); /* to mpirun, which hands USR1 and USR2 to all ranks */
 
-/* true: it has ended, *code is its exit code, or 128 + the signal that killed it. Never blocks. */
-bool job_ended(struct job *job, int *code);
+/* true: it has ended, *code is its exit code, or 128 + the signal that killed it. Its number stays its own
+ * until job_sweep. Never blocks. */
+bool job_ended(const struct job *job, int *code);
 /* How many processes mpirun has started on this host and that still live. */
 int job_ranks(const struct job *job);
 void job_kill(const struct job *job); /* all of it on this host; the end is then seen by job_ended */
-/* Kills what is left of the session of a job that has ended and waits until it is gone. */
-void job_sweep(pid_t session);
+/* Kills what is left of the session of a job that has ended, waits until it is gone, and forgets the job. */
+void job_sweep(struct job *job);
 
 #endif

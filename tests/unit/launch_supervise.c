@@ -194,10 +194,17 @@ static void what_a_killed_supervisor_of_this_host_left_is_removed(void **state)
 
 /* ---- a job ---- */
 
-static int end_of(struct job *job)
+static int end_of(const struct job *job)
 {
     int code = -1;
     for (int i = 0; i < 1000 && !job_ended(job, &code); i++) clock_sleep_ms(5);
+    return code;
+}
+
+static int end_and_sweep(struct job *job)
+{
+    int code = end_of(job);
+    job_sweep(job);
     return code;
 }
 
@@ -212,11 +219,11 @@ static void codes_of_a_job(void **state)
     (void)state;
     struct job job = {0};
     assert_ok(shell(&job, "exit 71"));
-    assert_int_equal(end_of(&job), 71);
+    assert_int_equal(end_and_sweep(&job), 71);
     assert_ok(shell(&job, "kill -SEGV $$"));
-    assert_int_equal(end_of(&job), 139);
+    assert_int_equal(end_and_sweep(&job), 139);
     assert_ok(shell(&job, "read line && exit 1; exit 7")); /* standard input is closed */
-    assert_int_equal(end_of(&job), 7);
+    assert_int_equal(end_and_sweep(&job), 7);
     char *argv[] = {(char *)"no-such-program-anywhere", NULL};
     assert_int_equal(job_start(&job, argv, false), LORAD_NOT_FOUND);
     assert_non_null(strstr(status_message(), "no-such-program-anywhere"));
@@ -227,7 +234,7 @@ static void a_request_before_the_job_listens_does_not_end_it(void **state)
     (void)state;
     struct job job = {0};
     assert_ok(shell(&job, "kill -USR1 $$; kill -USR2 $$; exit 7"));
-    assert_int_equal(end_of(&job), 7);
+    assert_int_equal(end_and_sweep(&job), 7);
 }
 
 /* Orphans in process groups of their own, as mpirun's ranks are. */
@@ -243,15 +250,16 @@ static void what_is_left_of_a_job_is_killed(void **state)
              path);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     assert_ok(shell(&job, script));
-    pid_t session = job.pid;
     assert_int_equal(end_of(&job), 137);
+    assert_int_equal(kill(job.pid, 0), 0); /* nobody else has its number as yet */
     assert_ok(file_read(&text, &length, path, 1 << 12));
     int left[2];
     assert_int_equal(sscanf(text, "%d %d", &left[0], &left[1]), 2);
     free(text);
     for (int i = 0; i < 2; i++) assert_int_equal(kill(left[i], 0), 0);
     int64_t start = clock_monotonic_ns();
-    job_sweep(session);
+    job_sweep(&job);
+    assert_int_equal(job.pid, 0);
     assert_true(clock_seconds_since(start) < 2);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(kill(left[i], 0), -1);
@@ -266,10 +274,10 @@ static void ranks_of_a_job_are_counted(void **state)
     assert_ok(shell(&job, "sleep 100 & sleep 100 & wait"));
     for (int i = 0; i < 400 && job_ranks(&job) < 2; i++) clock_sleep_ms(5);
     assert_int_equal(job_ranks(&job), 2);
-    pid_t session = job.pid;
     job_kill(&job);
     assert_int_equal(end_of(&job), 137);
-    job_sweep(session);
+    job_sweep(&job);
+    assert_int_equal(job.pid, 0);
 }
 
 /* ---- the service manager ---- */
