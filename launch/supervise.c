@@ -24,11 +24,11 @@
 
 enum {
     LOOK_MS = 1000,
-    STOPPING_LOOK_MS = 100,
+    SHORT_LOOK_MS = 100, /* while it starts and stops */
     ASK_AGAIN_MS = 1000, /* a rank that was just being started may have missed the first time */
     TERM_MS = 3000,      /* from TERM to KILL */
     EXTEND_MS = 10000,   /* of a service manager's patience, each time */
-    STARTING_MS = 30000, /* mpirun has started all ranks of this host by then, if ever */
+    STARTING_MS = 30000, /* looks are frequent so long, until all ranks were seen */
     LOST_MS = 3000,      /* ranks that are gone while mpirun waits: it never notices some deaths */
     LOST_AT_END_MS = 120000,
     WITHOUT_PROGRESS = 3,
@@ -45,7 +45,7 @@ struct supervisor {
     bool asked, killed; /* to stop; by a second INT */
     int64_t asked_ns, told_ns;
     bool terminated; /* the grace is over */
-    bool full;       /* all ranks of this start were seen, or should have been */
+    bool full;       /* all ranks of this start were seen on this host at once */
     int64_t started_ns;
     int64_t lost_ns; /* since when some are missing; 0: none is */
 };
@@ -136,13 +136,19 @@ static void press(struct supervisor *s)
     }
 }
 
+static bool counts_ranks(const struct supervisor *s)
+{
+    return s->plan->local_ranks > 0 && !s->plan->alone;
+}
+
 /* A rank that dies while it shakes hands with mpirun can leave Open MPI 4 waiting for ever. No rank ends by
- * itself before rank 0 has left the folder. */
+ * itself before rank 0 has left the folder. Ranks that were never seen here may well run elsewhere: mpirun
+ * has more ways to learn of hosts than can be known here. */
 static void look_for_lost_ranks(struct supervisor *s)
 {
-    if (s->plan->local_ranks == 0 || s->plan->alone) return;
+    if (!counts_ranks(s)) return;
     int ranks = job_ranks(&s->job);
-    s->full |= ranks >= s->plan->local_ranks || seconds_since(s->started_ns) * 1e3 > STARTING_MS;
+    s->full |= ranks >= s->plan->local_ranks;
     if (!s->full || ranks >= s->plan->local_ranks) {
         s->lost_ns = 0;
         return;
@@ -155,11 +161,17 @@ static void look_for_lost_ranks(struct supervisor *s)
     job_kill(&s->job);
 }
 
+static int until_next_look_ms(const struct supervisor *s)
+{
+    bool starting = counts_ranks(s) && !s->full && seconds_since(s->started_ns) * 1e3 < STARTING_MS;
+    return s->asked || starting ? SHORT_LOOK_MS : LOOK_MS;
+}
+
 static int attend(struct supervisor *s)
 {
     int code = 0;
     while (!job_ended(&s->job, &code)) {
-        hear(s, s->asked ? STOPPING_LOOK_MS : LOOK_MS);
+        hear(s, until_next_look_ms(s));
         if (s->asked) press(s);
         service_look(&s->service);
         look_for_lost_ranks(s);

@@ -87,12 +87,12 @@ bool job_ended(const struct job *job, int *code)
 
 struct process {
     pid_t pid, parent, session;
-    char state;
+    char state, name[16];
 };
 
 static bool read_process(struct process *out, const char *name)
 {
-    char path[64], text[512], *at;
+    char path[64], text[512], *at, *from;
     snprintf(path, sizeof path, "/proc/%.20s/stat", name);
     int fd = open(path, O_RDONLY | O_CLOEXEC), parent, group, session;
     if (fd < 0) return false;
@@ -100,16 +100,33 @@ static bool read_process(struct process *out, const char *name)
     close(fd);
     if (n <= 0) return false;
     text[n] = '\0';
+    from = strchr(text, '(');
     at = strrchr(text, ')'); /* the name before it may hold anything */
-    if (!at || sscanf(at + 1, " %c %d %d %d", &out->state, &parent, &group, &session) != 4) return false;
+    if (!at || !from || sscanf(at + 1, " %c %d %d %d", &out->state, &parent, &group, &session) != 4)
+        return false;
     out->pid = (pid_t)atoi(name);
     out->parent = (pid_t)parent;
     out->session = (pid_t)session;
+    snprintf(out->name, sizeof out->name, "%.*s", (int)(at - from - 1), from + 1);
     return true;
 }
 
-/* How many living processes of the session there are, of this parent only unless it is 0; `number` is sent to
- * each. */
+static bool is_alive(const struct process *process)
+{
+    return process->state != 'Z' && process->state != 'X';
+}
+
+/* By which mpirun starts ranks on other hosts. */
+static bool is_agent(const struct process *process)
+{
+    static const char *const names[] = {"ssh", "rsh", "qrsh", "blaunch", "srun", "orted"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(process->name, names[i]) == 0) return true;
+    return false;
+}
+
+/* How many living processes of the session there are; with a parent, only the ranks that are its children;
+ * `number` is sent to each. */
 static int visit(pid_t session, pid_t parent, int number)
 {
     struct process process;
@@ -118,8 +135,8 @@ static int visit(pid_t session, pid_t parent, int number)
     if (!entries) return 0;
     for (struct dirent *entry; (entry = readdir(entries));) {
         if (!isdigit((unsigned char)entry->d_name[0]) || !read_process(&process, entry->d_name)) continue;
-        if (process.session != session || process.state == 'Z' || process.state == 'X') continue;
-        if (parent && process.parent != parent) continue;
+        if (process.session != session || !is_alive(&process)) continue;
+        if (parent && (process.parent != parent || is_agent(&process))) continue;
         n++;
         if (number) kill(process.pid, number);
     }
@@ -127,7 +144,7 @@ static int visit(pid_t session, pid_t parent, int number)
     return n;
 }
 
-/* Living processes named in a file of numbers; -1: this kernel does not list the children of a thread. */
+/* Living ranks named in a file of numbers; -1: this kernel does not list the children of a thread. */
 static int count_listed(const char *path)
 {
     char name[32];
@@ -136,7 +153,7 @@ static int count_listed(const char *path)
     int n = 0;
     if (!file) return -1;
     while (fscanf(file, "%31s", name) == 1)
-        if (read_process(&process, name)) n += process.state != 'Z' && process.state != 'X';
+        if (read_process(&process, name)) n += is_alive(&process) && !is_agent(&process);
     fclose(file);
     return n;
 }

@@ -26,7 +26,8 @@ void job_signal(const struct job *job, int number); /* to mpirun, which hands US
 /* true: it has ended, *code is its exit code, or 128 + the signal that killed it. Its number stays its own
  * until job_sweep. Never blocks. */
 bool job_ended(const struct job *job, int *code);
-/* How many processes mpirun has started on this host and that still live. */
+/* How many ranks mpirun has started on this host and that still live: its children, except those by which it
+ * reaches other hosts. */
 int job_ranks(const struct job *job);
 void job_kill(const struct job *job); /* all of it on this host; the end is then seen by job_ended */
 /* Kills what is left of the session of a job that has ended, waits until it is gone, and forgets the job. */

@@ -88,6 +88,16 @@ static bool names_hosts(const char *argument)
     return false;
 }
 
+/* mpirun learns of hosts from a resource manager, or from what somebody has set for it. */
+static bool has_other_hosts(void)
+{
+    static const char *const names[] = {"PBS_NODEFILE", "PE_HOSTFILE", "LSB_DJOB_HOSTFILE",
+                                        "OMPI_MCA_orte_default_hostfile"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) return true;
+    return false;
+}
+
 /* Ranks of one host only: what concerns its cores and its folders can be said. */
 static bool is_local(const struct command *command)
 {
@@ -96,7 +106,7 @@ static bool is_local(const struct command *command)
         if (names_hosts(command->rest[i])) return false;
     /* salloc may leave its shell where it was called: mpirun then starts the ranks on the job's node */
     if (getenv("SLURM_JOB_ID") && !getenv("SLURMD_NODENAME")) return false;
-    return !command->hostfile && (!nodes || atoi(nodes) <= 1);
+    return !command->hostfile && !has_other_hosts() && (!nodes || atoi(nodes) <= 1);
 }
 
 /* Nothing that mpirun does is needed. */
