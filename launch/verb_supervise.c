@@ -144,6 +144,8 @@ static void add_mpirun(struct words *words, const struct command *command, int r
     add_two(words, "-x", "LORAD_JOB_ID");
     add_two(words, "-x", "LORAD_RESTART_COUNT");
     add_two(words, "-x", "LORAD_GRACE_SECONDS");
+    /* the name only: a list of processes shows no password */
+    if (!is_local(command) && getenv("REDISCLI_AUTH")) add_two(words, "-x", "REDISCLI_AUTH");
     for (size_t i = 0; i < command->n_rest; i++) add(words, command->rest[i]);
 }
 

@@ -130,3 +130,25 @@ start -np 2 --restarts 0 --set max_steps=100000 --set save_steps=100000 --set ov
 wait_for "step 2/"
 kill -9 $(rank_0)
 ends 137 "--restarts 0" "no restarts"
+
+# Ranks on other hosts get the password of Redis: mpirun hears its name alone. Here they have it anyway.
+mkdir -p "$work/bin"
+printf '%s\n' '#!/bin/sh' 'echo "words: $*" >&2' 'exit 78' >"$work/bin/mpirun"
+chmod +x "$work/bin/mpirun"
+path=$PATH
+export PATH=$work/bin:$PATH REDISCLI_AUTH=of-redis
+echo localhost >"$work/hosts"
+start -np 2 --hostfile "$work/hosts"
+ends 78 "words: .*-x REDISCLI_AUTH " "the password for other hosts"
+! said of-redis || fail "mpirun's words hold the password"
+start -np 2
+ends 78 "words: " "no other hosts"
+! said REDISCLI_AUTH || fail "nothing was to be taken to other hosts"
+PBS_NODEFILE=$work/hosts start -np 2
+ends 78 "words: .*-x REDISCLI_AUTH " "hosts of a resource manager"
+! said oversubscribe || fail "the resource manager's count of slots stands"
+unset REDISCLI_AUTH
+start -np 2 --hostfile "$work/hosts"
+ends 78 "words: " "no password"
+! said REDISCLI_AUTH || fail "mpirun warns of a variable that is not set"
+PATH=$path
