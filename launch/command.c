@@ -262,12 +262,12 @@ void command_usage(struct strbuf *out, const struct verb *verbs, size_t n)
         if (options[i].help) write_option(out, &options[i]);
     strbuf_puts(out, "\nConfiguration keys, by section (`lorad help KEY` says more)\n\n");
     config_help_all(out);
-    strbuf_puts(out,
-                "\nSignals: USR1, TERM and INT checkpoint and end (exit 75), USR2 checkpoints and goes on; "
-                "see docs/supervision.md.\n"
-                "Exit codes: 0 done, 64 usage, 65 data, 66 missing input, 70 internal, 71 hang or lost "
-                "rank, 73 cannot "
-                "create,\n74 input/output, 75 checkpointed and wants to be started again, 76 replaced "
-                "by a newer run, "
-                "78 configuration, 79 numeric, 80 stopped by `lorad stop`.\n");
+    strbuf_puts(
+        out, "\nSignals: USR1, TERM, HUP and INT checkpoint and end (exit 75), USR2 checkpoints and goes on; "
+             "see docs/supervision.md.\n"
+             "Exit codes: 0 done, 64 usage, 65 data, 66 missing input, 70 internal, 71 hang or lost "
+             "rank, 73 cannot "
+             "create,\n74 input/output, 75 checkpointed and wants to be started again, 76 replaced "
+             "by a newer run, "
+             "78 configuration, 79 numeric, 80 stopped by `lorad stop`.\n");
 }
