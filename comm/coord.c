@@ -88,6 +88,11 @@ enum status coord_is_fenced(bool *out, const char *output_dir, int64_t step, int
     return coord_file_ops.is_fenced(out, output_dir, step, epoch);
 }
 
+enum status coord_job_began(int64_t *epoch, struct coord *coord)
+{
+    return coord->ops->job_began(epoch, coord->state);
+}
+
 enum status coord_check_owner(struct coord *coord)
 {
     TRY(coord->ops->check_owner(coord->state));

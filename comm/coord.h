@@ -69,6 +69,9 @@ enum status coord_record_resume(struct coord *coord, int64_t base_step, int64_t 
 /* Is checkpoint (step, epoch) void because a later epoch resumed from an earlier step? Reads epoch/ .resume
  * records. */
 enum status coord_is_fenced(bool *out, const char *output_dir, int64_t step, int64_t epoch) LORAD_WARN_UNUSED;
+/* The epoch of the first start of our job (the same job_id) in this output_dir: ours, without a job or an
+ * earlier start. What was committed since then is the job's own. */
+enum status coord_job_began(int64_t *epoch, struct coord *coord) LORAD_WARN_UNUSED;
 /* LORAD_FENCED when a later epoch than ours exists: this run must end with exit 76 and commit nothing. */
 enum status coord_check_owner(struct coord *coord) LORAD_WARN_UNUSED;
 /* The same for every step: looks at the disk only once the heartbeat's thread saw a later epoch, or when that

@@ -642,6 +642,28 @@ static void file_leave(void *state)
     file_destroy(coord);
 }
 
+static enum status file_job_began(int64_t *epoch, void *state)
+{
+    const struct coord_file *coord = state;
+    int64_t first = coord->epoch;
+    DIR *entries = *coord->me.job ? opendir(coord->epochs) : NULL;
+    if (*coord->me.job && !entries)
+        return FAIL(LORAD_IO, "cannot list %s: %s", coord->epochs, strerror(errno));
+    for (struct dirent *entry; entries && (entry = readdir(entries));) {
+        bool resume = false;
+        int64_t earlier = epoch_of(entry->d_name, &resume);
+        char *path =
+            earlier >= 0 && earlier < first && !resume ? file_join(coord->epochs, entry->d_name) : NULL;
+        struct owner owner = {0};
+        if (path) owner_read(&owner, path);
+        if (owner.known && strcmp(owner.job, coord->me.job) == 0) first = earlier;
+        free(path);
+    }
+    if (entries) closedir(entries);
+    *epoch = first;
+    return LORAD_OK;
+}
+
 static enum status file_check_owner(void *state)
 {
     struct coord_file *coord = state;
@@ -676,6 +698,7 @@ const struct coord_ops coord_file_ops = {
     .leave = file_leave,
     .record_resume = file_record_resume,
     .is_fenced = file_is_fenced,
+    .job_began = file_job_began,
     .check_owner = file_check_owner,
     .in_doubt = file_in_doubt,
     .heartbeat = file_heartbeat,

@@ -16,6 +16,7 @@ struct coord_ops {
     enum status (*record_resume)(void *state, int64_t base_step, int64_t base_epoch,
                                  const char *manifest_hash);
     enum status (*is_fenced)(bool *out, const char *output_dir, int64_t step, int64_t epoch);
+    enum status (*job_began)(int64_t *epoch, void *state);
     enum status (*check_owner)(void *state);
     bool (*in_doubt)(void *state); /* whether check_owner may find what it did not find before. Cheap */
     void (*heartbeat)(void *state, int64_t step, const char *phase);

@@ -21,6 +21,16 @@
 
 /* ---- start ---- */
 
+/* Whether the earlier starts of a job that is started again have committed a checkpoint. */
+static enum status find_own(int64_t *has_own, struct coord *coord, const char *output_dir)
+{
+    int64_t began;
+    TRY(coord_job_began(&began, coord));
+    struct run_committed committed = run_committed(output_dir);
+    *has_own = committed.step >= 0 && committed.epoch >= began;
+    return LORAD_OK;
+}
+
 static enum status coordinate(struct run *run)
 {
     struct run_job job = run_job();
@@ -32,7 +42,7 @@ static enum status coordinate(struct run *run)
                                     .redis_prefix = run->options->redis_prefix};
     enum status status = LORAD_OK;
     struct {
-        int64_t epoch, restart;
+        int64_t epoch, restart, has_own;
     } agreed = {0};
     if (run_is_first(run)) {
         status = output_dir_prepare(run->options);
@@ -41,10 +51,13 @@ static enum status coordinate(struct run *run)
         if (status == LORAD_OK) status = output_dir_check(run->options, job.requeued);
         if (status == LORAD_OK) agreed.epoch = coord_epoch(run->coord);
         agreed.restart = job.requeued;
+        if (status == LORAD_OK && job.requeued)
+            status = find_own(&agreed.has_own, run->coord, run->options->output_dir);
     }
     TRY(comm_agree(run->session.world, status));
     TRY(comm_host_broadcast(run->session.world, &agreed, sizeof agreed, 0));
     run->is_restart = agreed.restart;
+    run->has_own = agreed.has_own;
     run->saver = (struct saver){.session = &run->session,
                                 .coord = run->coord,
                                 .fs = fs_posix(),
@@ -121,7 +134,7 @@ static enum status begin_or_resume(struct run *run)
     const struct run_options *o = run->options;
     const char *resume = o->resume_from_checkpoint;
     bool found = false;
-    if (!resume && run->is_restart) resume = "auto";
+    if (run->is_restart && (!resume || run->has_own)) resume = "auto";
     TRY(check_owner(run));
     TRY(comm_agree(run->session.world, run_is_first(run) ? output_dir_clear(o, run->is_restart) : LORAD_OK));
     /* A checkpoint may know the rows by their contents, so these have to be known. */

@@ -42,6 +42,7 @@ struct run {
     bool asked_to_stop;
     bool resumed;    /* from a checkpoint, which may lie elsewhere */
     bool is_restart; /* of the same job, as rank 0 was told: goes on with what is there */
+    bool has_own;    /* its earlier starts committed a checkpoint: that one, whatever the configuration names */
 };
 
 static inline bool run_is_first(const struct run *run)

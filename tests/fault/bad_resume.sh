@@ -112,4 +112,14 @@ kill -9 $first
 wait $first 2>/dev/null
 first=
 expect 0 "adapter written" "${resume[@]}" --set max_steps=2
+
+# A job that is started again goes on with its own checkpoint, and not with the one that its first start was given.
+expect 0 "adapter written" --set max_steps=1 --set "output_dir=$tmp/given" --set "cache_dir=$tmp/cache"
+again=(--set "output_dir=$tmp/job" --set "cache_dir=$tmp/cache" --set "resume_from_checkpoint=$tmp/given/checkpoint-1")
+export SLURM_JOB_ID=7 SLURM_RESTART_COUNT=1 # whose first start committed nothing
+expect 0 "given/checkpoint-1: step 1" "${again[@]}" --set max_steps=2
+SLURM_RESTART_COUNT=2
+expect 0 "job/ckpt/s000000002.e0000001.a0: step 2" "${again[@]}" --set max_steps=3
+unset SLURM_JOB_ID SLURM_RESTART_COUNT
+
 exit $status

@@ -156,10 +156,14 @@ static void the_same_job_restarted_fences_its_earlier_start(void **state)
     struct holder holder = holder_start(options);
     assert_int_equal(holder_says(&holder), 'J');
     struct coord *coord;
+    int64_t began;
     assert_fails(coord_join(&coord, &options, 0), LORAD_CANNOT_CREATE, "in use");
     options.restart_count = 1;
     assert_ok(coord_join(&coord, &options, 0));
     assert_int_equal(holder_checks(&holder), 'F');
+    assert_ok(coord_job_began(&began, coord));
+    assert_int_equal(began, 1);
+    assert_int_equal(coord_epoch(coord), 2);
     assert_ok(coord_check_owner(coord));
     struct coord *other;
     struct coord_options stranger = {.output_dir = options.output_dir, .run_name = "other", .job_id = "78"};
@@ -167,6 +171,10 @@ static void the_same_job_restarted_fences_its_earlier_start(void **state)
     assert_fails(coord_join(&other, &stranger, 0), LORAD_CANNOT_CREATE, "in use");
     holder_end(&holder, 0);
     coord_leave(coord);
+    assert_ok(coord_join(&other, &stranger, 0));
+    assert_ok(coord_job_began(&began, other));
+    assert_int_equal(began, 3);
+    coord_leave(other);
 }
 
 static void a_takeover_fences_a_live_owner(void **state)
