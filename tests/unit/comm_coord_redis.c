@@ -461,6 +461,17 @@ static const struct control_run *find_in(const struct control_run *runs, size_t 
     return NULL;
 }
 
+/* Whether the run is listed at that step; then *runs is the list. */
+static bool is_listed(struct control_run **runs, size_t *n, const struct control_target *target,
+                      const char *name, int64_t step)
+{
+    if (control_list(runs, n, target) != LORAD_OK) return false;
+    const struct control_run *run = find_in(*runs, *n, name);
+    if (run && run->step == step) return true;
+    free(*runs);
+    return false;
+}
+
 static void all_runs_are_listed(void **state)
 {
     (void)state;
@@ -472,8 +483,8 @@ static void all_runs_are_listed(void **state)
     struct control_target target = {.redis_url = server.url};
     assert_ok(coord_join(&coord, &options, 0));
     coord_heartbeat(coord, 31, "training");
-    until(control_list(&runs, &n, &target) == LORAD_OK && (run = find_in(runs, n, "listed _x_")) &&
-          run->step == 31);
+    until(is_listed(&runs, &n, &target, "listed _x_", 31));
+    run = find_in(runs, n, "listed _x_");
     assert_string_equal(run->state, "training");
     assert_string_equal(run->output_dir, options.output_dir);
     assert_int_equal(run->pid, getpid());
