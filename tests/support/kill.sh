@@ -53,7 +53,11 @@ buried() {
     local job=$1 i
     # A rank that dies while it shakes hands with mpirun can leave Open MPI 4.1 waiting for ever.
     for i in $(seq 200); do kill -0 "$job" 2>/dev/null || break; sleep 0.1; done
-    pkill -9 -P "$job" && echo "mpirun did not end by itself"
+    if kill -0 "$job" 2>/dev/null; then
+        echo "mpirun did not end by itself" >&2
+        pkill -9 -P "$job"
+        kill -9 "$job"
+    fi
     wait "$job"
 }
 
