@@ -199,6 +199,12 @@ struct checkpoint_retention {
 enum status checkpoint_collect(struct fs *fs, const char *output_dir,
                                const struct checkpoint_retention *retention) LORAD_WARN_UNUSED;
 
+/* Removes folders that an earlier epoch than `epoch` began and never committed, and what a collection left in
+ * OUT/trash: a run that was killed in save after save would fill the disk with them, since collection comes
+ * behind a commit. For the owner of `epoch`, which has fenced whoever may still write there. */
+enum status checkpoint_clear_unfinished(struct fs *fs, const char *output_dir,
+                                        int64_t epoch) LORAD_WARN_UNUSED;
+
 /* What lies about in an output_dir besides checkpoints. */
 enum checkpoint_leftover_kind {
     LEFTOVER_TEMPORARY,  /* of a process that died while it wrote */

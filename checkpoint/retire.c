@@ -313,3 +313,23 @@ enum status checkpoint_collect(struct fs *fs, const char *output_dir,
     free(entries);
     return status;
 }
+
+enum status checkpoint_clear_unfinished(struct fs *fs, const char *output_dir, int64_t epoch)
+{
+    struct checkpoint_entry *entries = NULL;
+    size_t n = 0;
+    TRY(checkpoint_list(&entries, &n, output_dir));
+    enum status status = LORAD_OK;
+    for (size_t i = 0; i < n && status == LORAD_OK; i++) {
+        if (entries[i].committed || entries[i].id.epoch >= epoch) continue;
+        char *dir = checkpoint_path(output_dir, "ckpt", entries[i].name, NULL);
+        status = dir ? fs_remove_tree(fs, dir) : LORAD_NOMEM;
+        free(dir);
+    }
+    free(entries);
+    char *trash = file_join(output_dir, "trash");
+    if (!trash && status == LORAD_OK) status = LORAD_NOMEM;
+    if (status == LORAD_OK) status = empty_trash(fs, trash);
+    free(trash);
+    return status;
+}

@@ -48,6 +48,29 @@ static void a_quarantined_checkpoint_is_kept_elsewhere(void **state)
     assert_fails(checkpoint_quarantine(fs_posix(), out, "../x", NULL), LORAD_BUG, "not the name");
 }
 
+static void what_earlier_owners_did_not_finish_goes(void **state)
+{
+    (void)state;
+    const char *out = output("unfinished");
+    struct checkpoint_writer *writer;
+    struct checkpoint_entry *entries;
+    size_t n;
+    assert_ok(state_save(fs_posix(), out, step(5), 1, false));
+    for (int64_t epoch = 1; epoch <= 3; epoch++) {
+        assert_ok(checkpoint_begin(&writer, fs_posix(), out, (struct checkpoint_id){10, epoch, 0}, 0, 1, 0));
+        checkpoint_finish(writer); /* as if its run had died */
+    }
+    assert_ok(checkpoint_clear_unfinished(fs_posix(), out, 3));
+    assert_ok(checkpoint_list(&entries, &n, out));
+    assert_int_equal(n, 2);
+    assert_int_equal(entries[0].id.epoch, 3); /* its owner may be writing */
+    assert_false(entries[0].committed);
+    assert_true(entries[1].committed);
+    free(entries);
+    assert_ok(state_verify(out, step(5)));
+    assert_ok(checkpoint_clear_unfinished(fs_posix(), output("nothing"), 3));
+}
+
 static void collection_keeps_the_newest_and_the_pinned(void **state)
 {
     (void)state;
@@ -324,6 +347,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quarantined_checkpoint_is_kept_elsewhere),
+        cmocka_unit_test(what_earlier_owners_did_not_finish_goes),
         cmocka_unit_test(collection_keeps_the_newest_and_the_pinned),
         cmocka_unit_test(a_fenced_run_pushes_nothing_out),
         cmocka_unit_test(nothing_goes_for_a_checkpoint_that_cannot_be_read),
