@@ -1,13 +1,13 @@
 # kill -9 of a random rank at random instants, resumed each time, until the run ends: every logged loss and the adapter
 # have the same bits as an uninterrupted run's.
-# LORAD_KILLS (default 3): so many kills uniform over training time after the first commit, and as many aimed into saves.
+# LORAD_KILLS (default 2): so many kills uniform over training time after the first commit, and as many aimed into saves.
 # LORAD_KILL_RANKS (default 2), LORAD_KILL_TP (default 2), LORAD_KILL_SEED.
 # LORAD_KILL_WORLDS (such as "1 2 4"): the run goes on with each of these numbers of ranks in turn, under `deterministic:
 # elastic`; the uninterrupted one has LORAD_KILL_RANKS.
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
 need_mpirun
-kills=${LORAD_KILLS:-3} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2} steps=${LORAD_KILL_STEPS:-40}
+kills=${LORAD_KILLS:-2} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2} steps=${LORAD_KILL_STEPS:-40}
 RANDOM=${LORAD_KILL_SEED:-20260801}
 read -ra worlds <<<"${LORAD_KILL_WORLDS:-}"
 
