@@ -401,6 +401,7 @@ static void *beat_until_stopped(void *argument)
         char phase[sizeof coord->phase];
         memcpy(phase, coord->phase, sizeof phase);
         pthread_mutex_unlock(&coord->lock);
+        int64_t looking_ns = clock_monotonic_ns(); /* before: the process may be stopped behind the look */
         bool fenced = is_fenced_now(coord);
         if (!fenced) beat(coord, step, phase, -1);
         if (!fenced && !coord->locked) { /* a run that was taken over may have let go by now */
@@ -408,7 +409,7 @@ static void *beat_until_stopped(void *argument)
             lock_sign(coord);
         }
         pthread_mutex_lock(&coord->lock);
-        coord->looked_ns = clock_monotonic_ns();
+        coord->looked_ns = looking_ns;
         coord->fenced = fenced;
         if (fenced) break;
 
