@@ -3,21 +3,10 @@
 
 #include <math.h>
 
+#include "support/small_arch.h"
 #include "trainer/lora.h"
 #include "trainer/partition.h"
 #include "trainer/schedule.h"
-
-static const struct arch small = {.family = "qwen2",
-                                  .hidden = 64,
-                                  .layers = 3,
-                                  .heads = 8,
-                                  .kv_heads = 2,
-                                  .head_dim = 16,
-                                  .intermediate = 128,
-                                  .vocab = 1000,
-                                  .max_positions = 512,
-                                  .norm_eps = 1e-6f,
-                                  .rope = {.theta = 10000}};
 
 static const char *const all[] = {"all"};
 
@@ -34,17 +23,17 @@ static void slices_cover_the_model_once(void **state)
         int64_t covered[MODULES] = {0}, vocab = 0;
         for (int32_t rank = 0; rank < tp; rank++) {
             struct partition p;
-            assert_ok(partition_make(&p, &small, tp, tp, rank));
+            assert_ok(partition_make(&p, &small_arch, tp, tp, rank));
             vocab += p.vocab_valid;
             for (int m = 0; m < MODULES; m++) {
                 int64_t first, count;
-                module_slice(&small, &p, (enum module)m, &first, &count);
+                module_slice(&small_arch, &p, (enum module)m, &first, &count);
                 if (m != MODULE_K && m != MODULE_V) assert_int_equal(first, covered[m]);
                 covered[m] += count;
             }
         }
         int32_t holders = tp > 2 ? tp / 2 : 1;
-        assert_int_equal(vocab, small.vocab);
+        assert_int_equal(vocab, small_arch.vocab);
         assert_int_equal(covered[MODULE_Q], 128);
         assert_int_equal(covered[MODULE_K], 32 * holders);
         assert_int_equal(covered[MODULE_DOWN], 128);
@@ -55,13 +44,13 @@ static void a_layout_that_does_not_divide_is_named(void **state)
 {
     (void)state;
     struct partition p;
-    assert_fails(partition_make(&p, &small, 3, 3, 0), LORAD_CONFIG, "num_attention_heads (8)");
-    assert_fails(partition_make(&p, &small, 2, 3, 0), LORAD_CONFIG, "3 ranks");
-    struct arch odd = small;
+    assert_fails(partition_make(&p, &small_arch, 3, 3, 0), LORAD_CONFIG, "num_attention_heads (8)");
+    assert_fails(partition_make(&p, &small_arch, 2, 3, 0), LORAD_CONFIG, "3 ranks");
+    struct arch odd = small_arch;
     odd.kv_heads = 8;
     odd.intermediate = 100;
     assert_fails(partition_make(&p, &odd, 8, 8, 0), LORAD_CONFIG, "intermediate_size (100)");
-    odd = small;
+    odd = small_arch;
     odd.heads = 12;
     odd.kv_heads = 3;
     assert_fails(partition_make(&p, &odd, 2, 2, 0), LORAD_CONFIG, "num_key_value_heads (3)");
@@ -77,8 +66,8 @@ static void the_flat_vector_holds_every_factor(void **state)
         for (int32_t rank = 0; rank < tp; rank++) {
             struct partition p;
             struct lora *lora;
-            assert_ok(partition_make(&p, &small, tp, tp, rank));
-            assert_ok(lora_create(&lora, &options, &small, &p));
+            assert_ok(partition_make(&p, &small_arch, tp, tp, rank));
+            assert_ok(lora_create(&lora, &options, &small_arch, &p));
             assert_int_equal(lora->n_tensors, 3 * 7 * 2);
             int64_t end = 0;
             for (int32_t i = 0; i < lora->n_tensors; i++) {
@@ -110,10 +99,10 @@ static void a_slice_of_a_is_the_slice_of_the_whole(void **state)
     struct lora_options options = options_of(all, 1, false);
     struct partition whole_p, part_p;
     struct lora *whole, *part;
-    assert_ok(partition_make(&whole_p, &small, 1, 1, 0));
-    assert_ok(partition_make(&part_p, &small, 4, 4, 3));
-    assert_ok(lora_create(&whole, &options, &small, &whole_p));
-    assert_ok(lora_create(&part, &options, &small, &part_p));
+    assert_ok(partition_make(&whole_p, &small_arch, 1, 1, 0));
+    assert_ok(partition_make(&part_p, &small_arch, 4, 4, 3));
+    assert_ok(lora_create(&whole, &options, &small_arch, &whole_p));
+    assert_ok(lora_create(&part, &options, &small_arch, &part_p));
     const struct lora_tensor *w = lora_find(whole, 2, MODULE_DOWN, false),
                              *s = lora_find(part, 2, MODULE_DOWN, false);
     float full[4 * 128], slice[4 * 32];
@@ -140,23 +129,23 @@ static void targets_choose_modules_as_peft_does(void **state)
     static const char *const pattern[] = {".*layers\\.[12]\\..*v_proj"};
     struct partition p;
     struct lora *lora;
-    assert_ok(partition_make(&p, &small, 1, 1, 0));
+    assert_ok(partition_make(&p, &small_arch, 1, 1, 0));
     struct lora_options options = options_of(two, 2, false);
-    assert_ok(lora_create(&lora, &options, &small, &p));
+    assert_ok(lora_create(&lora, &options, &small_arch, &p));
     assert_int_equal(lora->n_tensors, 3 * 2 * 2);
     assert_non_null(lora_find(lora, 0, MODULE_UP, true));
     assert_null(lora_find(lora, 0, MODULE_GATE, true));
     lora_destroy(lora);
     options = options_of(pattern, 1, true);
-    assert_ok(lora_create(&lora, &options, &small, &p));
+    assert_ok(lora_create(&lora, &options, &small_arch, &p));
     assert_int_equal(lora->n_tensors, 2 * 2);
     assert_int_equal(lora->first_layer, 1);
     lora_destroy(lora);
     options = options_of(wrong, 2, false);
-    assert_fails(lora_create(&lora, &options, &small, &p), LORAD_CONFIG, "\"query\"");
+    assert_fails(lora_create(&lora, &options, &small_arch, &p), LORAD_CONFIG, "\"query\"");
     static const char *const broken[] = {"(q_proj"};
     options = options_of(broken, 1, true);
-    assert_fails(lora_create(&lora, &options, &small, &p), LORAD_CONFIG, "regular expression");
+    assert_fails(lora_create(&lora, &options, &small_arch, &p), LORAD_CONFIG, "regular expression");
 }
 
 /* Values of transformers 4.56 get_scheduler for 100 steps with 10 warm-up steps. */

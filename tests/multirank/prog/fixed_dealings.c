@@ -18,21 +18,10 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/loss_sum.h"
+#include "support/small_arch.h"
 #include "trainer/optimizer.h"
 
 enum { MICROS = 11, STEPS = 40 };
-
-static const struct arch shape = {.family = "qwen2",
-                                  .hidden = 64,
-                                  .layers = 3,
-                                  .heads = 8,
-                                  .kv_heads = 2,
-                                  .head_dim = 16,
-                                  .intermediate = 128,
-                                  .vocab = 1000,
-                                  .max_positions = 512,
-                                  .norm_eps = 1e-6f,
-                                  .rope = {.theta = 10000}};
 
 struct trial {
     struct comm_world_info ranks;
@@ -182,10 +171,10 @@ static enum status open_trial(struct trial *t, int tp)
     struct optimizer_options options = {.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8};
     TRY(device_open(&t->device, &(struct device_options){.kind = "cpu", .threads = 1}));
     TRY(comm_create(&t->world, "auto", t->device));
-    TRY(partition_make(&t->part, &shape, tp, t->ranks.world, t->ranks.rank));
+    TRY(partition_make(&t->part, &small_arch, tp, t->ranks.world, t->ranks.rank));
     TRY(comm_split(&t->tp, t->world, t->part.dp_rank, t->part.tp_rank));
     TRY(comm_split(&t->dp, t->world, t->part.tp_rank, t->part.dp_rank));
-    TRY(lora_create(&t->lora, &lora, &shape, &t->part));
+    TRY(lora_create(&t->lora, &lora, &small_arch, &t->part));
     TRY(adapter_create(&t->adapter, t->lora, t->device, t->tp, t->dp));
     TRY(adapter_init(t->adapter, 1));
     TRY(fixed_sums_create(&t->adapter->sums, t->lora, t->device));
