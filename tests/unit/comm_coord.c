@@ -377,7 +377,9 @@ static void a_step_after_a_long_sleep_looks_itself(void **state)
         int64_t start = clock_monotonic_ns();
         if (write(tell[1], "J", 1) != 1) _exit(1);
         while (clock_monotonic_ns() - start < 300000000) continue; /* stopped in here for longer */
-        _exit(coord_check_step(coord) == LORAD_FENCED ? 0 : 2);
+        bool fenced = coord_check_step(coord) == LORAD_FENCED;
+        coord_leave(coord);
+        _exit(fenced ? 0 : 2);
     }
     char byte;
     assert_int_equal(read(tell[0], &byte, 1), 1);
