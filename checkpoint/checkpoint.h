@@ -200,8 +200,9 @@ enum status checkpoint_collect(struct fs *fs, const char *output_dir,
                                const struct checkpoint_retention *retention) LORAD_WARN_UNUSED;
 
 /* Removes folders that an earlier epoch than `epoch` began and never committed, and what a collection left in
- * OUT/trash: a run that was killed in save after save would fill the disk with them, since collection comes
- * behind a commit. For the owner of `epoch`, which has fenced whoever may still write there. */
+ * OUT/trash. For a save that lacks space: a run that is killed in save after save fills a disk with them, and
+ * collection comes behind a commit only. For the owner of `epoch`, which has fenced whoever may still write
+ * there. */
 enum status checkpoint_clear_unfinished(struct fs *fs, const char *output_dir,
                                         int64_t epoch) LORAD_WARN_UNUSED;
 

@@ -82,6 +82,25 @@ static enum status write_config(const struct save *save, const struct saver *sav
     return status;
 }
 
+/* What killed starts left unfinished may be what the disk lacks: it goes, and a second try says what is
+ * wrong. */
+static enum status make_room(const struct saver *saver)
+{
+    if (saver->coord) TRY(coord_check_owner(saver->coord));
+    return checkpoint_clear_unfinished(saver->fs, saver->output_dir, saver->epoch);
+}
+
+static enum status begin(struct save *save, const struct saver *saver, int64_t need_bytes)
+{
+    const struct comm_world_info *ranks = &saver->session->ranks;
+    enum status status = checkpoint_begin(&save->writer, saver->fs, saver->output_dir, save->id, ranks->rank,
+                                          ranks->world, need_bytes);
+    if (status != LORAD_IO || !is_first(saver)) return status;
+    TRY(make_room(saver));
+    return checkpoint_begin(&save->writer, saver->fs, saver->output_dir, save->id, ranks->rank, ranks->world,
+                            need_bytes);
+}
+
 enum status save_write(struct save *save, const struct saver *saver)
 {
     const struct session *session = saver->session;
@@ -93,8 +112,7 @@ enum status save_write(struct save *save, const struct saver *saver)
             : 0;
     size_t n;
     const struct checkpoint_piece *pieces = snapshot_pieces(save->snapshot, &n);
-    TRY(checkpoint_begin(&save->writer, saver->fs, saver->output_dir, save->id, session->ranks.rank,
-                         session->ranks.world, need));
+    TRY(begin(save, saver, need));
     checkpoint_writer_pack(save->writer, options->save_compression_level, options->save_threads);
     TRY(checkpoint_write_shard(save->writer, pieces, n, &save->receipt));
     return is_first(saver) ? write_config(save, saver) : LORAD_OK;

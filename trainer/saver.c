@@ -209,18 +209,9 @@ static enum status start_threads(struct saver_pipeline *p)
                : FAIL(LORAD_NOMEM, "cannot start the threads that write checkpoints (error %d)", error);
 }
 
-/* What killed starts left unfinished takes space that the next checkpoint may need. */
-static void clear_unfinished(const struct saver *saver)
-{
-    if (checkpoint_clear_unfinished(saver->fs, saver->output_dir, saver->epoch) == LORAD_OK) return;
-    log_warn("what a killed run left of a checkpoint was not removed: %s", status_message());
-    status_clear();
-}
-
 enum status saver_start(struct saver *saver)
 {
     size_t world = (size_t)saver->session->ranks.world;
-    if (saver->session->ranks.rank == 0) clear_unfinished(saver);
     struct saver_pipeline *p = memory_new(1, sizeof *p);
     if (!p) return LORAD_NOMEM;
     p->saver = saver;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A full disk under output_dir: failed saves are announced, training goes on, and saves work again once there is space.
+# What unfinished checkpoints of earlier starts take goes when it is needed.
 # A run that was asked to stop and cannot save does not claim that it was saved. The same where the inodes are used up.
 . "$(dirname "$0")/../support/lib.sh"
 if [ -z "${LORAD_MOUNTS:-}" ]; then # a mount of our own, without being root where the kernel allows it
@@ -58,10 +59,15 @@ kill -TERM "$pid"
 ends_with 74
 grep -q "stopped on request, but step [0-9]* could not be saved" "$log" || fail "the stop does not say that it was not saved"
 
+# What is full of unfinished checkpoints of starts that were killed has room for the next one.
 rm "$work/disk/fill"
+left=$work/disk/run/ckpt/s000900000.e0000001.a0
+mkdir "$left"
+head -c $(($(df --output=avail -B1 "$work/disk" | tail -n 1) - 1000000)) /dev/zero >"$left/shard-00000-of-00001.zst"
 start
 wait_for "continuing from" 0
 wait_for "committed" 0
+[ ! -e "$left" ] || fail "an unfinished checkpoint of an earlier start is still there"
 kill -TERM "$pid"
 ends_with 75
 grep -q '^{"step"' "$work/disk/run/logs/metrics.jsonl" || fail "metrics.jsonl holds no steps"
