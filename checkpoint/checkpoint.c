@@ -293,12 +293,9 @@ enum status checkpoint_open_manifest(struct checkpoint **out, const char *dir)
     return status;
 }
 
-enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify)
+/* The end of opening one that has come so far with `status`: *out, or closed. */
+static enum status finish_opening(struct checkpoint **out, struct checkpoint *checkpoint, enum status status)
 {
-    struct checkpoint *checkpoint;
-    TRY(checkpoint_open_manifest(&checkpoint, dir));
-    enum status status = open_shards(checkpoint, verify);
-    if (status == LORAD_OK) status = check_files(checkpoint, verify);
     if (status == LORAD_OK) status = join_pieces(checkpoint);
     if (status == LORAD_OK) status = shard_codec_create(&checkpoint->codec);
     if (status == LORAD_OK)
@@ -306,6 +303,15 @@ enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verif
     else
         checkpoint_close(checkpoint);
     return status;
+}
+
+enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verify)
+{
+    struct checkpoint *checkpoint;
+    TRY(checkpoint_open_manifest(&checkpoint, dir));
+    enum status status = open_shards(checkpoint, verify);
+    if (status == LORAD_OK) status = check_files(checkpoint, verify);
+    return finish_opening(out, checkpoint, status);
 }
 
 enum status checkpoint_open_written(struct checkpoint **out, const struct checkpoint_writer *writer,
@@ -322,13 +328,7 @@ enum status checkpoint_open_written(struct checkpoint **out, const struct checkp
         memcpy(checkpoint->manifest.shards, receipts, bytes);
         status = open_shards(checkpoint, false);
     }
-    if (status == LORAD_OK) status = join_pieces(checkpoint);
-    if (status == LORAD_OK) status = shard_codec_create(&checkpoint->codec);
-    if (status == LORAD_OK)
-        *out = checkpoint;
-    else
-        checkpoint_close(checkpoint);
-    return status;
+    return finish_opening(out, checkpoint, status);
 }
 
 /* ---- reading ---- */

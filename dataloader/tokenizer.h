@@ -2,7 +2,7 @@
  * tokenizer.h: text <-> token numbers, exactly as the Hugging Face tokenizer in the model's own folder does.
  *
  * Reads tokenizer.json (byte-level BPE; BPE with byte fallback; Unigram) or tokenizer.model, and
- * tokenizer_config.json (special token names, chat template). A component that is not implemented is refused
+ * tokenizer_config.json (special token names, chat template). A component that lorad does not know is refused
  * by name at opening, never approximated. Owns: *out. Thread: after opening, encoding is safe from several
  * threads, each with its own struct token_list.
  */
@@ -44,8 +44,8 @@ struct token_list {
     uint32_t *start, *end;
     size_t length, capacity;
     bool want_spans;
-    size_t start_capacity, end_capacity;  /* private */
-    struct token_scratch *scratch;        /* private: working memory and word cache, kept from call to call */
+    size_t start_capacity, end_capacity; /* private */
+    struct token_scratch *scratch;       /* private: working memory and word cache, kept from call to call */
 };
 void token_list_free(struct token_list *list); /* empties it; want_spans stays */
 
@@ -75,18 +75,19 @@ const int32_t *tokenizer_prefix(const struct tokenizer *tokenizer, size_t *n);
 
 /* Appends the text of the tokens; skip_special leaves out special tokens. Invalid sequences become U+FFFD as
  * in HF. */
-enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
-                             struct strbuf *out) LORAD_WARN_UNUSED;
+enum status tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n,
+                             bool skip_special, struct strbuf *out) LORAD_WARN_UNUSED;
 
 /* Decoding token by token: text comes out as soon as no later token can change it, whole UTF-8 characters
  * only; the sum is what tokenizer_decode gives for all tokens at once. One stream belongs to one thread at a
  * time. Borrows the tokenizer. */
 struct token_stream;
-enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer, bool skip_special)
-    LORAD_WARN_UNUSED;
+enum status token_stream_create(struct token_stream **out, const struct tokenizer *tokenizer,
+                                bool skip_special) LORAD_WARN_UNUSED;
 void token_stream_destroy(struct token_stream *stream); /* NULL ok */
 /* Appends what the token adds. */
-enum status token_stream_add(struct token_stream *stream, int32_t number, struct strbuf *out) LORAD_WARN_UNUSED;
+enum status token_stream_add(struct token_stream *stream, int32_t number,
+                             struct strbuf *out) LORAD_WARN_UNUSED;
 /* Appends what was held back; the stream is then ready for another text. */
 enum status token_stream_finish(struct token_stream *stream, struct strbuf *out) LORAD_WARN_UNUSED;
 

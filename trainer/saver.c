@@ -8,7 +8,7 @@
  * Invariants:
  *  1. The main thread alone knows which saves are in flight and in which order; it changes that only by what
  *     all ranks know, so the list is the same on all of them.
- *  2. What a thread works on (a slot's `save`) belongs to it from `todo` to the next `todo`, all of which
+ *  2. What a thread works on (a slot's `save`) belongs to it from `task` to the next `task`, all of which
  *     change under `lock`.
  *  3. Commits are made in the order of the steps. Rank 0 alone needs no report to go on to the commit.
  *  4. No thread but the main one talks to other ranks.
@@ -30,13 +30,13 @@
 
 enum { MESSAGE_BYTES = 512, POLL_MS = 1 };
 
-enum todo { TODO_NONE, TODO_COPY, TODO_WRITE, TODO_COMMIT, TODO_ABANDON };
+enum task { TASK_NONE, TASK_COPY, TASK_WRITE, TASK_COMMIT, TASK_ABANDON };
 
 struct slot {
     struct save save;
     bool in_flight; /* main thread */
     bool decided;   /* main thread: all ranks have written, rank 0 commits */
-    enum todo todo; /* from here on under the lock */
+    enum task task; /* from here on under the lock */
     bool working;
     enum save_phase phase;
     enum status status; /* why it failed, and its words */
@@ -70,12 +70,12 @@ static void fail_slot(struct slot *slot, enum status status)
 }
 
 /* The oldest slot that waits for one of two; NULL: none. */
-static struct slot *waiting(struct saver_pipeline *p, enum todo this, enum todo or_this)
+static struct slot *waiting(struct saver_pipeline *p, enum task this, enum task or_this)
 {
     struct slot *found = NULL;
     for (int i = 0; i < SAVES_IN_FLIGHT; i++) {
         struct slot *slot = &p->slots[i];
-        if (slot->todo != this && slot->todo != or_this) continue;
+        if (slot->task != this && slot->task != or_this) continue;
         if (!found || slot->save.id.step < found->save.id.step) found = slot;
     }
     return found;
@@ -84,18 +84,18 @@ static struct slot *waiting(struct saver_pipeline *p, enum todo this, enum todo 
 static bool anything_left(const struct saver_pipeline *p)
 {
     for (int i = 0; i < SAVES_IN_FLIGHT; i++)
-        if (p->slots[i].todo != TODO_NONE || p->slots[i].working) return true;
+        if (p->slots[i].task != TASK_NONE || p->slots[i].working) return true;
     return false;
 }
 
 /* Takes what the slot waits for; the lock is free until leave. */
-static enum todo enter(struct saver_pipeline *p, struct slot *slot)
+static enum task enter(struct saver_pipeline *p, struct slot *slot)
 {
-    enum todo todo = slot->todo;
-    slot->todo = TODO_NONE;
+    enum task task = slot->task;
+    slot->task = TASK_NONE;
     slot->working = true;
     pthread_mutex_unlock(&p->lock);
-    return todo;
+    return task;
 }
 
 static void leave(struct saver_pipeline *p, struct slot *slot)
@@ -116,7 +116,7 @@ static void *run_copier(void *argument)
     give_way();
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        struct slot *slot = waiting(p, TODO_COPY, TODO_COPY);
+        struct slot *slot = waiting(p, TASK_COPY, TASK_COPY);
         if (!slot) {
             if (p->stop) break;
             pthread_cond_wait(&p->changed, &p->lock);
@@ -126,7 +126,7 @@ static void *run_copier(void *argument)
         enum status status = snapshot_copy(slot->save.snapshot);
         pthread_mutex_lock(&p->lock);
         if (status == LORAD_OK)
-            slot->todo = TODO_WRITE;
+            slot->task = TASK_WRITE;
         else
             fail_slot(slot, status);
         leave(p, slot);
@@ -175,17 +175,17 @@ static void *run_writer(void *argument)
     give_way();
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        struct slot *slot = waiting(p, TODO_COMMIT, TODO_ABANDON);
-        if (!slot && (!p->stop || alone)) slot = waiting(p, TODO_WRITE, TODO_WRITE);
+        struct slot *slot = waiting(p, TASK_COMMIT, TASK_ABANDON);
+        if (!slot && (!p->stop || alone)) slot = waiting(p, TASK_WRITE, TASK_WRITE);
         if (!slot) {
             if (p->stop && (!alone || !anything_left(p))) break;
             pthread_cond_wait(&p->changed, &p->lock);
             continue;
         }
-        enum todo todo = enter(p, slot);
-        if (todo == TODO_WRITE)
+        enum task task = enter(p, slot);
+        if (task == TASK_WRITE)
             write_shard(p, slot);
-        else if (todo == TODO_COMMIT)
+        else if (task == TASK_COMMIT)
             commit(p, slot);
         else
             save_abandon(&slot->save, p->saver);
@@ -274,10 +274,10 @@ static void land(struct saver_pipeline *p, struct slot *slot)
     slot->in_flight = false;
 }
 
-static void assign(struct saver_pipeline *p, struct slot *slot, enum todo todo)
+static void assign(struct saver_pipeline *p, struct slot *slot, enum task task)
 {
     pthread_mutex_lock(&p->lock);
-    slot->todo = todo;
+    slot->task = task;
     pthread_cond_broadcast(&p->changed);
     pthread_mutex_unlock(&p->lock);
 }
@@ -315,7 +315,7 @@ static enum status settle_failed(struct saver *saver, struct slot *slot)
     pthread_mutex_unlock(&p->lock);
     if (mine != LORAD_OK) mine = FAIL(mine, "%s", slot->message);
     enum status status = comm_agree(saver->session->world, mine);
-    assign(p, slot, TODO_ABANDON);
+    assign(p, slot, TASK_ABANDON);
     saver->failures++;
     saver->last_failed_step = slot->save.id.step;
     if (status == LORAD_FENCED || status == LORAD_BUG || status == LORAD_PEER_LOST) return status;
@@ -345,7 +345,7 @@ static void decide(struct saver *saver, struct slot *slot, const struct boundary
     if (saver->session->ranks.rank != 0) return;
     for (int rank = 0; rank < saver->session->ranks.world; rank++)
         slot->save.receipts[rank] = reports[rank].saves[index].receipt;
-    assign(saver->pipeline, slot, TODO_COMMIT);
+    assign(saver->pipeline, slot, TASK_COMMIT);
 }
 
 enum status saver_settle(struct saver *saver, const struct boundary_report *reports)
@@ -416,7 +416,7 @@ static struct slot *take_slot(struct saver_pipeline *p)
     pthread_mutex_lock(&p->lock);
     for (;;) {
         for (int i = 0; i < SAVES_IN_FLIGHT && !slot; i++)
-            if (!p->slots[i].in_flight && p->slots[i].todo == TODO_NONE && !p->slots[i].working)
+            if (!p->slots[i].in_flight && p->slots[i].task == TASK_NONE && !p->slots[i].working)
                 slot = &p->slots[i];
         if (slot) break;
         pthread_cond_wait(&p->changed, &p->lock);
@@ -450,7 +450,7 @@ static void take_off(struct saver *saver, struct slot *slot, enum status status)
     pthread_mutex_lock(&p->lock);
     slot->phase = SAVE_WRITING;
     if (status == LORAD_OK)
-        slot->todo = TODO_COPY;
+        slot->task = TASK_COPY;
     else
         fail_slot(slot, status);
     pthread_cond_broadcast(&p->changed);
