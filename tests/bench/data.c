@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -22,15 +21,9 @@
 #include "dataloader/dataloader.h"
 #include "support/loader_record.h"
 #include "support/test.h"
+#include "support/processor_time.h"
 
 enum { WANTED_BYTES = 20 << 20, MOST_COPIES = 1000 };
-
-static double processor_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 static enum status prepare(struct dataset **out, const struct prepare_options *options)
 {

@@ -12,20 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "base/memory.h"
 #include "base/random.h"
 #include "dataloader/near_duplicates.h"
 #include "dataloader/row_inspect.h"
 #include "dataloader/sources.h"
-
-static double processor_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
+#include "support/processor_time.h"
 
 struct row {
     struct message *messages;

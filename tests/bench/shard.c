@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <zstd.h>
@@ -18,15 +17,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "checkpoint/shard.h"
+#include "support/processor_time.h"
 
 enum { MOST_PIECES = 1 << 20, REPEATS = 3 };
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
-}
 
 /* The state of a checkpoint in memory: the pieces of shard after shard. */
 struct state {
@@ -84,19 +77,19 @@ static enum status measure_shard(const struct state *state, int level)
     size_t capacity = 0;
     snprintf(path, sizeof path, "/dev/shm/bench_shard.%d", (int)getpid());
     for (int repeat = 0; repeat < REPEATS; repeat++) {
-        double start = now();
+        double start = processor_seconds();
         struct shard *shard;
         struct shard_codec *codec;
         struct shard_packing packing = {.level = level, .threads = 1};
         TRY(shard_write(fs_posix(), path, state->pieces, state->n, packing, &receipt));
-        double packed = now();
+        double packed = processor_seconds();
         TRY(shard_open(&shard, path, NULL));
         TRY(shard_codec_create(&codec));
         for (size_t i = 0; i < shard_count(shard); i++) {
             TRY(memory_grow(&raw, &capacity, (size_t)shard_at(shard, i)->raw_bytes, 1));
             TRY(shard_read(shard, i, codec, raw));
         }
-        double end = now();
+        double end = processor_seconds();
         if (packed - start < pack) pack = packed - start;
         if (end - packed < unpack) unpack = end - packed;
         shard_codec_destroy(codec);
@@ -161,11 +154,11 @@ static enum status plain_repeat(struct plain *plain, const struct state *state, 
     size_t total = 0;
     snprintf(path, sizeof path, "/dev/shm/bench_plain.%d", (int)getpid());
     for (int repeat = 0; repeat < REPEATS; repeat++) {
-        double start = now();
+        double start = processor_seconds();
         TRY(plain_pack(plain, state, path, &total));
-        double packed = now();
+        double packed = processor_seconds();
         TRY(plain_unpack(plain, state, path));
-        double end = now();
+        double end = processor_seconds();
         if (packed - start < pack) pack = packed - start;
         if (end - packed < unpack) unpack = end - packed;
         unlink(path);

@@ -9,20 +9,13 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/json.h"
 #include "base/memory.h"
 #include "dataloader/tokenizer.h"
+#include "support/processor_time.h"
 
 enum { ROUNDS = 7 };
-
-static double processor_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 struct texts {
     struct json **value;

@@ -8,8 +8,21 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "checkpoint/adapter_file.h"
+#include "support/test.h"
 
 enum { MAX_WORLD = 8 };
+
+const char *state_folder(const char *name)
+{
+    static char path[600];
+    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
+    return path;
+}
+
+struct checkpoint_id state_id(int64_t n)
+{
+    return (struct checkpoint_id){n, 1, 0};
+}
 
 static float value_of(int64_t step, int tensor, int64_t row, int64_t col)
 {

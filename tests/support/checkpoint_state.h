@@ -8,6 +8,10 @@
  * step. */
 enum { STATE_ROWS = 12, STATE_COLS = 10, STATE_COUNTS = 3 };
 
+/* A folder of this test program, by name (borrowed until the next call), and the first try of step n. */
+const char *state_folder(const char *name);
+struct checkpoint_id state_id(int64_t n);
+
 /* Saves with `world` ranks, one after the other in this process; "w" is cut by rows, or by columns. A
  * file "notes.txt" and a PEFT adapter go into the folder. On failure everything is abandoned, as a run
  * would do. */

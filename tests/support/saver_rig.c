@@ -6,19 +6,9 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "support/small_arch.h"
 #include "trainer/snapshot.h"
 
-const struct arch saver_rig_arch = {.family = "qwen2",
-                                    .hidden = 64,
-                                    .layers = 2,
-                                    .heads = 8,
-                                    .kv_heads = 4,
-                                    .head_dim = 16,
-                                    .intermediate = 128,
-                                    .vocab = 1000,
-                                    .max_positions = 512,
-                                    .norm_eps = 1e-6f,
-                                    .rope = {.theta = 10000}};
 static const char *const every[] = {"all"};
 
 static float value_of(int64_t step, int vector, int32_t tensor, int64_t at)
@@ -36,10 +26,10 @@ static enum status build(struct saver_rig *rig, int32_t tp)
     rig->options.lora = s->lora_options = lora;
     TRY(device_open(&s->device, &device));
     TRY(comm_create(&s->world, "auto", s->device));
-    TRY(partition_make(&s->part, &saver_rig_arch, tp, s->ranks.world, s->ranks.rank));
+    TRY(partition_make(&s->part, &small_arch, tp, s->ranks.world, s->ranks.rank));
     TRY(comm_split(&s->tp, s->world, s->part.dp_rank, s->part.tp_rank));
     TRY(comm_split(&s->dp, s->world, s->part.tp_rank, s->part.dp_rank));
-    TRY(lora_create(&s->lora, &lora, &saver_rig_arch, &s->part));
+    TRY(lora_create(&s->lora, &lora, &small_arch, &s->part));
     TRY(adapter_create(&s->adapter, s->lora, s->device, s->tp, s->dp));
     if (!(rig->reports = memory_new((size_t)s->ranks.world, sizeof *rig->reports))) return LORAD_NOMEM;
     return saver_start(&rig->saver);

@@ -16,8 +16,6 @@ struct saver_rig {
     struct boundary_report *reports; /* [world] */
 };
 
-extern const struct arch saver_rig_arch;
-
 /* Collective over the world. Borrows: fs, output_dir. Owns: *out. */
 enum status saver_rig_open(struct saver_rig **out, const char *output_dir, struct fs *fs, int32_t tp,
                            const struct comm_world_info *world) LORAD_WARN_UNUSED;

@@ -9,18 +9,6 @@
 #include "base/json.h"
 #include "support/checkpoint_state.h"
 
-static const char *output(const char *name)
-{
-    static char path[600];
-    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
-    return path;
-}
-
-static struct checkpoint_id step(int64_t n)
-{
-    return (struct checkpoint_id){n, 1, 0};
-}
-
 static void names_are_read_back_exactly(void **state)
 {
     (void)state;
@@ -32,7 +20,7 @@ static void names_are_read_back_exactly(void **state)
 static void a_saved_state_is_read_back_in_any_layout(void **state)
 {
     (void)state;
-    const char *out = output("layouts");
+    const char *out = state_folder("layouts");
     for (int world = 1; world <= 8; world++)
         for (int by_columns = 0; by_columns < 2; by_columns++) {
             struct checkpoint_id id = {world, 1 + by_columns, 0};
@@ -72,7 +60,7 @@ static void a_saved_state_is_read_back_in_any_layout(void **state)
 static void a_hole_between_pieces_is_found(void **state)
 {
     (void)state;
-    const char *out = output("hole");
+    const char *out = state_folder("hole");
     struct checkpoint_writer *writer;
     struct checkpoint_receipt receipt;
     uint8_t bytes[100];
@@ -80,7 +68,7 @@ static void a_hole_between_pieces_is_found(void **state)
     struct checkpoint_piece pieces[] = {{"a", 1, "U8", {10, 10}, 0, 5, 0, 10, bytes},
                                         {"a", 1, "U8", {10, 10}, 5, 5, 1, 9, bytes},
                                         {"empty", 2, "BF16", {0, 4}, 0, 0, 0, 4, bytes}};
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, pieces, 3, &receipt));
     assert_int_equal(receipt.raw_bytes, 95);
     assert_ok(checkpoint_commit(writer, &receipt, 1, "{}", NULL, NULL));
@@ -99,7 +87,7 @@ static void a_hole_between_pieces_is_found(void **state)
 static void the_list_is_newest_first_and_says_what_is_committed(void **state)
 {
     (void)state;
-    const char *out = output("list");
+    const char *out = state_folder("list");
     struct checkpoint_entry *entries;
     size_t n;
     assert_ok(checkpoint_list(&entries, &n, out));
@@ -108,7 +96,7 @@ static void the_list_is_newest_first_and_says_what_is_committed(void **state)
     static const struct checkpoint_id ids[] = {{20, 1, 0}, {3, 1, 0}, {20, 2, 1}, {20, 2, 0}};
     for (int i = 0; i < 4; i++) assert_ok(state_save(fs_posix(), out, ids[i], 1, false));
     struct checkpoint_writer *writer;
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(99), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(99), 0, 1, 0));
     char path[700];
     snprintf(path, sizeof path, "%s/ckpt/s1.e1.a0", out);
     assert_int_equal(mkdir(path, 0777), 0); /* not a name that lorad writes */
@@ -142,12 +130,12 @@ static enum status fenced_meanwhile(void *context)
 static void a_commit_that_came_too_late_gets_no_link(void **state)
 {
     (void)state;
-    const char *out = output("late");
+    const char *out = state_folder("late");
     struct checkpoint_writer *writer;
     struct checkpoint_receipt receipt;
     int asked = 0;
     char link[700];
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(8), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(8), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &receipt));
     assert_fails(checkpoint_commit(writer, &receipt, 1, "{}", fenced_meanwhile, &asked), LORAD_FENCED,
                  "took over");
@@ -158,32 +146,33 @@ static void a_commit_that_came_too_late_gets_no_link(void **state)
 static void what_may_not_commit_does_not(void **state)
 {
     (void)state;
-    const char *out = output("refused");
+    const char *out = state_folder("refused");
     struct checkpoint_writer *writer, *second;
     struct checkpoint_receipt receipts[2], good;
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
     assert_fails(checkpoint_write_shard(writer, NULL, 0, &receipts[0]), LORAD_CANNOT_CREATE, "exists");
     assert_int_equal(receipts[0].ok, 0);
     assert_fails(checkpoint_commit(writer, &good, 1, "{}", fenced, NULL), LORAD_FENCED, "took over");
     assert_int_equal(state_left(out, false), 0); /* nothing of it stays */
 
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
     good.file_bytes++;
     assert_fails(checkpoint_commit(writer, &good, 1, "{}", NULL, NULL), LORAD_IO, "rank 0 wrote");
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
     assert_fails(checkpoint_commit(writer, &good, 1, "[]", NULL, NULL), LORAD_BUG, "not a JSON object");
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &good));
     assert_ok(checkpoint_commit(writer, &good, 1, "{}", NULL, NULL));
-    assert_fails(checkpoint_begin(&writer, fs_posix(), out, step(1), 0, 1, 0), LORAD_CANNOT_CREATE,
+    assert_fails(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 0, 1, 0), LORAD_CANNOT_CREATE,
                  "already committed");
-    assert_fails(checkpoint_begin(&writer, fs_posix(), out, step(2), 0, 1, INT64_MAX), LORAD_IO, "no space");
+    assert_fails(checkpoint_begin(&writer, fs_posix(), out, state_id(2), 0, 1, INT64_MAX), LORAD_IO,
+                 "no space");
 
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(3), 0, 2, 0));
-    assert_ok(checkpoint_begin(&second, fs_posix(), out, step(3), 1, 2, 0));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(3), 0, 2, 0));
+    assert_ok(checkpoint_begin(&second, fs_posix(), out, state_id(3), 1, 2, 0));
     assert_ok(checkpoint_write_shard(writer, NULL, 0, &receipts[0]));
     receipts[1] = (struct checkpoint_receipt){.rank = 1, .ok = 0};
     assert_fails(checkpoint_commit(writer, receipts, 2, "{}", NULL, NULL), LORAD_IO, "rank 1 could not");
@@ -195,12 +184,12 @@ static void what_may_not_commit_does_not(void **state)
 static void abandoning_leaves_a_committed_folder_alone(void **state)
 {
     (void)state;
-    const char *out = output("abandon");
+    const char *out = state_folder("abandon");
     struct checkpoint_writer *writer;
-    assert_ok(checkpoint_begin(&writer, fs_posix(), out, step(1), 1, 2, 0));
-    assert_ok(state_save(fs_posix(), out, step(1), 2, false));
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(1), 1, 2, 0));
+    assert_ok(state_save(fs_posix(), out, state_id(1), 2, false));
     checkpoint_abandon(writer);
-    assert_ok(state_verify(out, step(1)));
+    assert_ok(state_verify(out, state_id(1)));
 }
 
 int main(void)

@@ -10,27 +10,15 @@
 #include "base/log.h"
 #include "support/checkpoint_state.h"
 
-static const char *output(const char *name)
-{
-    static char path[600];
-    snprintf(path, sizeof path, "%s/%s", test_tmpdir(), name);
-    return path;
-}
-
-static struct checkpoint_id step(int64_t n)
-{
-    return (struct checkpoint_id){n, 1, 0};
-}
-
 static void a_quarantined_checkpoint_is_kept_elsewhere(void **state)
 {
     (void)state;
-    const char *out = output("quarantine");
+    const char *out = state_folder("quarantine");
     char path[700];
     for (int i = 0; i < 2; i++) {
-        assert_ok(state_save(fs_posix(), out, step(7), 2, false));
+        assert_ok(state_save(fs_posix(), out, state_id(7), 2, false));
         assert_ok(checkpoint_quarantine(fs_posix(), out, "s000000007.e0000001.a0", "bad luck"));
-        assert_fails(state_verify(out, step(7)), LORAD_NOT_FOUND, NULL);
+        assert_fails(state_verify(out, state_id(7)), LORAD_NOT_FOUND, NULL);
     }
     snprintf(path, sizeof path, "%s/quarantine/s000000007.e0000001.a0", out);
     assert_ok(state_verify_dir(path));
@@ -51,11 +39,11 @@ static void a_quarantined_checkpoint_is_kept_elsewhere(void **state)
 static void what_earlier_owners_did_not_finish_goes(void **state)
 {
     (void)state;
-    const char *out = output("unfinished");
+    const char *out = state_folder("unfinished");
     struct checkpoint_writer *writer;
     struct checkpoint_entry *entries;
     size_t n;
-    assert_ok(state_save(fs_posix(), out, step(5), 1, false));
+    assert_ok(state_save(fs_posix(), out, state_id(5), 1, false));
     for (int64_t epoch = 1; epoch <= 3; epoch++) {
         assert_ok(checkpoint_begin(&writer, fs_posix(), out, (struct checkpoint_id){10, epoch, 0}, 0, 1, 0));
         checkpoint_finish(writer); /* as if its run had died */
@@ -67,27 +55,27 @@ static void what_earlier_owners_did_not_finish_goes(void **state)
     assert_false(entries[0].committed);
     assert_true(entries[1].committed);
     free(entries);
-    assert_ok(state_verify(out, step(5)));
-    assert_ok(checkpoint_clear_unfinished(fs_posix(), output("nothing"), 3));
+    assert_ok(state_verify(out, state_id(5)));
+    assert_ok(checkpoint_clear_unfinished(fs_posix(), state_folder("nothing"), 3));
 }
 
 static void collection_keeps_the_newest_and_the_pinned(void **state)
 {
     (void)state;
-    const char *out = output("collect");
+    const char *out = state_folder("collect");
     char path[700];
-    for (int i = 1; i <= 6; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    for (int i = 1; i <= 6; i++) assert_ok(state_save(fs_posix(), out, state_id(i), 1, false));
     struct checkpoint_writer *old, *current;
     assert_ok(checkpoint_begin(&old, fs_posix(), out, (struct checkpoint_id){5, 1, 3}, 0, 1, 0));
     checkpoint_finish(old); /* as if its run had died */
-    assert_ok(checkpoint_begin(&current, fs_posix(), out, step(7), 0, 1, 0));
+    assert_ok(checkpoint_begin(&current, fs_posix(), out, state_id(7), 0, 1, 0));
     assert_int_equal(state_left(out, false), 1234556 * 10 + 7);
     assert_ok(state_collect(fs_posix(), out, 0, -1));
     assert_int_equal(state_left(out, true), 123456);
     assert_ok(state_collect(fs_posix(), out, 3, 2));
     assert_int_equal(state_left(out, true), 256);
     assert_int_equal(state_left(out, false), 2567); /* the one in progress stays */
-    assert_ok(state_verify(out, step(2)));
+    assert_ok(state_verify(out, state_id(2)));
     assert_ok(state_collect(fs_posix(), out, 1, -1));
     assert_int_equal(state_left(out, true), 6);
     snprintf(path, sizeof path, "%s/checkpoint-2", out);
@@ -108,7 +96,7 @@ static void collection_keeps_the_newest_and_the_pinned(void **state)
 static void a_fenced_run_pushes_nothing_out(void **state)
 {
     (void)state;
-    const char *out = output("fenced");
+    const char *out = state_folder("fenced");
     static const struct checkpoint_id ids[] = {{100, 1, 0}, {200, 1, 0}, {300, 1, 0}, {110, 2, 0}};
     for (int i = 0; i < 4; i++) assert_ok(state_save(fs_posix(), out, ids[i], 1, false));
     assert_ok(state_collect(fs_posix(), out, 1, -1));
@@ -137,13 +125,13 @@ static void flip_a_bit(const char *path)
 static void nothing_goes_for_a_checkpoint_that_cannot_be_read(void **state)
 {
     (void)state;
-    const char *out = output("unread");
-    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, step(i), 2, false));
+    const char *out = state_folder("unread");
+    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, state_id(i), 2, false));
     flip_a_bit(in_checkpoint(out, 4, "notes.txt"));
     assert_ok(state_collect(fs_posix(), out, 1, -1));
     assert_int_equal(state_left(out, true), 34); /* 4 takes no place and stays for quarantine */
-    assert_ok(state_verify(out, step(3)));
-    assert_ok(state_save(fs_posix(), out, step(5), 2, false));
+    assert_ok(state_verify(out, state_id(3)));
+    assert_ok(state_save(fs_posix(), out, state_id(5), 2, false));
     flip_a_bit(in_checkpoint(out, 5, "shard-00001-of-00002.zst"));
     flip_a_bit(in_checkpoint(out, 3, "MANIFEST.json"));
     assert_ok(state_collect(fs_posix(), out, 1, -1));
@@ -153,11 +141,11 @@ static void nothing_goes_for_a_checkpoint_that_cannot_be_read(void **state)
 static void a_pin_holds_until_it_is_taken_away(void **state)
 {
     (void)state;
-    const char *out = output("pin");
-    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    const char *out = state_folder("pin");
+    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, state_id(i), 1, false));
     for (int again = 0; again < 2; again++)
         assert_ok(checkpoint_pin(fs_posix(), out, "s000000002.e0000001.a0", true));
-    assert_ok(state_verify(out, step(2)));
+    assert_ok(state_verify(out, state_id(2)));
     assert_ok(state_collect(fs_posix(), out, 1, -1));
     assert_int_equal(state_left(out, true), 24);
     for (int again = 0; again < 2; again++)
@@ -177,10 +165,10 @@ static void a_pin_that_comes_during_a_collection_holds(void **state)
 {
     (void)state;
     char out[600];
-    snprintf(out, sizeof out, "%s", output("pin-late"));
+    snprintf(out, sizeof out, "%s", state_folder("pin-late"));
     struct checkpoint_retention retention = {
         .keep = 1, .steps = {-1, -1}, .is_void = pin_the_second, .context = out};
-    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    for (int i = 1; i <= 4; i++) assert_ok(state_save(fs_posix(), out, state_id(i), 1, false));
     assert_ok(checkpoint_collect(fs_posix(), out, &retention));
     assert_int_equal(state_left(out, true), 24);
 }
@@ -195,11 +183,11 @@ static enum status epoch_one_is_void_behind_two(bool *out, void *context, struct
 static void void_checkpoints_take_no_place(void **state)
 {
     (void)state;
-    const char *out = output("void");
+    const char *out = state_folder("void");
     struct strbuf report = STRBUF_EMPTY;
     struct checkpoint_retention retention = {
         .keep = 2, .steps = {-1, -1}, .is_void = epoch_one_is_void_behind_two, .report = &report};
-    for (int i = 1; i <= 5; i++) assert_ok(state_save(fs_posix(), out, step(i), 1, false));
+    for (int i = 1; i <= 5; i++) assert_ok(state_save(fs_posix(), out, state_id(i), 1, false));
     assert_ok(state_save(fs_posix(), out, (struct checkpoint_id){3, 2, 0}, 1, false));
     assert_ok(checkpoint_pin(fs_posix(), out, "s000000004.e0000001.a0", true));
 
@@ -220,11 +208,11 @@ static void void_checkpoints_take_no_place(void **state)
 static void unfinished_saves_go_when_nobody_writes(void **state)
 {
     (void)state;
-    const char *out = output("alone");
+    const char *out = state_folder("alone");
     struct checkpoint_retention retention = {.steps = {-1, -1}};
     struct checkpoint_writer *current;
-    assert_ok(state_save(fs_posix(), out, step(1), 1, false));
-    assert_ok(checkpoint_begin(&current, fs_posix(), out, step(2), 0, 1, 0));
+    assert_ok(state_save(fs_posix(), out, state_id(1), 1, false));
+    assert_ok(checkpoint_begin(&current, fs_posix(), out, state_id(2), 0, 1, 0));
     checkpoint_finish(current);
     assert_ok(checkpoint_collect(fs_posix(), out, &retention));
     assert_int_equal(state_left(out, false), 12);
@@ -250,7 +238,7 @@ static void put(const char *out, const char *name)
 static void leftovers_are_what_lorad_left(void **state)
 {
     (void)state;
-    const char *out = output("leftovers");
+    const char *out = state_folder("leftovers");
     static const char *const wanted[] = {
         "adapter_config.json.tmp-12-0",
         "checkpoint-3.tmp-7-1",
@@ -278,7 +266,7 @@ static void leftovers_are_what_lorad_left(void **state)
         "ckpt/s000000002.e0000001.a0/a.tmp-1-0",
     };
     enum { N = sizeof wanted / sizeof *wanted };
-    assert_ok(state_save(fs_posix(), out, step(1), 1, false));
+    assert_ok(state_save(fs_posix(), out, state_id(1), 1, false));
     for (size_t i = 0; i < N; i++) put(out, wanted[i]);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) put(out, others[i]);
     struct checkpoint_leftover *found;
@@ -299,10 +287,10 @@ static void leftovers_are_what_lorad_left(void **state)
 static void an_examination_finds_every_damaged_file(void **state)
 {
     (void)state;
-    const char *out = output("examine");
+    const char *out = state_folder("examine");
     struct strbuf problems = STRBUF_EMPTY;
     char dir[700];
-    assert_ok(state_save(fs_posix(), out, step(1), 2, false));
+    assert_ok(state_save(fs_posix(), out, state_id(1), 2, false));
     snprintf(dir, sizeof dir, "%s/checkpoint-1", out);
     assert_ok(checkpoint_examine(&problems, dir));
     assert_string_equal(strbuf_text(&problems), "");
@@ -317,13 +305,13 @@ static void an_examination_finds_every_damaged_file(void **state)
 static void a_checkpoint_is_described(void **state)
 {
     (void)state;
-    const char *out = output("describe");
+    const char *out = state_folder("describe");
     char dir[700];
     struct checkpoint *checkpoint;
     struct checkpoint_contents contents;
     struct checkpoint_tensor tensor;
     size_t at = 0;
-    assert_ok(state_save(fs_posix(), out, step(1), 2, false));
+    assert_ok(state_save(fs_posix(), out, state_id(1), 2, false));
     snprintf(dir, sizeof dir, "%s/checkpoint-1", out);
     assert_ok(checkpoint_open(&checkpoint, dir, false));
     checkpoint_describe(checkpoint, &contents);

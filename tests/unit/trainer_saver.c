@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "support/fs_gate.h"
 #include "support/saver_rig.h"
+#include "support/small_arch.h"
 
 static const struct comm_world_info alone = {.world = 1, .local_world = 1, .threads = 1};
 static struct fs_gate *gate;
@@ -197,10 +198,10 @@ static void the_plan_counts_the_snapshots(void **state)
                                              .training = true},
                                    .wanted = CHECKPOINTING_NONE};
     other.dp_rank = 1;
-    assert_ok(plan_make(&device, &saver_rig_arch, &s->part, s->lora, &request));
+    assert_ok(plan_make(&device, &small_arch, &s->part, s->lora, &request));
     request.host = true;
-    assert_ok(plan_make(&replica, &saver_rig_arch, &other, s->lora, &request));
-    assert_ok(plan_make(&host, &saver_rig_arch, &s->part, s->lora, &request));
+    assert_ok(plan_make(&replica, &small_arch, &other, s->lora, &request));
+    assert_ok(plan_make(&host, &small_arch, &s->part, s->lora, &request));
     assert_int_equal(host.saves, SAVES_IN_FLIGHT * 3 * sizeof(float) * (size_t)s->lora->count);
     assert_int_equal(host.total, device.total + host.saves);
     assert_int_equal(replica.total, device.total);
