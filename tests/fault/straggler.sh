@@ -9,15 +9,14 @@ factor=${LORAD_STRAGGLER_FACTOR:-1.8} times=${LORAD_STRAGGLER_TIMES:-1}
 job= throttle=
 trap '[ -z "$throttle" ] || kill "$throttle"; [ -z "$job" ] || kill -9 "$job" $(victims_all) 2>/dev/null; rm -rf "$work"' EXIT
 
-# How many processes want a processor, looked at for two seconds.
+# Whether other programs use more than a tenth of the processors' time, over two seconds.
+ticks() { awk '/^cpu / { all = 0; for (i = 2; i <= 9; i++) all += $i; print all, $5 + $6 }' /proc/stat; }
 busy() {
-    local i all=0 now
-    for i in $(seq 20); do
-        now=$(cut -d ' ' -f 4 /proc/loadavg)
-        all=$((all + ${now%%/*} - 1))
-        sleep 0.1
-    done
-    [ "$all" -gt 12 ]
+    local all idle all2 idle2
+    read -r all idle < <(ticks)
+    sleep 2
+    read -r all2 idle2 < <(ticks)
+    [ $(((all2 - all) * 9)) -gt $(((idle2 - idle) * 10)) ]
 }
 [ "$(getconf _NPROCESSORS_ONLN)" -ge 2 ] || { echo "skipped: needs two processors"; exit 77; }
 ! busy || { echo "skipped: other programs keep the processors busy, which makes ranks slow at random"; exit 77; }
