@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define CUDA_LIBRARY "lorad_cuda.so"
@@ -23,10 +24,12 @@ static void find_cpu(const struct device_ops **out, char *why, size_t why_bytes)
     *out = &cpu_backend;
 }
 
-/* Next to the program first, then wherever the dynamic linker looks. The library stays open: its code may be
- * on the stack of other threads at exit. */
+/* Next to the program first, then wherever the dynamic linker looks; LORAD_CUDA_LIBRARY names another one.
+ * The library stays open: its code may be on the stack of other threads at exit. */
 static void *open_library(const char *name)
 {
+    const char *wanted = getenv("LORAD_CUDA_LIBRARY");
+    if (wanted) return dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
     char path[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     char *slash = NULL;
@@ -54,8 +57,6 @@ static void find_cuda(const struct device_ops **out, char *why, size_t why_bytes
         snprintf(why, why_bytes, "%s is not a library of lorad: %s", CUDA_LIBRARY, dlerror());
     } else if (ops->size != sizeof *ops) {
         snprintf(why, why_bytes, "%s belongs to another release of lorad", CUDA_LIBRARY);
-    } else if (ops->count() <= 0) {
-        snprintf(why, why_bytes, "this process can use no GPU (no driver, or CUDA_VISIBLE_DEVICES is empty)");
     } else {
         *out = ops;
     }
@@ -82,7 +83,10 @@ enum status device_open(struct device **out, const struct device_options *option
         const struct device_ops *ops = NULL;
         char why[512] = "";
         backends[i].find(&ops, why, sizeof why);
-        if (ops) return ops->open(out, options);
+        if (ops && ops->count() > 0) return ops->open(out, options);
+        if (ops)
+            snprintf(why, sizeof why,
+                     "this process can use no GPU (no driver, or CUDA_VISIBLE_DEVICES is empty)");
         if (!any) {
             return FAIL(
                 LORAD_CONFIG,
@@ -96,6 +100,35 @@ enum status device_open(struct device **out, const struct device_options *option
 void device_close(struct device *device)
 {
     if (device) device->ops->close(device);
+}
+
+enum status device_backend_find(const struct device_backend **out, const char *kind)
+{
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (strcmp(kind, backends[i].kind) != 0) continue;
+        const struct device_ops *ops = NULL;
+        char why[512] = "";
+        backends[i].find(&ops, why, sizeof why);
+        if (!ops) return FAIL(LORAD_CONFIG, "device: there is no %s here: %s", kind, why);
+        *out = (const struct device_backend *)(const void *)ops;
+        return LORAD_OK;
+    }
+    return FAIL(LORAD_CONFIG, "device: \"%s\" is not one of cpu, cuda", kind);
+}
+
+const struct device_backend *device_backend(const struct device *device)
+{
+    return (const struct device_backend *)(const void *)device->ops;
+}
+
+const void *device_extension(const struct device *device, const char *name)
+{
+    return device->ops->extension ? device->ops->extension(name) : NULL;
+}
+
+void *device_native_stream(const struct device *device, enum device_stream stream)
+{
+    return device->ops->native_stream ? device->ops->native_stream(device, stream) : NULL;
 }
 
 const char *device_kind(const struct device *device)

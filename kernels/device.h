@@ -17,6 +17,7 @@
 
 struct device;
 struct device_event;
+struct device_backend; /* a kind of device, with or without one at hand */
 
 struct device_options {
     const char *kind; /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
@@ -29,6 +30,11 @@ enum device_stream { STREAM_COMPUTE, STREAM_COPY };
 
 enum status device_open(struct device **out, const struct device_options *options) LORAD_WARN_UNUSED;
 void device_close(struct device *device);
+
+/* The backend of a kind, to plan for a device that is not here (its memory: panel_bytes,
+ * attention_scratch_bytes). LORAD_CONFIG when this build or this machine lacks it. Borrowed, for ever. */
+enum status device_backend_find(const struct device_backend **out, const char *kind) LORAD_WARN_UNUSED;
+const struct device_backend *device_backend(const struct device *device);
 
 const char *device_kind(const struct device *device); /* "cpu", "cuda" */
 /* One line for people: "cpu, 2 threads, bf16 by avx512_bf16, f32 by OpenBLAS 0.3.21". Borrowed. */
@@ -63,5 +69,10 @@ enum status device_stream_wait(struct device *device, enum device_stream stream,
 enum status device_event_sync(struct device *device,
                               struct device_event *event) LORAD_WARN_UNUSED; /* blocks */
 enum status device_sync(struct device *device) LORAD_WARN_UNUSED;            /* blocks */
+
+/* What a backend's library offers beside this header, by name (comm's NCCL); NULL: nothing. Borrowed. */
+const void *device_extension(const struct device *device, const char *name);
+/* The stream as the backend's own libraries know it (cudaStream_t); NULL on the CPU. */
+void *device_native_stream(const struct device *device, enum device_stream stream);
 
 #endif

@@ -55,8 +55,19 @@ struct device_ops {
 #include "kernels/ops.def"
 #undef OP
 
+    /* See attention_scratch_bytes. Needs no device. */
+    size_t (*attention_scratch)(const struct attention_shape *shape);
     const struct panel_ops *panel;
+
+    const void *(*extension)(const char *name);                                     /* optional */
+    void *(*native_stream)(const struct device *device, enum device_stream stream); /* optional */
 };
+
+/* device.h's name for a backend, from outside of kernels/. */
+static inline const struct device_ops *device_backend_ops(const struct device_backend *backend)
+{
+    return (const struct device_ops *)(const void *)backend;
+}
 
 /* The part of a device that all backends share; a backend's own struct begins with it. */
 struct device {

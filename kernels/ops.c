@@ -12,6 +12,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+size_t attention_scratch_bytes(const struct device_backend *backend, const struct attention_shape *shape)
+{
+    return device_backend_ops(backend)->attention_scratch(shape);
+}
+
 /* ---- what the checks are made of ---- */
 
 enum { MOST_HEAD_DIM = 256 };

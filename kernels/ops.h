@@ -99,6 +99,19 @@ struct op_rope_norm_backward {
     float eps;
 };
 
+/* What sizes the scratch of attention: the largest call, and whether the backward will run too. */
+struct attention_shape {
+    enum dtype dtype;
+    int32_t q_heads, kv_heads, head_dim, window;
+    int64_t max_tokens;
+    int32_t max_sequences;
+    int64_t qkv_stride;  /* elements of a row of q, k, v, which lie side by side */
+    int64_t dqkv_stride; /* of their gradients' row; 0: no backward */
+    bool deterministic;
+};
+/* Bytes of device memory that op_attention and op_attention_backward may use while they run; 0: none. */
+size_t attention_scratch_bytes(const struct device_backend *backend, const struct attention_shape *shape);
+
 /* Causal softmax attention inside each sequence; query head i uses key/value head i / (q_heads / kv_heads).
  * window > 0: a query sees the last `window` keys including itself (HF sliding_window). Never holds [T, T].
  */
@@ -111,7 +124,9 @@ struct op_attention {
     int32_t window;
     struct sequences sequences;
     struct matrix out; /* [T, q_heads * head_dim] act, stride with spare columns */
-    float *lse;        /* [q_heads, T]: log-sum-exp of the scaled scores */
+    float *lse;        /* q_heads * T: log-sum-exp of the scaled scores, [q_heads, T] on the CPU; elsewhere in
+                          the order that the same device's backward reads */
+    void *scratch;     /* attention_scratch_bytes; NULL where that is 0 */
 };
 
 /* Flash backward (Dao et al. 2022): recomputes probabilities from q, k, lse; D = rowsum(dout * out). */
@@ -124,6 +139,7 @@ struct op_attention_backward {
     int32_t window;
     struct sequences sequences;
     struct matrix dq, dk, dv; /* act, written; strides with spare columns */
+    void *scratch;            /* as in the forward */
 };
 
 /* One query per call against cached keys and values, for generation: q [1, q_heads * head_dim]; the cache

@@ -55,11 +55,10 @@ static enum status spec_check(const struct panel_spec *spec)
     return LORAD_OK;
 }
 
-void panel_bytes(struct device *device, const struct panel_spec *spec, size_t *weights_bytes,
+void panel_bytes(const struct device_backend *backend, const struct panel_spec *spec, size_t *weights_bytes,
                  size_t *scratch_bytes)
 {
-    const struct panel_ops *ops = device ? device->ops->panel : &cpu_panel_ops;
-    ops->bytes(spec, weights_bytes, scratch_bytes);
+    device_backend_ops(backend)->panel->bytes(spec, weights_bytes, scratch_bytes);
 }
 
 enum status panel_create(struct panel **out, struct device *device, const struct panel_spec *spec,

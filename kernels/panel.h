@@ -53,9 +53,9 @@ struct panel_spec {
 /* Spare columns behind rows of x (R) and behind rows of dy (R): 0 without an adapter. */
 int64_t panel_spare(const struct panel_spec *spec);
 
-/* Bytes that panel_create will take from this device (NULL: the CPU of this process): frozen weights and
- * adapter copies; and scratch, which all panels of a device share (the largest counts). */
-void panel_bytes(struct device *device, const struct panel_spec *spec, size_t *weights_bytes,
+/* Bytes that panel_create will take from a device of this backend: frozen weights and adapter copies; and
+ * scratch, which all panels of a device share (the largest counts). */
+void panel_bytes(const struct device_backend *backend, const struct panel_spec *spec, size_t *weights_bytes,
                  size_t *scratch_bytes);
 
 /* `scratch`: device memory of at least the largest scratch_bytes of all panels that share it (they never run

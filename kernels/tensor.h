@@ -41,7 +41,7 @@ static inline struct matrix matrix_of(void *data, enum dtype dtype, int64_t rows
 /* rows [row, row + rows) and columns [col, col + cols) of m. */
 static inline struct matrix matrix_part(struct matrix m, int64_t row, int64_t rows, int64_t col, int64_t cols)
 {
-    char *start = m.data;
+    char *start = (char *)m.data;
     if (start) start += (size_t)(row * m.stride + col) * dtype_bytes(m.dtype);
     return matrix_of(start, m.dtype, rows, cols, m.stride);
 }
@@ -66,7 +66,8 @@ static inline uint16_t f32_to_bf16(float value)
 /* IEEE half precision, subnormals included. */
 static inline float f16_to_f32(uint16_t half)
 {
-    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ffu, bits;
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31, fraction = half & 0x3ffu,
+             bits;
     float value;
     if (exponent == 0) {
         value = (float)fraction * 0x1p-24f;

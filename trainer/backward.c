@@ -112,20 +112,21 @@ static enum status backward_scores(struct model *model, struct layer *layer, int
     struct matrix qkv = rows_of(layer->qkv, tokens), dqkv = rows_of(model->dqkv, tokens);
     struct matrix rotated = model->arch->qk_norm ? rows_of(layer->rotated, tokens) : qkv;
     struct matrix dq = cols_of(dqkv, 0, q_cols), dk = cols_of(dqkv, q_cols, kv_cols);
-    TRY(op_attention_backward(
-        model->device, &(struct op_attention_backward){.q = cols_of(rotated, 0, q_cols),
-                                                       .k = cols_of(rotated, q_cols, kv_cols),
-                                                       .v = cols_of(qkv, q_cols + kv_cols, kv_cols),
-                                                       .out = rows_of(layer->attn, tokens),
-                                                       .lse = layer->lse,
-                                                       .dout = dattn,
-                                                       .head_dim = model->arch->head_dim,
-                                                       .scale = model_attention_scale(model),
-                                                       .window = arch_window(model->arch, number),
-                                                       .sequences = model->sequences,
-                                                       .dq = dq,
-                                                       .dk = dk,
-                                                       .dv = cols_of(dqkv, q_cols + kv_cols, kv_cols)}));
+    TRY(op_attention_backward(model->device,
+                              &(struct op_attention_backward){.q = cols_of(rotated, 0, q_cols),
+                                                              .k = cols_of(rotated, q_cols, kv_cols),
+                                                              .v = cols_of(qkv, q_cols + kv_cols, kv_cols),
+                                                              .out = rows_of(layer->attn, tokens),
+                                                              .lse = layer->lse,
+                                                              .dout = dattn,
+                                                              .head_dim = model->arch->head_dim,
+                                                              .scale = model_attention_scale(model),
+                                                              .window = arch_window(model->arch, number),
+                                                              .sequences = model->sequences,
+                                                              .dq = dq,
+                                                              .dk = dk,
+                                                              .dv = cols_of(dqkv, q_cols + kv_cols, kv_cols),
+                                                              .scratch = model->panel_scratch}));
     return unrotate(model, layer, dq, dk);
 }
 

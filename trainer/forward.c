@@ -74,7 +74,8 @@ static enum status attend_sequences(struct model *model, int32_t number, struct 
                                                               .window = arch_window(model->arch, number),
                                                               .sequences = model->sequences,
                                                               .out = rows_of(layer->attn, model->n_tokens),
-                                                              .lse = layer->lse});
+                                                              .lse = layer->lse,
+                                                              .scratch = model->panel_scratch});
 }
 
 /* Keys and values go behind those of the tokens before; a first pass attends inside itself, a later one is

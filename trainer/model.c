@@ -7,11 +7,13 @@
 #include "trainer/model_memory.h"
 
 static enum status describe(struct model **out, const struct arch *arch, const struct partition *part,
-                            const struct lora *lora, const struct model_options *options)
+                            const struct lora *lora, const struct model_options *options,
+                            const struct device_backend *backend)
 {
     struct model *model = memory_new(1, sizeof *model);
     if (!model) return LORAD_NOMEM;
-    *model = (struct model){.arch = arch, .part = part, .lora = lora, .options = *options};
+    *model =
+        (struct model){.arch = arch, .part = part, .lora = lora, .options = *options, .backend = backend};
     model->layers = memory_new((size_t)arch->layers, sizeof *model->layers);
     if (!model->layers) {
         free(model);
@@ -22,18 +24,32 @@ static enum status describe(struct model **out, const struct arch *arch, const s
     return LORAD_OK;
 }
 
-/* Device bytes of all panels, and of the scratch they share. */
+/* Attention, the same in every layer but for the window. */
+static size_t attention_scratch(const struct model *model)
+{
+    size_t most = 0;
+    for (int32_t i = 0; i < model->arch->layers; i++) {
+        struct attention_shape shape = model_attention_shape(model, i);
+        size_t bytes = attention_scratch_bytes(model->backend, &shape);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+/* Device bytes of all panels, and of the scratch that they and attention share. */
 static void measure_panels(const struct model *model, size_t *weights_bytes, size_t *scratch_bytes)
 {
     size_t weights, scratch;
-    panel_bytes(model->device, &model->head_spec, weights_bytes, scratch_bytes);
+    panel_bytes(model->backend, &model->head_spec, weights_bytes, scratch_bytes);
     for (int32_t i = 0; i < model->arch->layers; i++) {
         for (int slot = 0; slot < PANEL_SLOTS; slot++) {
-            panel_bytes(model->device, &model->layers[i].spec[slot], &weights, &scratch);
+            panel_bytes(model->backend, &model->layers[i].spec[slot], &weights, &scratch);
             *weights_bytes += weights;
             if (scratch > *scratch_bytes) *scratch_bytes = scratch;
         }
     }
+    scratch = attention_scratch(model);
+    if (scratch > *scratch_bytes) *scratch_bytes = scratch;
 }
 
 static enum status measure(struct model *model, struct model_bytes *out, size_t *panel_scratch)
@@ -52,11 +68,12 @@ static enum status measure(struct model *model, struct model_bytes *out, size_t 
 }
 
 enum status model_measure(struct model_bytes *out, const struct arch *arch, const struct partition *part,
-                          const struct lora *lora, const struct model_options *options)
+                          const struct lora *lora, const struct model_options *options,
+                          const struct device_backend *backend)
 {
     struct model *model;
     size_t panel_scratch;
-    TRY(describe(&model, arch, part, lora, options));
+    TRY(describe(&model, arch, part, lora, options, backend));
     enum status status = measure(model, out, &panel_scratch);
     model_destroy(model);
     return status;
@@ -112,7 +129,7 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
                          struct comm *tp)
 {
     struct model *model;
-    TRY(describe(&model, arch, part, lora, options));
+    TRY(describe(&model, arch, part, lora, options, device_backend(device)));
     model->device = device;
     model->tp = part->tp > 1 ? tp : NULL;
     enum status status = take_all(model);

@@ -34,6 +34,7 @@ struct model_options {
     int32_t max_sequences;
     int32_t max_positions; /* of any row */
     bool training;         /* false: no backward, no saved activations */
+    bool deterministic;    /* CUDA only; the CPU always is */
 };
 
 /* What model_create will take from the device, by the same arithmetic: see plan.h. */
@@ -43,7 +44,8 @@ struct model_bytes {
     size_t scratch; /* everything else */
 };
 enum status model_measure(struct model_bytes *out, const struct arch *arch, const struct partition *partition,
-                          const struct lora *lora, const struct model_options *options) LORAD_WARN_UNUSED;
+                          const struct lora *lora, const struct model_options *options,
+                          const struct device_backend *backend) LORAD_WARN_UNUSED;
 
 /* lora NULL: the frozen base alone. Borrows everything. The weights are loaded by weights_load. Owns: *out.
  */

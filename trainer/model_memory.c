@@ -267,6 +267,23 @@ static enum status take_batch(struct model *model, struct arena *arena)
     return take_vector(arena, &model->correct_sum, 1, sizeof(int64_t));
 }
 
+struct attention_shape model_attention_shape(const struct model *model, int32_t layer)
+{
+    int64_t cols = model_q_cols(model) + 2 * model_kv_cols(model);
+    bool training = model->options.training;
+    return (struct attention_shape){.dtype = model->options.dtype,
+                                    .q_heads = model->part->heads,
+                                    .kv_heads = model->part->kv_heads,
+                                    .head_dim = model->arch->head_dim,
+                                    .window = arch_window(model->arch, layer),
+                                    .max_tokens = model->options.max_tokens,
+                                    .max_sequences = model->options.max_sequences,
+                                    .qkv_stride = cols,
+                                    .dqkv_stride =
+                                        training ? cols + widest_spare(model, PANEL_QKV, PANEL_QKV) : 0,
+                                    .deterministic = model->options.deterministic};
+}
+
 enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved,
                               struct arena *scratch)
 {

@@ -55,11 +55,12 @@ struct model {
     const struct partition *part;
     const struct lora *lora; /* NULL: frozen base */
     struct model_options options;
-    struct device *device;
+    const struct device_backend *backend;
+    struct device *device; /* NULL: only measured */
     struct comm *tp;
 
-    void *block; /* the arena's memory: everything below but the panels */
-    void *panel_scratch;
+    void *block;         /* the arena's memory: everything below but the panels */
+    void *panel_scratch; /* of panels and of attention, which never run at the same time */
     struct layer *layers;
     struct panel *head; /* no adapter */
     struct panel_spec head_spec;
@@ -111,6 +112,7 @@ static inline struct matrix cols_of(struct matrix m, int64_t first, int64_t cols
 int64_t model_q_cols(const struct model *model);        /* q */
 int64_t model_kv_cols(const struct model *model);       /* kv */
 float model_attention_scale(const struct model *model); /* 1 / sqrt(head_dim) */
+struct attention_shape model_attention_shape(const struct model *model, int32_t layer);
 
 /* Copies the batch to the device and finds its supervised rows. */
 enum status model_load_batch(struct model *model, const struct micro_batch *batch) LORAD_WARN_UNUSED;

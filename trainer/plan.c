@@ -27,7 +27,7 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
         plan.saves = request->host ? SAVES_IN_FLIGHT * snapshot_bytes(lora, partition) : 0;
     }
     for (rung.checkpointing = first; rung.checkpointing <= last; rung.checkpointing++) {
-        TRY(model_measure(&plan.model, arch, partition, lora, &rung));
+        TRY(model_measure(&plan.model, arch, partition, lora, &rung, request->backend));
         plan.checkpointing = rung.checkpointing;
         plan.total = plan.model.weights + plan.model.saved + plan.model.scratch + plan.adapter + plan.saves;
         if (plan.available <= 0 || plan.total <= (size_t)plan.available) {

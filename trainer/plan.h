@@ -22,7 +22,8 @@ struct plan {
 };
 
 struct plan_request {
-    struct model_options model; /* checkpointing is ignored */
+    const struct device_backend *backend; /* what it is planned for */
+    struct model_options model;           /* checkpointing is ignored */
     enum checkpointing wanted;
     bool elastic;      /* gradients are summed in fixed point */
     bool host;         /* the device is the host */

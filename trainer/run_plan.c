@@ -13,7 +13,10 @@ static enum status plan_memory(struct strbuf *out, struct session *session, stru
                                int world)
 {
     const struct run_options *o = session->options;
-    struct plan_request request = {.model = session_model_options(session, capacity, true),
+    const struct device_backend *backend;
+    TRY(device_backend_find(&backend, "cpu"));
+    struct plan_request request = {.backend = backend,
+                                   .model = session_model_options(session, capacity, true),
                                    .wanted = o->gradient_checkpointing,
                                    .elastic = o->deterministic == DETERMINISM_ELASTIC,
                                    .host = true,

@@ -186,7 +186,8 @@ struct model_options session_model_options(const struct session *session, struct
                                   .max_tokens = capacity.tokens,
                                   .max_sequences = capacity.sequences,
                                   .max_positions = session->options->cutoff_len,
-                                  .training = training};
+                                  .training = training,
+                                  .deterministic = session->options->deterministic != DETERMINISM_OFF};
 }
 
 static enum status create_model(struct session *session, bool training)
@@ -194,7 +195,8 @@ static enum status create_model(struct session *session, bool training)
     const struct run_options *options = session->options;
     int64_t available = device_memory_bytes(session->device);
     if (device_is_host(session->device)) available /= session->ranks.local_world;
-    struct plan_request request = {.model = session->model_options,
+    struct plan_request request = {.backend = device_backend(session->device),
+                                   .model = session->model_options,
                                    .wanted = options->gradient_checkpointing,
                                    .elastic = options->deterministic == DETERMINISM_ELASTIC,
                                    .host = device_is_host(session->device),

@@ -221,6 +221,12 @@ static enum status cpu_sync(struct device *device)
     return LORAD_OK;
 }
 
+static size_t cpu_attention_scratch(const struct attention_shape *shape)
+{
+    (void)shape;
+    return 0;
+}
+
 #define OP(name)                                                                                             \
     static enum status run_##name(struct device *device, const struct op_##name *args)                       \
     {                                                                                                        \
@@ -254,5 +260,6 @@ const struct device_ops cpu_backend = {
 #define OP(name) .name = run_##name,
 #include "kernels/ops.def"
 #undef OP
+    .attention_scratch = cpu_attention_scratch,
     .panel = &cpu_panel_ops,
 };

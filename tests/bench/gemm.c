@@ -123,7 +123,7 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
                               .needs_dx = true,
                               .max_tokens = o->tokens};
     size_t weights_bytes, scratch_bytes;
-    panel_bytes(device, &spec, &weights_bytes, &scratch_bytes);
+    panel_bytes(device_backend(device), &spec, &weights_bytes, &scratch_bytes);
     void *scratch;
     check(device_alloc(&scratch, device, scratch_bytes));
     struct panel *panel;

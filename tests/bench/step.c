@@ -62,7 +62,7 @@ static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, do
                               .needs_dx = true,
                               .max_tokens = n};
     size_t item = dtype_bytes(b->dtype), weights, scratch_bytes;
-    panel_bytes(b->device, &spec, &weights, &scratch_bytes);
+    panel_bytes(device_backend(b->device), &spec, &weights, &scratch_bytes);
     void *scratch = device_new(b, scratch_bytes + 1);
     struct panel *panel;
     check(panel_create(&panel, b->device, &spec, scratch));

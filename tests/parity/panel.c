@@ -105,7 +105,7 @@ static void run_open(struct run *r, struct shape s)
     struct device_options options = {.kind = "cpu", .threads = s.threads};
     assert_ok(device_open(&r->device, &options));
     size_t weights_bytes, scratch_bytes;
-    panel_bytes(r->device, &spec, &weights_bytes, &scratch_bytes);
+    panel_bytes(device_backend(r->device), &spec, &weights_bytes, &scratch_bytes);
     assert_true(weights_bytes > 0 && scratch_bytes > 0);
     assert_ok(device_alloc(&r->scratch, r->device, scratch_bytes));
     memset(r->scratch, 0xff, scratch_bytes); /* NaN everywhere: nothing may rely on what scratch holds */

@@ -53,6 +53,24 @@ static double attention_bytes(const struct op_run *run, const struct op_shape *s
     return (q_passes * q + kv_passes * kv) * (double)dtype_bytes(run->dtype);
 }
 
+/* What both directions may use, for the largest call of the case. */
+static void *attention_scratch(struct op_run *run, const struct op_shape *shape, const struct qkv *x,
+                               int64_t dqkv_stride)
+{
+    struct attention_shape whole = {.dtype = run->dtype,
+                                    .q_heads = (int32_t)shape->q_heads,
+                                    .kv_heads = (int32_t)shape->kv_heads,
+                                    .head_dim = (int32_t)shape->head_dim,
+                                    .window = (int32_t)shape->window,
+                                    .max_tokens = shape->tokens,
+                                    .max_sequences = x->packing.sequences.count,
+                                    .qkv_stride = x->q.stride,
+                                    .dqkv_stride = dqkv_stride,
+                                    .deterministic = run->deterministic};
+    size_t bytes = attention_scratch_bytes(device_backend(run->device), &whole);
+    return bytes ? op_matrix(run, OP_OUT, DTYPE_F32, 1, (int64_t)(bytes + 3) / 4, 0, 0).data : NULL;
+}
+
 static void attention_body(struct op_run *run, const struct op_shape *shape)
 {
     struct qkv x = qkv_of(run, shape);
@@ -67,7 +85,8 @@ static void attention_body(struct op_run *run, const struct op_shape *shape)
                                 .window = (int32_t)shape->window,
                                 .sequences = x.packing.sequences,
                                 .out = out,
-                                .lse = lse.data};
+                                .lse = lse.data,
+                                .scratch = attention_scratch(run, shape, &x, 0)};
     if (!OP_RUN(run, attention, &args, attention_work(shape, &x.packing, 2),
                 attention_bytes(run, shape, 2, 1)))
         return;
@@ -105,7 +124,8 @@ static void attention_backward_body(struct op_run *run, const struct op_shape *s
                                          .sequences = x.packing.sequences,
                                          .dq = dq,
                                          .dk = dk,
-                                         .dv = dv};
+                                         .dv = dv,
+                                         .scratch = attention_scratch(run, shape, &x, all.stride)};
     double work = attention_work(shape, &x.packing, 5);
     if (!OP_RUN(run, attention_backward, &args, work, attention_bytes(run, shape, 4, 2))) return;
     double *want_dq = op_doubles(run, n * cols), *want_dk = op_doubles(run, n * kv_cols);

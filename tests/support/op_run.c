@@ -251,6 +251,7 @@ void op_case_run(struct op_run *run, struct device *device, const struct op_case
     run->test = test;
     run->dtype = dtype;
     run->bench = bench;
+    run->deterministic = true;
     test->body(run, &test->shape);
     for (int i = 0; i < run->n_buffers; i++) {
         if (!bench) check_untouched(run, &run->buffer[i]);

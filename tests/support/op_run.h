@@ -58,7 +58,7 @@ struct op_run {
     struct device *device;
     const struct op_case *test;
     enum dtype dtype;
-    bool bench;
+    bool bench, deterministic;
     uint64_t random; /* counter */
     struct op_buffer buffer[OP_BUFFERS];
     int n_buffers;

@@ -229,7 +229,10 @@ static void the_plan_counts_them(void **state)
     struct bench b = open_bench(1);
     struct partition part;
     struct plan floats, fixed;
-    struct plan_request request = {.model = {.dtype = DTYPE_F32,
+    const struct device_backend *backend;
+    assert_ok(device_backend_find(&backend, "cpu"));
+    struct plan_request request = {.backend = backend,
+                                   .model = {.dtype = DTYPE_F32,
                                              .max_tokens = 16,
                                              .max_sequences = 4,
                                              .max_positions = 16,

@@ -191,7 +191,10 @@ static void the_plan_counts_the_snapshots(void **state)
     const struct session *s = &rig->session;
     struct plan host, device, replica;
     struct partition other = s->part;
-    struct plan_request request = {.model = {.dtype = DTYPE_F32,
+    const struct device_backend *backend;
+    assert_ok(device_backend_find(&backend, "cpu"));
+    struct plan_request request = {.backend = backend,
+                                   .model = {.dtype = DTYPE_F32,
                                              .max_tokens = 16,
                                              .max_sequences = 4,
                                              .max_positions = 16,

@@ -1,0 +1,30 @@
+/* device_cuda.h: the functions of device_cuda.c, by the names of their slots in device_impl.h. */
+#ifndef LORAD_KERNELS_DEVICE_CUDA_H
+#define LORAD_KERNELS_DEVICE_CUDA_H
+
+#include "kernels/cuda/cuda_impl.h"
+
+int cuda_count(void);
+enum status cuda_open(struct device **out, const struct device_options *options);
+void cuda_close(struct device *device);
+enum status cuda_alloc(void **out, struct device *device, size_t bytes);
+void cuda_free(struct device *device, void *block);
+enum status cuda_alloc_host(void **out, struct device *device, size_t bytes);
+void cuda_free_host(struct device *device, void *block);
+enum status cuda_copy_to(struct device *device, enum device_stream stream, void *to, const void *from,
+                         size_t bytes);
+enum status cuda_copy_from(struct device *device, enum device_stream stream, void *to, const void *from,
+                           size_t bytes);
+enum status cuda_copy_inside(struct device *device, enum device_stream stream, void *to, const void *from,
+                             size_t bytes);
+enum status cuda_zero(struct device *device, enum device_stream stream, void *block, size_t bytes);
+enum status cuda_event_create(struct device_event **out, struct device *device);
+void cuda_event_destroy(struct device *device, struct device_event *event);
+enum status cuda_event_record(struct device *device, enum device_stream stream, struct device_event *event);
+enum status cuda_stream_wait(struct device *device, enum device_stream stream, struct device_event *event);
+enum status cuda_event_sync(struct device *device, struct device_event *event);
+enum status cuda_sync(struct device *device);
+const void *cuda_extension(const char *name);
+void *cuda_native_stream(const struct device *device, enum device_stream stream);
+
+#endif
