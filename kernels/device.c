@@ -83,10 +83,7 @@ enum status device_open(struct device **out, const struct device_options *option
         const struct device_ops *ops = NULL;
         char why[512] = "";
         backends[i].find(&ops, why, sizeof why);
-        if (ops && ops->count() > 0) return ops->open(out, options);
-        if (ops)
-            snprintf(why, sizeof why,
-                     "this process can use no GPU (no driver, or CUDA_VISIBLE_DEVICES is empty)");
+        if (ops && ops->count(why, sizeof why) > 0) return ops->open(out, options);
         if (!any) {
             return FAIL(
                 LORAD_CONFIG,

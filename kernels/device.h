@@ -46,10 +46,13 @@ int64_t device_memory_bytes(const struct device *device); /* usable in all */
 /* Memory, aligned to 256 bytes, zeroed. Blocks. Not inside a step. */
 enum status device_alloc(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
 void device_free(struct device *device, void *block);
-/* Host memory that copies can be enqueued from and to (pinned on CUDA, plain on the CPU). */
+/* Host memory that copies can be enqueued from and to (pinned on CUDA, plain on the CPU). Zeroed. Blocks. */
 enum status device_alloc_host(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
 void device_free_host(struct device *device, void *block);
 
+/* A copy is done when an event behind it is. device_copy_to: from memory of device_alloc_host, which keeps its
+ * contents until then; other memory may be used again when the call returns. device_copy_from: into memory of
+ * device_alloc_host; with other memory the call also waits for what is before it on the stream. */
 enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device,
                            const void *from_host, size_t bytes) LORAD_WARN_UNUSED;
 enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host,

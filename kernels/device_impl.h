@@ -22,8 +22,8 @@ struct device_ops {
     const char *kind; /* "cpu", "cuda" */
     bool is_host;     /* device pointers are host pointers */
 
-    /* Devices of this kind that this process can use; 0: none (no driver, no GPU). */
-    int (*count)(void);
+    /* Devices of this kind that this process can use. 0: none (no driver, no GPU), and `why` says so. */
+    int (*count)(char *why, size_t why_bytes);
     /* options are checked; *out starts with a filled struct device. */
     enum status (*open)(struct device **out, const struct device_options *options);
     void (*close)(struct device *device);

@@ -29,6 +29,7 @@ LIST
 # What only tests use; those that miss it say "skipped".
 lorad_test_packages() {
     cat <<'LIST'
+command:g++ g++
 command:redis-server redis-server
 command:ip iproute2
 command:munged munge

@@ -150,8 +150,9 @@ static enum status cpu_open(struct device **out, const struct device_options *op
     return LORAD_OK;
 }
 
-static int cpu_count(void)
+static int cpu_count(char *why, size_t why_bytes)
 {
+    (void)why, (void)why_bytes;
     return 1;
 }
 

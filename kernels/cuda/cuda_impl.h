@@ -39,7 +39,7 @@ struct cuda_device {
     size_t shared_bytes;    /* shared memory a block may ask for */
     cudaStream_t stream[2]; /* by enum device_stream */
     void *workspace;        /* CUDA_WORKSPACE_BYTES */
-    struct cuda_ring *ring; /* device_cuda.c: pinned blocks that small copies pass through */
+    struct cuda_ring *ring; /* [2], device_cuda.c: pinned blocks that small copies pass through */
     struct cuda_gemm *gemm;
     struct cuda_sdpa *sdpa; /* NULL: cuDNN is not used */
 };
@@ -69,6 +69,11 @@ static inline enum status cuda_launched(const char *kernel)
 #include "kernels/ops.def"
 #undef OP
 
+/* What matrix products keep for a device. */
+enum status cuda_gemm_create(struct cuda_gemm **out, struct cuda_device *device) LORAD_WARN_UNUSED;
+void cuda_gemm_destroy(struct cuda_gemm *gemm); /* NULL is fine */
+
+extern const struct device_ops lorad_cuda_backend;                  /* backend.c */
 size_t cuda_attention_scratch(const struct attention_shape *shape); /* attention.cu */
 extern const struct panel_ops cuda_panel_ops;                       /* linear.c */
 

@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/cuda_impl.h"
 
-int cuda_count(void);
+int cuda_count(char *why, size_t why_bytes);
 enum status cuda_open(struct device **out, const struct device_options *options);
 void cuda_close(struct device *device);
 enum status cuda_alloc(void **out, struct device *device, size_t bytes);

@@ -1,9 +1,13 @@
 /*
- * ops.c: every operation of ops.def on every instruction path of this processor, against the double
- * reference, with redzones, and with the same bits for 1, 2 and 4 threads.
+ * ops.c: every operation of ops.def against the double reference, with redzones: on every instruction path of
+ * this processor, with the same bits for 1, 2 and 4 threads; or on the GPU (LORAD_TEST_DEVICE=cuda), with the
+ * same bits twice. Arguments are names of operations: only those.
  */
 #include "support/op_run.h"
 #include "support/test.h"
+#include "support/test_device.h"
+
+static char **only;
 
 static const struct {
     const struct op_case *cases;
@@ -30,12 +34,35 @@ static void run_on_all_threads(const struct op_case *test, enum dtype dtype)
     }
 }
 
-static void run_list(int which)
+static void run_twice(const struct op_case *test, enum dtype dtype)
+{
+    static struct op_run run;
+    static struct device *device; /* opened once, since that takes longer than a case */
+    if (!device) device = test_device_open(0);
+    uint64_t bits = 0;
+    for (int i = 0; i < 2; i++) {
+        op_case_run(&run, device, test, dtype, false);
+        if (i > 0 && run.bits != bits)
+            fail_msg("%s (%s, %s): other bits the second time", op_names[test->op], test->name,
+                     dtype_name(dtype));
+        bits = run.bits;
+    }
+}
+
+static bool is_wanted(const struct op_case *test)
+{
+    for (char **name = only; *name; name++)
+        if (strcmp(*name, op_names[test->op]) == 0) return true;
+    return !*only;
+}
+
+static void run_list(int which, void (*run)(const struct op_case *, enum dtype))
 {
     for (int i = 0; i < *lists[which].n; i++) {
         const struct op_case *test = &lists[which].cases[i];
-        run_on_all_threads(test, DTYPE_F32);
-        if (!test->f32_only) run_on_all_threads(test, DTYPE_BF16);
+        if (!is_wanted(test)) continue;
+        run(test, DTYPE_F32);
+        if (!test->f32_only) run(test, DTYPE_BF16);
     }
 }
 
@@ -49,29 +76,37 @@ static void on_every_path(int which)
         setenv("LORAD_CPU_PATH", paths[i], 1);
         if (device_open(&device, &(struct device_options){.kind = "cpu", .threads = 1}) != LORAD_OK) continue;
         device_close(device);
-        run_list(which);
+        run_list(which, run_on_all_threads);
         ran++;
     }
     unsetenv("LORAD_CPU_PATH");
     assert_true(ran > 0);
 }
 
+static void on_the_device(int which)
+{
+    if (test_device_is_cpu())
+        on_every_path(which);
+    else
+        run_list(which, run_twice);
+}
+
 static void rows_agree(void **state)
 {
     (void)state;
-    on_every_path(0);
+    on_the_device(0);
 }
 
 static void attention_agrees(void **state)
 {
     (void)state;
-    on_every_path(1);
+    on_the_device(1);
 }
 
 static void loss_and_optimizer_agree(void **state)
 {
     (void)state;
-    on_every_path(2);
+    on_the_device(2);
 }
 
 static void every_operation_has_a_case(void **state)
@@ -84,8 +119,10 @@ static void every_operation_has_a_case(void **state)
         if (!seen[op]) fail_msg("no case for op_%s", op_names[op]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argc;
+    only = argv + 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_has_a_case),
         cmocka_unit_test(rows_agree),

@@ -1,0 +1,371 @@
+/*
+ * device_cuda.c: a GPU as a device: which one, memory, streams, copies, events.
+ *
+ * 1. Every function makes its GPU the calling thread's current one (STREAM_COPY may be used by another thread
+ * than opened the device); the thread that opened it has it current from then on, which the operations rely
+ * on.
+ * 2. Both streams are non-blocking: what is on CUDA's stream 0 orders nothing, and what fills new memory is
+ * waited for.
+ * 3. Small copies to the device pass through a ring of pinned blocks, so that the caller may use its memory
+ * again at once and nothing waits. A block is written again when the event behind its last copy is done.
+ */
+#include "kernels/cuda/device_cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+#include "kernels/cuda/sdpa.h"
+
+enum { RING_BLOCKS = 16, RING_BLOCK_BYTES = 64 << 10, RING_ALIGN = 256, OLDEST_ARCH = 80 };
+
+struct device_event {
+    cudaEvent_t event;
+};
+
+/* One ring per stream, since each has one thread. */
+struct cuda_ring {
+    char *block[RING_BLOCKS];      /* pinned */
+    cudaEvent_t done[RING_BLOCKS]; /* behind the last copy out of each */
+    size_t used;                   /* bytes of the current block */
+    int current;
+};
+
+/* Opening */
+
+static const char *with_environment(void)
+{
+    return getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES is set)" : "";
+}
+
+int cuda_count(char *why, size_t why_bytes)
+{
+    int gpus = 0, driver = 0, runtime = 0; /* CUDA leaves them as they are when it fails */
+    cudaError_t error = cudaGetDeviceCount(&gpus);
+    if (error == cudaSuccess && gpus > 0) return gpus;
+    (void)cudaGetLastError();
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess)
+        driver = 0;
+    if (driver == 0)
+        snprintf(why, why_bytes, "there is no NVIDIA driver");
+    else if (error == cudaErrorInsufficientDriver)
+        snprintf(why, why_bytes, "the NVIDIA driver is for CUDA %d.%d, and %d.%d or later is needed",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    else if (error == cudaSuccess || error == cudaErrorNoDevice)
+        snprintf(why, why_bytes, "the NVIDIA driver shows no GPU%s", with_environment());
+    else
+        snprintf(why, why_bytes, "the NVIDIA driver shows no GPU: %s (%s)%s", cudaGetErrorString(error),
+                 cudaGetErrorName(error), with_environment());
+    return 0;
+}
+
+/* The ranks of a host take its GPUs in order. Slurm may show every rank one GPU of its own, each as number 0.
+ */
+static enum status choose_gpu(int *number, int local_rank)
+{
+    char why[256];
+    int gpus = cuda_count(why, sizeof why);
+    const char *per_task = getenv("SLURM_GPUS_PER_TASK"), *share = getenv("LORAD_SHARE_GPU");
+    if (gpus == 0) return FAIL(LORAD_CONFIG, "device: %s", why);
+    bool bound = gpus == 1 && per_task && strcmp(per_task, "1") == 0,
+         shared = share && strcmp(share, "1") == 0;
+    if (local_rank >= gpus && !bound && !shared)
+        return FAIL(LORAD_CONFIG,
+                    "device: rank %d of this host has no GPU: there %s %d%s; start at most one rank per GPU",
+                    local_rank, gpus == 1 ? "is" : "are", gpus, with_environment());
+    *number = local_rank % gpus;
+    return LORAD_OK;
+}
+
+static enum status ring_fill(struct cuda_ring *ring)
+{
+    for (int i = 0; i < RING_BLOCKS; i++) {
+        CUDA_TRY(cudaMallocHost((void **)&ring->block[i], RING_BLOCK_BYTES));
+        CUDA_TRY(cudaEventCreateWithFlags(&ring->done[i], cudaEventDisableTiming));
+    }
+    return LORAD_OK;
+}
+
+static void ring_empty(struct cuda_ring *ring)
+{
+    for (int i = 0; i < RING_BLOCKS; i++) {
+        if (ring->done[i]) cudaEventDestroy(ring->done[i]);
+        if (ring->block[i]) cudaFreeHost(ring->block[i]);
+    }
+}
+
+static enum status read_properties(struct cuda_device *cuda)
+{
+    struct cudaDeviceProp properties;
+    int driver = 0, runtime = 0;
+    CUDA_TRY(cudaGetDeviceProperties(&properties, cuda->number));
+    CUDA_TRY(cudaDriverGetVersion(&driver));
+    CUDA_TRY(cudaRuntimeGetVersion(&runtime));
+    cuda->arch = 10 * properties.major + properties.minor;
+    cuda->multiprocessors = properties.multiProcessorCount;
+    cuda->shared_bytes = properties.sharedMemPerBlockOptin;
+    if (cuda->arch < OLDEST_ARCH)
+        return FAIL(LORAD_CONFIG, "device: %s has compute capability %d.%d; %d.%d (A100) or later is needed",
+                    properties.name, properties.major, properties.minor, OLDEST_ARCH / 10, OLDEST_ARCH % 10);
+    snprintf(cuda->base.description, sizeof cuda->base.description,
+             "%.48s, %d SMs, %zu GiB, compute %d.%d, CUDA %d.%d, driver %d.%d, %s", properties.name,
+             cuda->multiprocessors, properties.totalGlobalMem >> 30, properties.major, properties.minor,
+             runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10,
+             cuda->deterministic ? "deterministic" : "fast");
+    return LORAD_OK;
+}
+
+/* What the plan may use: what is free, less what libraries (code, NCCL's buffers) take later. */
+static enum status measure_memory(struct cuda_device *cuda)
+{
+    size_t available = 0, total = 0;
+    CUDA_TRY(cudaMemGetInfo(&available, &total));
+    size_t reserve = total / 64 + ((size_t)256 << 20);
+    cuda->base.memory_bytes = available > reserve ? (int64_t)(available - reserve) : 0;
+    return LORAD_OK;
+}
+
+static enum status set_up(struct cuda_device *cuda)
+{
+    int least = 0, greatest = 0;
+    CUDA_TRY(cudaSetDevice(cuda->number));
+    TRY(read_properties(cuda));
+    CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_TRY(cudaStreamCreateWithPriority(&cuda->stream[STREAM_COMPUTE], cudaStreamNonBlocking, greatest));
+    CUDA_TRY(cudaStreamCreateWithPriority(&cuda->stream[STREAM_COPY], cudaStreamNonBlocking, least));
+    cuda->ring = memory_new(2, sizeof *cuda->ring);
+    if (!cuda->ring) return LORAD_NOMEM;
+    TRY(ring_fill(&cuda->ring[STREAM_COMPUTE]));
+    TRY(ring_fill(&cuda->ring[STREAM_COPY]));
+    TRY(cuda_alloc(&cuda->workspace, &cuda->base, CUDA_WORKSPACE_BYTES));
+    TRY(cuda_gemm_create(&cuda->gemm, cuda));
+    TRY(cuda_sdpa_create(&cuda->sdpa, cuda));
+    return measure_memory(cuda);
+}
+
+enum status cuda_open(struct device **out, const struct device_options *options)
+{
+    struct cuda_device *cuda = memory_new(1, sizeof *cuda);
+    if (!cuda) return LORAD_NOMEM;
+    cuda->base.ops = &lorad_cuda_backend;
+    cuda->deterministic = options->deterministic;
+    enum status status = choose_gpu(&cuda->number, options->local_rank);
+    if (status == LORAD_OK) status = set_up(cuda);
+    if (status != LORAD_OK) {
+        cuda_close(&cuda->base);
+        return status;
+    }
+    *out = &cuda->base;
+    return LORAD_OK;
+}
+
+/* Errors here have been seen before, or are of no use to anyone. */
+void cuda_close(struct device *device)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    (void)cudaSetDevice(cuda->number);
+    for (int i = 0; i < 2; i++)
+        if (cuda->stream[i]) cudaStreamSynchronize(cuda->stream[i]);
+    cuda_sdpa_destroy(cuda->sdpa);
+    cuda_gemm_destroy(cuda->gemm);
+    cudaFree(cuda->workspace);
+    for (int i = 0; i < 2; i++) {
+        if (cuda->ring) ring_empty(&cuda->ring[i]);
+        if (cuda->stream[i]) cudaStreamDestroy(cuda->stream[i]);
+    }
+    (void)cudaGetLastError();
+    free(cuda->ring);
+    free(cuda);
+}
+
+/* CUDA keeps an error for the next call that asks, which would blame another one. */
+enum status cuda_check(cudaError_t error, const char *call)
+{
+    if (error == cudaSuccess) return LORAD_OK;
+    (void)cudaGetLastError();
+    enum { FIRST_OF_KERNELS = 700 }; /* cudaErrorIllegalAddress and what follows it */
+    return FAIL(error == cudaErrorMemoryAllocation ? LORAD_NOMEM : LORAD_DEVICE, "GPU: %s: %s (%s)%s", call,
+                cudaGetErrorString(error), cudaGetErrorName(error),
+                (int)error >= FIRST_OF_KERNELS
+                    ? "; an earlier operation may be the cause: CUDA_LAUNCH_BLOCKING=1 shows which"
+                    : "");
+}
+
+static enum status enter(struct device *device)
+{
+    CUDA_TRY(cudaSetDevice(cuda_of(device)->number));
+    return LORAD_OK;
+}
+
+/* Memory */
+
+enum status cuda_alloc(void **out, struct device *device, size_t bytes)
+{
+    void *block = NULL;
+    TRY(enter(device));
+    cudaError_t error = cudaMalloc(&block, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+        size_t available = 0, total = 0;
+        (void)cudaGetLastError();
+        CUDA_TRY(cudaMemGetInfo(&available, &total));
+        return FAIL(LORAD_NOMEM, "GPU %d: no memory for %zu bytes (%.2f GiB): %.2f of %.2f GiB are free",
+                    cuda_of(device)->number, bytes, (double)bytes / 0x1p30, (double)available / 0x1p30,
+                    (double)total / 0x1p30);
+    }
+    TRY(cuda_check(error, "cudaMalloc"));
+    error = cudaMemset(block, 0, bytes);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(NULL);
+    if (error != cudaSuccess) cudaFree(block);
+    TRY(cuda_check(error, "cudaMemset"));
+    *out = block;
+    return LORAD_OK;
+}
+
+void cuda_free(struct device *device, void *block)
+{
+    (void)cudaSetDevice(cuda_of(device)->number);
+    cudaFree(block);
+}
+
+enum status cuda_alloc_host(void **out, struct device *device, size_t bytes)
+{
+    void *block = NULL;
+    TRY(enter(device));
+    cudaError_t error = cudaMallocHost(&block, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        return FAIL(LORAD_NOMEM, "no pinned memory for %zu bytes (ulimit -l, or the memory of this machine)",
+                    bytes);
+    }
+    TRY(cuda_check(error, "cudaMallocHost"));
+    memset(block, 0, bytes);
+    *out = block;
+    return LORAD_OK;
+}
+
+void cuda_free_host(struct device *device, void *block)
+{
+    (void)cudaSetDevice(cuda_of(device)->number);
+    cudaFreeHost(block);
+}
+
+/* Copies */
+
+/* *room: `bytes` of a block that no copy reads any more. */
+static enum status ring_take(char **room, struct cuda_ring *ring, cudaStream_t stream, size_t bytes)
+{
+    if (ring->used + bytes > RING_BLOCK_BYTES) {
+        CUDA_TRY(cudaEventRecord(ring->done[ring->current], stream));
+        ring->current = (ring->current + 1) % RING_BLOCKS;
+        ring->used = 0;
+        CUDA_TRY(cudaEventSynchronize(ring->done[ring->current])); /* at once, but for a full ring */
+    }
+    *room = ring->block[ring->current] + ring->used;
+    ring->used += (bytes + RING_ALIGN - 1) / RING_ALIGN * RING_ALIGN;
+    return LORAD_OK;
+}
+
+enum status cuda_copy_to(struct device *device, enum device_stream stream, void *to, const void *from,
+                         size_t bytes)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    TRY(enter(device));
+    if (bytes <= RING_BLOCK_BYTES) {
+        char *room = NULL;
+        TRY(ring_take(&room, &cuda->ring[stream], cuda->stream[stream], bytes));
+        memcpy(room, from, bytes);
+        from = room;
+    }
+    CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda->stream[stream]));
+    return LORAD_OK;
+}
+
+enum status cuda_copy_from(struct device *device, enum device_stream stream, void *to, const void *from,
+                           size_t bytes)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_of(device)->stream[stream]));
+    return LORAD_OK;
+}
+
+enum status cuda_copy_inside(struct device *device, enum device_stream stream, void *to, const void *from,
+                             size_t bytes)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda_of(device)->stream[stream]));
+    return LORAD_OK;
+}
+
+enum status cuda_zero(struct device *device, enum device_stream stream, void *block, size_t bytes)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaMemsetAsync(block, 0, bytes, cuda_of(device)->stream[stream]));
+    return LORAD_OK;
+}
+
+/* Events */
+
+enum status cuda_event_create(struct device_event **out, struct device *device)
+{
+    TRY(enter(device));
+    struct device_event *event = memory_new(1, sizeof *event);
+    if (!event) return LORAD_NOMEM;
+    enum status status = cuda_check(cudaEventCreateWithFlags(&event->event, cudaEventDisableTiming),
+                                    "cudaEventCreateWithFlags");
+    if (status != LORAD_OK) {
+        free(event);
+        return status;
+    }
+    *out = event;
+    return LORAD_OK;
+}
+
+void cuda_event_destroy(struct device *device, struct device_event *event)
+{
+    (void)cudaSetDevice(cuda_of(device)->number);
+    cudaEventDestroy(event->event);
+    free(event);
+}
+
+enum status cuda_event_record(struct device *device, enum device_stream stream, struct device_event *event)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaEventRecord(event->event, cuda_of(device)->stream[stream]));
+    return LORAD_OK;
+}
+
+enum status cuda_stream_wait(struct device *device, enum device_stream stream, struct device_event *event)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaStreamWaitEvent(cuda_of(device)->stream[stream], event->event, 0));
+    return LORAD_OK;
+}
+
+enum status cuda_event_sync(struct device *device, struct device_event *event)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaEventSynchronize(event->event));
+    return LORAD_OK;
+}
+
+enum status cuda_sync(struct device *device)
+{
+    TRY(enter(device));
+    CUDA_TRY(cudaStreamSynchronize(cuda_of(device)->stream[STREAM_COMPUTE]));
+    CUDA_TRY(cudaStreamSynchronize(cuda_of(device)->stream[STREAM_COPY]));
+    return LORAD_OK;
+}
+
+void *cuda_native_stream(const struct device *device, enum device_stream stream)
+{
+    return ((const struct cuda_device *)device)->stream[stream];
+}
+
+/* What else this library may hold; a part that was not built has no address. */
+extern const struct comm_device_ops lorad_nccl_ops __attribute__((weak)); /* comm/nccl */
+
+const void *cuda_extension(const char *name)
+{
+    if (strcmp(name, "lorad_nccl_ops") == 0) return &lorad_nccl_ops;
+    return NULL;
+}

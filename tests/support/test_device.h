@@ -1,0 +1,21 @@
+/*
+ * test_device.h: the device that device-independent tests run on: LORAD_TEST_DEVICE (cpu, cuda), cpu unless
+ * it is set.
+ *
+ * A GPU that is asked for and not here is a skip of the whole program, or its failure with
+ * LORAD_REQUIRE_GPU=1.
+ */
+#ifndef LORAD_TESTS_SUPPORT_TEST_DEVICE_H
+#define LORAD_TESTS_SUPPORT_TEST_DEVICE_H
+
+#include <stdbool.h>
+
+#include "kernels/device.h"
+
+const char *test_device_kind(void); /* borrowed */
+bool test_device_is_cpu(void);
+
+/* Owns: the result. threads: of a CPU. */
+struct device *test_device_open(int threads);
+
+#endif
