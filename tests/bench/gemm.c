@@ -21,10 +21,12 @@
 #endif
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/panel.h"
+#include "support/test_device.h"
 
 struct options {
     int threads;
@@ -100,21 +102,31 @@ static void fill(struct matrix m)
         }
 }
 
+static struct matrix host_matrix_new(int64_t rows, int64_t cols, int64_t stride, enum dtype dtype)
+{
+    struct matrix m = matrix_of(NULL, dtype, rows, cols, stride);
+    m.data = memory_new((size_t)(rows * stride), dtype_bytes(dtype));
+    if (!m.data) check(LORAD_NOMEM);
+    fill(m);
+    return m;
+}
+
 static struct matrix matrix_new(struct device *device, int64_t rows, int64_t cols, int64_t stride,
                                 enum dtype dtype)
 {
-    struct matrix m = matrix_of(NULL, dtype, rows, cols, stride);
-    check(device_alloc(&m.data, device, (size_t)(rows * stride) * dtype_bytes(dtype)));
-    fill(m);
+    struct matrix host = host_matrix_new(rows, cols, stride, dtype), m = host;
+    size_t bytes = (size_t)(rows * stride) * dtype_bytes(dtype);
+    check(device_alloc(&m.data, device, bytes));
+    check(device_copy_to(device, STREAM_COMPUTE, m.data, host.data, bytes));
+    check(device_sync(device));
+    free(host.data);
     return m;
 }
 
 /* Best seconds of a forward and of a backward, and those of loading. */
 static void measure(const struct options *o, enum dtype dtype, int32_t rank, double best[3])
 {
-    struct device *device;
-    struct device_options device_options = {.kind = "cpu", .threads = o->threads};
-    check(device_open(&device, &device_options));
+    struct device *device = test_device_open(o->threads);
     struct panel_spec spec = {.in = o->in,
                               .part = {{.out = o->out, .rank = rank}},
                               .n_parts = 1,
@@ -128,7 +140,7 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
     check(device_alloc(&scratch, device, scratch_bytes));
     struct panel *panel;
     check(panel_create(&panel, device, &spec, scratch));
-    struct matrix weights = matrix_new(device, o->out, o->in, o->in, dtype);
+    struct matrix weights = host_matrix_new(o->out, o->in, o->in, dtype);
     best[2] = now();
     check(panel_load_rows(panel, 0, 0, weights));
     best[2] = now() - best[2];
@@ -152,15 +164,30 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
     for (int i = 0; i < 3 || clock_seconds_since(start) < o->seconds; i++) {
         double begin = now();
         check(panel_forward(panel, &forward));
+        check(device_sync(device));
         best[0] = fmin(best[0], now() - begin);
         begin = now();
         check(panel_backward(panel, &backward));
+        check(device_sync(device));
         best[1] = fmin(best[1], now() - begin);
     }
-    void *blocks[] = {weights.data, x.data, y.data, dy.data, dx.data, da, db, scratch};
+    free(weights.data);
+    void *blocks[] = {x.data, y.data, dy.data, dx.data, da, db, scratch};
     panel_destroy(panel);
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) device_free(device, blocks[i]);
     device_close(device);
+}
+
+static void measure_kernel(const struct options *o, enum dtype dtype, const char *name)
+{
+    double plain[3], adapted[3], work = 2e-9 * (double)o->tokens * (double)o->in * (double)o->out;
+    measure(o, dtype, 0, plain);
+    measure(o, dtype, o->rank, adapted);
+    printf("%-5s %-12s %6lld %6lld %7lld %2d   %8.1f %8.1f   %8.1f %8.1f  %5.1f %%  %6.3f\n",
+           dtype_name(dtype), name, (long long)o->tokens, (long long)o->in, (long long)o->out, o->threads,
+           work / plain[0], work / plain[1], work / adapted[0], work / adapted[1],
+           100 * ((adapted[0] + adapted[1]) / (plain[0] + plain[1]) - 1), plain[2]);
+    fflush(stdout);
 }
 
 static void measure_shape(const struct options *o)
@@ -168,22 +195,16 @@ static void measure_shape(const struct options *o)
     static const char *const names[] = {"openblas", "amx", "avx512_bf16", "avx512", "avx2", "generic"};
     for (int d = 0; d < 2; d++) {
         enum dtype dtype = d ? DTYPE_BF16 : DTYPE_F32;
-        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!test_device_is_cpu()) measure_kernel(o, dtype, test_device_kind());
+        for (size_t i = 0; test_device_is_cpu() && i < sizeof names / sizeof names[0]; i++) {
             const struct gemm_kernel *kernel = gemm_kernel_named(dtype, names[i]);
             bool named = o->kernel && strcmp(o->kernel, names[i]) == 0;
             if (!kernel || (o->kernel && !named && strcmp(o->kernel, "all") != 0)) continue;
             if (!o->kernel && kernel != gemm_kernel(dtype)) continue;
             const struct gemm_kernel *usual = gemm_kernel(dtype);
             gemm_kernel_force(dtype, kernel);
-            double plain[3], adapted[3], work = 2e-9 * (double)o->tokens * (double)o->in * (double)o->out;
-            measure(o, dtype, 0, plain);
-            measure(o, dtype, o->rank, adapted);
+            measure_kernel(o, dtype, names[i]);
             gemm_kernel_force(dtype, usual);
-            printf("%-5s %-12s %6lld %6lld %7lld %2d   %8.1f %8.1f   %8.1f %8.1f  %5.1f %%  %6.3f\n",
-                   dtype_name(dtype), names[i], (long long)o->tokens, (long long)o->in, (long long)o->out,
-                   o->threads, work / plain[0], work / plain[1], work / adapted[0], work / adapted[1],
-                   100 * ((adapted[0] + adapted[1]) / (plain[0] + plain[1]) - 1), plain[2]);
-            fflush(stdout);
         }
     }
 }

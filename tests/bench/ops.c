@@ -7,6 +7,7 @@
  * moved once. LORAD_CPU_PATH chooses an instruction path.
  */
 #include "support/op_run.h"
+#include "support/test_device.h"
 
 static const struct {
     enum op_id op;
@@ -82,12 +83,7 @@ static const struct op_case *case_of(enum op_id op)
 int main(int argc, char **argv)
 {
     static struct op_run run;
-    struct device *device;
-    struct device_options options = {.kind = "cpu", .threads = argc > 1 ? atoi(argv[1]) : 0};
-    if (device_open(&device, &options) != LORAD_OK) {
-        fprintf(stderr, "%s\n", status_message());
-        return 1;
-    }
+    struct device *device = test_device_open(argc > 1 ? atoi(argv[1]) : 0);
     printf("%s\n%-20s %-28s %-5s %10s %10s %10s\n", device_describe(device), "operation", "shape", "dtype",
            "us", "GB/s", "GFLOP/s");
     for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++) {

@@ -23,6 +23,7 @@
 #include "base/memory.h"
 #include "kernels/panel.h"
 #include "support/rig.h"
+#include "support/test_device.h"
 #include "trainer/step.h"
 
 enum { MOST_STEPS = 200 };
@@ -80,9 +81,11 @@ static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, do
     for (int i = 0; i < 7; i++) {
         int64_t start = clock_monotonic_ns();
         check(panel_forward(panel, &forward));
+        check(device_sync(b->device));
         best[0] = fmin(best[0], clock_seconds_since(start));
         start = clock_monotonic_ns();
         check(panel_backward(panel, &backward));
+        check(device_sync(b->device));
         best[1] = fmin(best[1], clock_seconds_since(start));
     }
     panel_destroy(panel);
@@ -108,8 +111,7 @@ static void time_products(struct bench *b, int32_t supervised, int32_t first_lay
 {
     const struct arch *a = &b->arch;
     int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
-    struct device_options options = {.kind = "cpu", .threads = b->threads, .deterministic = true};
-    check(device_open(&b->device, &options));
+    b->device = test_device_open(b->threads);
     printf("%s\n", device_describe(b->device));
     int32_t above = a->layers - first_layer;
     const int32_t first[2] = {a->layers, above - 1}, rest[2] = {a->layers, above}, head[2] = {1, 1};

@@ -431,19 +431,19 @@ static void on_signal(int number)
 {
     char text[256];
     int length =
-        snprintf(text, sizeof text, "emulator: %s, block (%u, %u, %u), thread %d: %s\n",
-                 machine.kernel ? machine.kernel->name : "the host, outside of kernels", machine.block.x,
-                 machine.block.y, machine.block.z, machine.current, strsignal(number));
+        snprintf(text, sizeof text, "emulator: %s, block (%u, %u, %u), thread %d: %s\n", machine.kernel->name,
+                 machine.block.x, machine.block.y, machine.block.z, machine.current, strsignal(number));
     if (length > 0 && write(STDERR_FILENO, text, (size_t)length) < 0) _exit(1);
     raise(number); /* the handler is gone: SA_RESETHAND */
 }
 
+/* From here to signals_back. A test program has handlers of its own. */
+static const int watched[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+static struct sigaction handlers_before[4];
+
 static void watch_signals()
 {
 #if !defined(__SANITIZE_ADDRESS__)
-    static bool done;
-    if (done) return;
-    done = true;
     static char room[64 * 1024]; /* the stack of a fiber may be what overflowed */
     stack_t stack = {};
     stack.ss_sp = room;
@@ -452,7 +452,14 @@ static void watch_signals()
     struct sigaction action = {};
     action.sa_handler = on_signal;
     action.sa_flags = SA_ONSTACK | (int)SA_RESETHAND | SA_NODEFER;
-    for (int number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) sigaction(number, &action, nullptr);
+    for (int i = 0; i < 4; i++) sigaction(watched[i], &action, &handlers_before[i]);
+#endif
+}
+
+static void signals_back()
+{
+#if !defined(__SANITIZE_ADDRESS__)
+    for (int i = 0; i < 4; i++) sigaction(watched[i], &handlers_before[i], nullptr);
 #endif
 }
 
@@ -481,6 +488,7 @@ void run(const launch &kernel)
         shared_check(kernel.shared_bytes);
     }
     machine.kernel = nullptr;
+    signals_back();
 }
 
 } // namespace emulator

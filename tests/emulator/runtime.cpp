@@ -402,6 +402,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         void *range = mmap(nullptr, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) emulator::fail("no addresses for device memory");
         arena = (char *)range;
+        madvise(arena, ARENA, MADV_HUGEPAGE); /* few pages are quick to open and close */
     }
     size_t whole = GUARD + (bytes + ALIGN - 1) / ALIGN * ALIGN + GUARD;
     char *start = arena;
@@ -440,9 +441,6 @@ cudaError_t cudaFree(void *pointer)
     if (found == blocks.end()) return failed(cudaErrorInvalidValue);
     access open;
     check_guards(found->first, found->second.bytes);
-    size_t first = (size_t)(found->first - arena + (ptrdiff_t)PAGE - 1) / PAGE * PAGE,
-           last = (size_t)(found->first - arena + (ptrdiff_t)found->second.bytes) / PAGE * PAGE;
-    if (last > first) madvise(arena + first, last - first, MADV_DONTNEED);
     blocks.erase(found);
     return cudaSuccess;
 }

@@ -1,8 +1,12 @@
 /*
- * panel.c: panel.h against a plain double-precision reference of its formulas: every kernel that this
- * processor can run, odd sizes, parts with and without an adapter, bias, dropout.
+ * panel.c: panel.h against a plain double-precision reference of its formulas, on the CPU with every kernel
+ * that this processor can run, or on the GPU (LORAD_TEST_DEVICE=cuda): odd sizes, parts with and without an
+ * adapter, bias, dropout.
+ *
+ * What a panel reads and writes is made and looked at on the host; each block has a mirror on the device.
  */
 #include "support/test.h"
+#include "support/test_device.h"
 #include "support/tiles_emulated.h"
 
 #include <math.h>
@@ -11,7 +15,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/panel.h"
 
-enum { GUARD = 8 };
+enum { GUARD = 8, MOST_MIRRORS = 32 };
 static const float SENTINEL = 12345;
 
 struct shape {
@@ -64,8 +68,16 @@ static void matrix_fill(struct matrix m, uint64_t key, float size)
         for (int64_t j = 0; j < m.cols; j++) put(m, i, j, size * uniform(key, i * m.cols + j));
 }
 
+/* A block of host memory and its copy on the device. */
+struct mirror {
+    void *host, *device;
+    size_t bytes;
+};
+
 /* Everything of one case: inputs, what the panel wrote, and the reference. */
 struct run {
+    struct mirror mirror[MOST_MIRRORS];
+    int mirrors;
     struct shape s;
     int64_t out, spare;
     struct device *device;
@@ -87,6 +99,67 @@ static float *floats(int64_t n, uint64_t key, float size)
     return values;
 }
 
+static void mirror_add(struct run *r, void *host, size_t bytes)
+{
+    assert_true(r->mirrors < MOST_MIRRORS);
+    struct mirror *m = &r->mirror[r->mirrors++];
+    *m = (struct mirror){.host = host, .bytes = bytes};
+    assert_ok(device_alloc(&m->device, r->device, bytes));
+}
+
+static void mirror_matrix(struct run *r, struct matrix m)
+{
+    mirror_add(r, m.data, (size_t)((m.rows + 1) * m.stride) * dtype_bytes(m.dtype));
+}
+
+static void *on_device(const struct run *r, const void *host)
+{
+    for (int i = 0; i < r->mirrors; i++)
+        if (r->mirror[i].host == host) return r->mirror[i].device;
+    fail_msg("a block without a mirror");
+    return NULL;
+}
+
+static struct matrix matrix_on_device(const struct run *r, struct matrix m)
+{
+    m.data = on_device(r, m.data);
+    return m;
+}
+
+static void upload(struct run *r)
+{
+    for (int i = 0; i < r->mirrors; i++) {
+        const struct mirror *m = &r->mirror[i];
+        assert_ok(device_copy_to(r->device, STREAM_COMPUTE, m->device, m->host, m->bytes));
+    }
+}
+
+static void download(struct run *r)
+{
+    for (int i = 0; i < r->mirrors; i++) {
+        const struct mirror *m = &r->mirror[i];
+        assert_ok(device_copy_from(r->device, STREAM_COMPUTE, m->host, m->device, m->bytes));
+    }
+    assert_ok(device_sync(r->device));
+}
+
+static void set_adapter(struct run *r, int part, float factor)
+{
+    upload(r);
+    assert_ok(panel_set_adapter(r->panel, part, on_device(r, r->a[part]), on_device(r, r->b[part]), factor));
+}
+
+/* NaN everywhere: nothing may rely on what scratch holds. */
+static void spoil_scratch(struct run *r, size_t bytes)
+{
+    void *nan = malloc(bytes);
+    assert_non_null(nan);
+    memset(nan, 0xff, bytes);
+    assert_ok(device_copy_to(r->device, STREAM_COMPUTE, r->scratch, nan, bytes));
+    assert_ok(device_sync(r->device));
+    free(nan);
+}
+
 static void run_open(struct run *r, struct shape s)
 {
     *r = (struct run){.s = s};
@@ -102,13 +175,12 @@ static void run_open(struct run *r, struct shape s)
         r->out += s.out[i];
     }
     r->spare = panel_spare(&spec);
-    struct device_options options = {.kind = "cpu", .threads = s.threads};
-    assert_ok(device_open(&r->device, &options));
+    r->device = test_device_open(s.threads);
     size_t weights_bytes, scratch_bytes;
     panel_bytes(device_backend(r->device), &spec, &weights_bytes, &scratch_bytes);
     assert_true(weights_bytes > 0 && scratch_bytes > 0);
     assert_ok(device_alloc(&r->scratch, r->device, scratch_bytes));
-    memset(r->scratch, 0xff, scratch_bytes); /* NaN everywhere: nothing may rely on what scratch holds */
+    spoil_scratch(r, scratch_bytes);
     assert_ok(panel_create(&r->panel, r->device, &spec, r->scratch));
 
     r->w = matrix_new(r->out, s.in, s.in + 5, s.dtype);
@@ -135,43 +207,51 @@ static void run_open(struct run *r, struct shape s)
         r->b[i] = floats(n_b, 20 + (uint64_t)i, 0.3f);
         r->da[i] = floats(n_a, 30 + (uint64_t)i, 0.1f);
         r->db[i] = floats(n_b, 40 + (uint64_t)i, 0.1f);
-        assert_ok(
-            panel_set_adapter(r->panel, i, r->a[i], r->b[i], 3)); /* the second call replaces the first */
-        assert_ok(panel_set_adapter(r->panel, i, r->a[i], r->b[i], scale));
+        float *const factors[] = {r->a[i], r->da[i], r->b[i], r->db[i]};
+        for (int f = 0; f < 4; f++) mirror_add(r, factors[f], (size_t)(f < 2 ? n_a : n_b) * sizeof(float));
+        set_adapter(r, i, 3); /* the second call replaces the first */
+        set_adapter(r, i, scale);
     }
     r->token = malloc((size_t)s.rows * sizeof *r->token);
+    mirror_add(r, r->token, (size_t)s.rows * sizeof *r->token);
     for (int64_t t = 0; t < s.rows; t++) r->token[t] = 1000 - 3 * t;
     r->dropout = (struct panel_dropout){
-        .p = s.p, .key = {5, 6, 7}, .token_index = r->token, .col_first = s.in >= 24 ? 8 : 0};
+        .p = s.p, .key = {5, 6, 7}, .token_index = on_device(r, r->token), .col_first = s.in >= 24 ? 8 : 0};
     r->x = matrix_new(s.rows, s.in, s.in + r->spare + GUARD, s.dtype);
     r->dy = matrix_new(s.rows, r->out, r->out + r->spare + GUARD, s.dtype);
     r->y = matrix_new(s.rows, r->out, r->out + GUARD, s.y_dtype);
     r->dx = matrix_new(s.rows, s.in, s.in + GUARD, s.dtype);
     matrix_fill(r->x, 50, 1);
     matrix_fill(r->dy, 60, 1);
+    const struct matrix all[] = {r->x, r->dy, r->y, r->dx};
+    for (int i = 0; i < 4; i++) mirror_matrix(r, all[i]);
 }
 
 static void run_go(struct run *r)
 {
+    struct matrix x = matrix_on_device(r, r->x), dy = matrix_on_device(r, r->dy);
+    upload(r);
     const struct panel_dropout *dropout = r->s.p > 0 ? &r->dropout : NULL;
     assert_ok(panel_forward(
-        r->panel,
-        &(struct panel_forward){.x = r->x, .y = r->y, .adapter = r->s.adapter, .dropout = dropout}));
-    if (!r->s.adapter) return;
+        r->panel, &(struct panel_forward){
+                      .x = x, .y = matrix_on_device(r, r->y), .adapter = r->s.adapter, .dropout = dropout}));
     struct panel_backward back = {
-        .x = r->x, .u = matrix_part(r->x, 0, r->s.rows, r->s.in, r->spare), .dy = r->dy, .dropout = dropout};
-    if (r->s.needs_dx) back.dx = r->dx;
+        .x = x, .u = matrix_part(x, 0, r->s.rows, r->s.in, r->spare), .dy = dy, .dropout = dropout};
+    if (r->s.needs_dx) back.dx = matrix_on_device(r, r->dx);
     for (int i = 0; i < PANEL_PARTS; i++) {
-        back.da[i] = r->da[i];
-        back.db[i] = r->db[i];
+        if (!r->s.rank[i]) continue;
+        back.da[i] = on_device(r, r->da[i]);
+        back.db[i] = on_device(r, r->db[i]);
     }
-    assert_ok(panel_backward(r->panel, &back));
+    if (r->s.adapter) assert_ok(panel_backward(r->panel, &back));
+    download(r);
 }
 
 static void run_close(struct run *r)
 {
     panel_destroy(r->panel);
     device_free(r->device, r->scratch);
+    for (int i = 0; i < r->mirrors; i++) device_free(r->device, r->mirror[i].device);
     device_close(r->device);
     free(r->w.data);
     free(r->x.data);
@@ -207,7 +287,8 @@ static void error_check(const struct error *e, const struct shape *s, const char
     double error = sqrt(e->difference / (e->size + 1e-30));
     if (!(error < limit))
         fail_msg("%s is off by %g (limit %g): %s %s, %lld x %lld", what, error, limit, dtype_name(s->dtype),
-                 gemm_kernel(s->dtype)->name, (long long)s->rows, (long long)s->in);
+                 test_device_is_cpu() ? gemm_kernel(s->dtype)->name : test_device_kind(), (long long)s->rows,
+                 (long long)s->in);
 }
 
 static double keep(const struct run *r, int part, int64_t t, int64_t c)
@@ -407,9 +488,14 @@ static const struct {
     {DTYPE_BF16, "generic"}, {DTYPE_BF16, "amx emulated"},
 };
 
-/* Runs body with every kernel of this processor in force. */
+/* Runs body with every kernel of this processor in force; on a GPU, once for every dtype. */
 static void for_each_kernel(void (*body)(enum dtype dtype))
 {
+    if (!test_device_is_cpu()) {
+        body(DTYPE_F32);
+        body(DTYPE_BF16);
+        return;
+    }
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
         enum dtype dtype = kernels[i].dtype;
         const struct gemm_kernel *kernel = strcmp(kernels[i].name, "amx emulated") == 0
@@ -482,6 +568,7 @@ static void same_for_threads(enum dtype dtype)
     }
 }
 
+/* On a GPU they are the same every time. */
 static void bits_do_not_depend_on_threads(void **state)
 {
     (void)state;
@@ -491,8 +578,12 @@ static void bits_do_not_depend_on_threads(void **state)
 /* sum of y * dy, which the backward differentiates. */
 static double objective(struct run *r)
 {
-    assert_ok(panel_forward(
-        r->panel, &(struct panel_forward){.x = r->x, .y = r->y, .adapter = true, .dropout = &r->dropout}));
+    upload(r);
+    assert_ok(panel_forward(r->panel, &(struct panel_forward){.x = matrix_on_device(r, r->x),
+                                                              .y = matrix_on_device(r, r->y),
+                                                              .adapter = true,
+                                                              .dropout = &r->dropout}));
+    download(r);
     double sum = 0;
     for (int64_t t = 0; t < r->s.rows; t++)
         for (int64_t o = 0; o < r->out; o++) sum += get(r->y, t, o) * get(r->dy, t, o);
@@ -507,11 +598,11 @@ static double slope(struct run *r, float *value, bool adapter)
     double ends[2];
     for (int i = 0; i < 2; i++) {
         *value = before + (i ? -step : step);
-        if (adapter) assert_ok(panel_set_adapter(r->panel, 0, r->a[0], r->b[0], scale));
+        if (adapter) set_adapter(r, 0, scale);
         ends[i] = objective(r);
     }
     *value = before;
-    if (adapter) assert_ok(panel_set_adapter(r->panel, 0, r->a[0], r->b[0], scale));
+    if (adapter) set_adapter(r, 0, scale);
     return (ends[0] - ends[1]) / (2 * (double)step);
 }
 

@@ -3,13 +3,16 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "support/test_device.h"
 #include "trainer/weights.h"
 
 static enum status open_parallel(struct rig *rig, int32_t tp, const struct comm_world_info *world)
 {
-    struct device_options device = {
-        .kind = "cpu", .local_rank = world->local_rank, .threads = world->threads, .deterministic = true};
-    TRY(device_open(&rig->device, &device));
+    struct device_options device = {.kind = test_device_kind(),
+                                    .local_rank = world->local_rank,
+                                    .threads = world->threads,
+                                    .deterministic = true};
+    TRY(test_device_opened(device_open(&rig->device, &device)));
     TRY(comm_create(&rig->world, "auto", rig->device));
     TRY(partition_make(&rig->partition, &rig->arch, tp, world->world, world->rank));
     TRY(comm_split(&rig->tp, rig->world, rig->partition.dp_rank, rig->partition.tp_rank));

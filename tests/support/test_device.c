@@ -13,16 +13,19 @@ bool test_device_is_cpu(void)
     return strcmp(test_device_kind(), "cpu") == 0;
 }
 
+enum status test_device_opened(enum status status)
+{
+    const char *required = getenv("LORAD_REQUIRE_GPU");
+    if (status != LORAD_CONFIG || test_device_is_cpu() || (required && strcmp(required, "1") == 0))
+        return status;
+    printf("skipped: %s\n", status_message());
+    exit(77);
+}
+
 struct device *test_device_open(int threads)
 {
     struct device_options options = {.kind = test_device_kind(), .threads = threads, .deterministic = true};
-    const char *required = getenv("LORAD_REQUIRE_GPU");
     struct device *device = NULL;
-    enum status status = device_open(&device, &options);
-    if (status == LORAD_CONFIG && !test_device_is_cpu() && !(required && strcmp(required, "1") == 0)) {
-        printf("skipped: %s\n", status_message());
-        exit(77);
-    }
-    assert_ok(status);
+    assert_ok(test_device_opened(device_open(&device, &options)));
     return device;
 }

@@ -18,4 +18,7 @@ bool test_device_is_cpu(void);
 /* Owns: the result. threads: of a CPU. */
 struct device *test_device_open(int threads);
 
+/* What a device_open of this kind returned: given back, unless it means that the program is to be skipped. */
+enum status test_device_opened(enum status status) LORAD_WARN_UNUSED;
+
 #endif
