@@ -1,5 +1,6 @@
 #include "trainer/straggler.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,21 +11,22 @@
 #include "base/memory.h"
 #include "trainer/run_event.h"
 
-enum { WINDOW = 30, ENOUGH = 20, CONFIRM = 15 };
-static const double FLAGGED_BELOW = 0.7, CLEARED_ABOVE = 0.8;
+enum { WARM_UP = 10, RECENT = 9 };
+static const double BORDER = 1.2, MOST_RATIO = 1.6, ENOUGH_EVIDENCE = 3;
 
 struct member {
     char host[STRAGGLER_HOST_BYTES];
-    double paces[WINDOW]; /* seconds per work, a ring */
-    int64_t n;            /* steps with work so far */
-    double score;         /* 1: as fast as the others */
-    int low;              /* steps in a row below FLAGGED_BELOW */
+    double pace;           /* seconds per work of the last step with work; 0: none yet */
+    double ratios[RECENT]; /* of its pace to the others', a ring */
+    int64_t n;             /* ratios so far */
+    double evidence;       /* 0 to ENOUGH_EVIDENCE */
     bool flagged;
 };
 
 struct straggler {
     int world;
     double *sorted; /* [world] */
+    FILE *trace;    /* NULL: not wanted */
     struct member members[];
 };
 
@@ -69,6 +71,9 @@ enum status straggler_open(struct straggler **out, struct comm *world)
     if (status == LORAD_OK) status = comm_host_all_gather(world, mine, hosts, sizeof mine);
     if (status == LORAD_OK && comm_rank(world) == 0)
         status = straggler_create(out, size, (const char(*)[STRAGGLER_HOST_BYTES])hosts);
+    const char *trace = getenv("LORAD_STRAGGLER_TRACE");
+    if (status == LORAD_OK && *out && trace && !((*out)->trace = fopen(trace, "w")))
+        log_warn("cannot write %s, which LORAD_STRAGGLER_TRACE asks for", trace);
     free(hosts);
     return status;
 }
@@ -76,6 +81,7 @@ enum status straggler_open(struct straggler **out, struct comm *world)
 void straggler_close(struct straggler *straggler)
 {
     if (!straggler) return;
+    if (straggler->trace) (void)fclose(straggler->trace);
     free(straggler->sorted);
     free(straggler);
 }
@@ -86,24 +92,28 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double lower_median(double *values, int n)
+/* How many times as long as the others it worked lately: the median. */
+static double factor_of(const struct member *member)
 {
-    qsort(values, (size_t)n, sizeof *values, ascending);
-    return values[(n - 1) / 2];
+    double ratios[RECENT];
+    int n = member->n < RECENT ? (int)member->n : RECENT;
+    memcpy(ratios, member->ratios, sizeof ratios);
+    qsort(ratios, (size_t)n, sizeof *ratios, ascending);
+    return ratios[n / 2];
 }
 
-static double pace_of(const struct member *member)
+/* The lower median of n - 1 paces: of the n sorted ones without `mine`. */
+static double median_of_others(const double *sorted, int n, double mine)
 {
-    double paces[WINDOW];
-    memcpy(paces, member->paces, sizeof paces);
-    return lower_median(paces, member->n < WINDOW ? (int)member->n : WINDOW);
+    int middle = (n - 2) / 2;
+    return sorted[mine > sorted[middle] ? middle : middle + 1];
 }
 
 static void tell(const struct straggler *straggler, int rank, int64_t step, struct coord *coord)
 {
     const struct member *member = &straggler->members[rank];
     struct strbuf json = STRBUF_EMPTY;
-    double factor = 1 / member->score;
+    double factor = factor_of(member);
     if (member->flagged)
         log_warn("rank %d on host %s is slow: over the steps up to %lld it worked %.2f times as long as the "
                  "others for the same work, and they wait for it; look for other programs, heat and errors "
@@ -122,31 +132,57 @@ static void tell(const struct straggler *straggler, int rank, int64_t step, stru
     run_event_tell(&json, coord);
 }
 
-static void judge(struct straggler *straggler, int rank, double reference, int64_t step, struct coord *coord)
+static void judge(struct straggler *straggler, int rank, double others, int64_t step, struct coord *coord)
 {
     struct member *member = &straggler->members[rank];
     bool was = member->flagged;
-    member->score = reference / pace_of(member);
-    member->low = member->score < FLAGGED_BELOW ? member->low + 1 : 0;
-    if (member->low >= CONFIRM) member->flagged = true;
-    if (member->score > CLEARED_ABOVE) member->flagged = false;
+    double ratio = member->pace / others, most = log(MOST_RATIO);
+    member->ratios[member->n++ % RECENT] = ratio;
+    if (member->n <= WARM_UP) return;
+    double gain = fmax(-most, fmin(most, log(ratio))) - log(BORDER);
+    member->evidence = fmax(0, fmin(ENOUGH_EVIDENCE, member->evidence + gain));
+    if (member->evidence >= ENOUGH_EVIDENCE) member->flagged = true;
+    if (member->evidence <= 0) member->flagged = false;
     if (member->flagged != was) tell(straggler, rank, step, coord);
+}
+
+static bool had_work(const struct boundary_report *report)
+{
+    return report->own_work > 0 && report->own_seconds > 0;
+}
+
+/* "297.3 - 310.2": picoseconds per work; -: nothing to do. */
+static void write_trace(const struct straggler *straggler, const struct boundary_report *reports)
+{
+    for (int r = 0; r < straggler->world; r++) {
+        if (r > 0) fputc(' ', straggler->trace);
+        if (had_work(&reports[r]))
+            fprintf(straggler->trace, "%.4g", reports[r].own_seconds / reports[r].own_work * 1e12);
+        else
+            fputc('-', straggler->trace);
+    }
+    fputc('\n', straggler->trace);
+    (void)fflush(straggler->trace);
 }
 
 void straggler_step(struct straggler *straggler, const struct boundary_report *reports, int64_t step,
                     struct coord *coord)
 {
     if (!straggler) return;
+    if (straggler->trace) write_trace(straggler, reports);
     int known = 0;
     for (int r = 0; r < straggler->world; r++) {
         struct member *member = &straggler->members[r];
-        if (reports[r].own_work > 0 && reports[r].own_seconds > 0)
-            member->paces[member->n++ % WINDOW] = reports[r].own_seconds / reports[r].own_work;
-        if (member->n >= ENOUGH) straggler->sorted[known++] = pace_of(member);
+        if (had_work(&reports[r])) member->pace = reports[r].own_seconds / reports[r].own_work;
+        if (member->pace > 0) straggler->sorted[known++] = member->pace;
     }
-    if (known < straggler->world) return;
-    double reference = lower_median(straggler->sorted, known);
-    for (int r = 0; r < straggler->world; r++) judge(straggler, r, reference, step, coord);
+    if (known < 2) return;
+    qsort(straggler->sorted, (size_t)known, sizeof *straggler->sorted, ascending);
+    for (int r = 0; r < straggler->world; r++) {
+        if (!had_work(&reports[r])) continue;
+        double others = median_of_others(straggler->sorted, known, straggler->members[r].pace);
+        judge(straggler, r, others, step, coord);
+    }
 }
 
 int straggler_text(const struct straggler *straggler, struct strbuf *out)
@@ -156,7 +192,7 @@ int straggler_text(const struct straggler *straggler, struct strbuf *out)
         const struct member *member = &straggler->members[r];
         if (!member->flagged) continue;
         strbuf_printf(out, "%srank %d on host %s works %.2f times as long", n++ ? ", " : "", r, member->host,
-                      1 / member->score);
+                      factor_of(member));
     }
     return n;
 }

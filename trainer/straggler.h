@@ -3,9 +3,11 @@
  * slowest rank sets the pace of all.
  *
  * Each rank reports at every step boundary how long it worked itself, without waiting in collectives, and how
- * much there was to do; a rank's pace is the median of seconds per work over its last 30 steps with work. It
- * is compared with the lower median of all ranks' paces (of two ranks: the faster one's). A rank whose score
- * (theirs over its own) stays below 0.7 for 15 steps is a straggler until it rises above 0.8.
+ * much there was to do. The ratio of its pace (seconds per work) to the lower median of the other ranks' in
+ * the same step is weighed in a cumulative sum (E. S. Page, Continuous inspection schemes, 1954): the
+ * logarithm of the ratio less that of 1.2, a ratio counting as at most 1.6 and at least 1/1.6, is added to
+ * the rank's evidence, which stays between 0 and 3. At 3 the rank is a straggler until it is back at 0. So 11
+ * steps are the least, 1.5 times as long takes about 15, and less than 1.2 times adds up to nothing.
  */
 #ifndef LORAD_TRAINER_STRAGGLER_H
 #define LORAD_TRAINER_STRAGGLER_H
@@ -24,8 +26,9 @@ enum { STRAGGLER_HOST_BYTES = 128 };
 /* hosts [world]. Owns: *out. */
 enum status straggler_create(struct straggler **out, int world,
                              const char (*hosts)[STRAGGLER_HOST_BYTES]) LORAD_WARN_UNUSED;
-/* Learns the ranks' hosts. *out is NULL, which every function here takes, for one rank and on other ranks
- * than 0. Owns: *out. Collective. */
+/* Learns the ranks' hosts. With LORAD_STRAGGLER_TRACE=FILE in the environment every rank's pace is written
+ * there, a line a step, for tests/tools/straggler_replay.c. *out is NULL, which every function here takes,
+ * for one rank and on other ranks than 0. Owns: *out. Collective. */
 enum status straggler_open(struct straggler **out, struct comm *world) LORAD_WARN_UNUSED;
 void straggler_close(struct straggler *straggler);
 
