@@ -1,6 +1,6 @@
 # The CUDA backend, lorad_cuda.so beside the program, which opens it when a GPU is asked for or there is one. Built where the
-# CUDA toolkit (12.8 or later), cuDNN 9 and NCCL 2.20 or later are found, or as LORAD_CUDA says: auto, on (missing parts are
-# an error) or off.
+# CUDA toolkit (12.8 or later), cuDNN 9.8 or later and NCCL 2.20 or later are found, or as LORAD_CUDA says: auto, on (missing
+# parts are an error) or off. cuDNN itself is opened when a device is, from 9.18.1 on: sdpa_graph_cudnn.c.
 #
 # LORAD_CUDA_ARCHITECTURES: "80-real;90a-real;100a-real;80-virtual" covers A100, H100/H200 and B200, and the last others by
 # compiling at the first start; "native" is the GPU at hand alone, and quicker.
@@ -18,6 +18,13 @@ if(NOT LORAD_CUDA STREQUAL "off")
     find_path(LORAD_NCCL_INCLUDE nccl.h HINTS ${cuda_root}/include PATH_SUFFIXES include)
     find_library(LORAD_CUDNN_LIBRARY cudnn HINTS ${cuda_root}/lib64)
     find_library(LORAD_NCCL_LIBRARY nccl HINTS ${cuda_root}/lib64)
+    if(LORAD_CUDNN_INCLUDE AND EXISTS ${LORAD_CUDNN_INCLUDE}/cudnn_version.h)
+      file(STRINGS ${LORAD_CUDNN_INCLUDE}/cudnn_version.h cudnn_version REGEX "define CUDNN_(MAJOR|MINOR) ")
+      string(REGEX REPLACE "[^0-9]*([0-9]+)[^0-9]+([0-9]+).*" "\\1.\\2" cudnn_version "${cudnn_version}")
+      if(cudnn_version VERSION_LESS 9.8)
+        string(APPEND missing " cuDNN 9.8 (this is ${cudnn_version})")
+      endif()
+    endif()
     foreach(part CUDNN_INCLUDE CUDNN_LIBRARY NCCL_INCLUDE NCCL_LIBRARY)
       if(NOT LORAD_${part})
         string(APPEND missing " ${part}")
@@ -48,9 +55,11 @@ if(LORAD_HAVE_CUDA)
   target_include_directories(lorad_cuda PRIVATE ${CMAKE_BINARY_DIR}/include/base ${CMAKE_BINARY_DIR}/include/kernels
                              ${CMAKE_BINARY_DIR}/include/comm ${CMAKE_SOURCE_DIR}/kernels/cuda/native)
   target_include_directories(lorad_cuda SYSTEM PRIVATE ${LORAD_CUDNN_INCLUDE} ${LORAD_NCCL_INCLUDE})
-  target_link_libraries(lorad_cuda PRIVATE CUDA::cudart CUDA::cublasLt ${LORAD_CUDNN_LIBRARY} ${LORAD_NCCL_LIBRARY}
-                        Threads::Threads m)
+  target_link_libraries(lorad_cuda PRIVATE CUDA::cudart CUDA::cublasLt ${LORAD_NCCL_LIBRARY} Threads::Threads m
+                        ${CMAKE_DL_LIBS})
+  get_filename_component(cudnn_folder ${LORAD_CUDNN_LIBRARY} DIRECTORY)
   set_target_properties(lorad_cuda PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+                        BUILD_RPATH ${cudnn_folder}
                         C_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden CUDA_STANDARD 17
                         CUDA_STANDARD_REQUIRED ON)
   target_compile_options(lorad_cuda PRIVATE

@@ -34,7 +34,7 @@ enum status cuda_sdpa_backward(struct cuda_sdpa *sdpa,
                                const struct op_attention_backward *args) LORAD_WARN_UNUSED;
 
 /* Bytes of op_attention's scratch that the two calls need at most; 0 for a shape that is never taken. Needs
- * no device. */
+ * no device: sdpa_layout.c. */
 size_t cuda_sdpa_scratch(const struct attention_shape *shape);
 
 #ifdef __cplusplus

@@ -56,6 +56,7 @@ xxhash.h base/hash.c
 sentencepiece.pb-c.h dataloader/sentencepiece.c
 protobuf-c/protobuf-c.h dataloader/sentencepiece.c
 cblas.h kernels/cpu/gemm_blas.c
+cudnn.h kernels/cuda/sdpa_graph_cudnn.c
 hiredis.h comm/redis_link.c
 hiredis_ssl.h comm/redis_link.c
 cmocka.h tests/support/test.h

@@ -13,6 +13,12 @@ bool test_device_is_cpu(void)
     return strcmp(test_device_kind(), "cpu") == 0;
 }
 
+bool test_device_is_fast(void)
+{
+    const char *fast = getenv("LORAD_TEST_FAST");
+    return fast && strcmp(fast, "1") == 0;
+}
+
 enum status test_device_opened(enum status status)
 {
     const char *required = getenv("LORAD_REQUIRE_GPU");
@@ -24,7 +30,8 @@ enum status test_device_opened(enum status status)
 
 struct device *test_device_open(int threads)
 {
-    struct device_options options = {.kind = test_device_kind(), .threads = threads, .deterministic = true};
+    struct device_options options = {
+        .kind = test_device_kind(), .threads = threads, .deterministic = !test_device_is_fast()};
     struct device *device = NULL;
     assert_ok(test_device_opened(device_open(&device, &options)));
     return device;

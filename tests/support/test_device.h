@@ -14,6 +14,7 @@
 
 const char *test_device_kind(void); /* borrowed */
 bool test_device_is_cpu(void);
+bool test_device_is_fast(void); /* LORAD_TEST_FAST=1: a GPU as it is without deterministic */
 
 /* Owns: the result. threads: of a CPU. */
 struct device *test_device_open(int threads);
