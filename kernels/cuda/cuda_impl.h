@@ -74,7 +74,7 @@ enum status cuda_gemm_create(struct cuda_gemm **out, struct cuda_device *device)
 void cuda_gemm_destroy(struct cuda_gemm *gemm); /* NULL is fine */
 
 extern const struct device_ops lorad_cuda_backend;                  /* backend.c */
-size_t cuda_attention_scratch(const struct attention_shape *shape); /* attention.cu */
+size_t cuda_attention_scratch(const struct attention_shape *shape); /* attention.c */
 extern const struct panel_ops cuda_panel_ops;                       /* linear.c */
 
 #ifdef __cplusplus
