@@ -125,6 +125,24 @@ static enum status measure_memory(struct cuda_device *cuda)
     return LORAD_OK;
 }
 
+/* On the current GPU, as it comes. */
+static enum status block_new(void **out, const struct cuda_device *cuda, size_t bytes)
+{
+    void *block = NULL;
+    size_t available = 0, total = 0;
+    cudaError_t error = cudaMalloc(&block, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        CUDA_TRY(cudaMemGetInfo(&available, &total));
+        return FAIL(LORAD_NOMEM, "GPU %d: no memory for %zu bytes (%.2f GiB): %.2f of %.2f GiB are free",
+                    cuda->number, bytes, (double)bytes / 0x1p30, (double)available / 0x1p30,
+                    (double)total / 0x1p30);
+    }
+    TRY(cuda_check(error, "cudaMalloc"));
+    *out = block;
+    return LORAD_OK;
+}
+
 static enum status set_up(struct cuda_device *cuda)
 {
     int least = 0, greatest = 0;
@@ -137,7 +155,7 @@ static enum status set_up(struct cuda_device *cuda)
     if (!cuda->ring) return LORAD_NOMEM;
     TRY(ring_fill(&cuda->ring[STREAM_COMPUTE]));
     TRY(ring_fill(&cuda->ring[STREAM_COPY]));
-    TRY(cuda_alloc(&cuda->workspace, &cuda->base, CUDA_WORKSPACE_BYTES));
+    TRY(block_new(&cuda->workspace, cuda, CUDA_WORKSPACE_BYTES));
     TRY(cuda_gemm_create(&cuda->gemm, cuda));
     TRY(cuda_sdpa_create(&cuda->sdpa, cuda));
     return measure_memory(cuda);
@@ -203,17 +221,8 @@ enum status cuda_alloc(void **out, struct device *device, size_t bytes)
 {
     void *block = NULL;
     TRY(enter(device));
-    cudaError_t error = cudaMalloc(&block, bytes);
-    if (error == cudaErrorMemoryAllocation) {
-        size_t available = 0, total = 0;
-        (void)cudaGetLastError();
-        CUDA_TRY(cudaMemGetInfo(&available, &total));
-        return FAIL(LORAD_NOMEM, "GPU %d: no memory for %zu bytes (%.2f GiB): %.2f of %.2f GiB are free",
-                    cuda_of(device)->number, bytes, (double)bytes / 0x1p30, (double)available / 0x1p30,
-                    (double)total / 0x1p30);
-    }
-    TRY(cuda_check(error, "cudaMalloc"));
-    error = cudaMemset(block, 0, bytes);
+    TRY(block_new(&block, cuda_of(device), bytes));
+    cudaError_t error = cudaMemset(block, 0, bytes);
     if (error == cudaSuccess) error = cudaStreamSynchronize(NULL);
     if (error != cudaSuccess) cudaFree(block);
     TRY(cuda_check(error, "cudaMemset"));

@@ -16,6 +16,7 @@
 #include "emulator.h"
 
 #include <deque>
+#include <errno.h>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 #include <vector>
 
 namespace {
@@ -37,7 +39,7 @@ enum {
     SHARED_PLAIN = 48 * 1024
 };
 enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5 };
-const size_t ARENA = (size_t)1 << 40, PAGE = 4096;
+const size_t ARENA = (size_t)1 << 38, PAGE = 4096;
 
 struct event {
     uint64_t recorded = 0, done = 0; /* how often */
@@ -47,6 +49,7 @@ struct event {
 
 struct item {
     std::function<void()> run;
+    bool touches;                /* device memory where it is: kernels */
     std::shared_ptr<event> wait; /* until its `generation`-th record is done on `other` */
     uint64_t generation;
     CUstream_st *other;
@@ -76,8 +79,8 @@ std::recursive_mutex lock;
 typedef std::lock_guard<std::recursive_mutex> locked;
 thread_local int current_device;
 thread_local cudaError_t last_error;
-char *arena;
-size_t arena_used; /* bytes from the start that were ever given out */
+char *arena, *behind; /* two views of the same memory: that of kernels, and one that is always open */
+size_t arena_used;    /* bytes from the start that were ever given out */
 std::map<char *, block> blocks, pinned;
 std::map<const void *, int> shared_allowed; /* by kernel */
 std::vector<CUstream_st *> streams;
@@ -110,22 +113,30 @@ double now()
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* While one lives, device memory may be touched. */
+/* From its open() to its end, device memory may be touched where it is. */
 int accesses;
 struct access {
-    access()
+    bool is_open = false;
+    void open()
     {
-        if (accesses++ == 0 && arena_used) mprotect(arena, arena_used, PROT_READ | PROT_WRITE);
+        if (!is_open && accesses++ == 0 && arena_used) mprotect(arena, arena_used, PROT_READ | PROT_WRITE);
+        is_open = true;
     }
     ~access()
     {
-        if (--accesses == 0 && arena_used) mprotect(arena, arena_used, PROT_NONE);
+        if (is_open && --accesses == 0 && arena_used) mprotect(arena, arena_used, PROT_NONE);
     }
 };
 
 bool in_arena(const void *at)
 {
     return arena && (const char *)at >= arena && (const char *)at < arena + ARENA;
+}
+
+/* Where the runtime itself reaches device memory; host memory is where it is. */
+char *reach(const void *at)
+{
+    return in_arena(at) ? behind + ((const char *)at - arena) : (char *)at;
 }
 
 /* The block of `list` that holds [at, at + bytes); end() when none does. */
@@ -157,19 +168,20 @@ CUstream_st *stream_of(cudaStream_t stream)
 
 void run_stream(CUstream_st *stream, const event *until, uint64_t generation);
 
-void run_first(CUstream_st *stream)
+void run_first(CUstream_st *stream, access &memory)
 {
     item first = std::move(stream->items.front());
     stream->items.pop_front();
     if (first.wait) run_stream(first.other, first.wait.get(), first.generation);
+    if (first.touches) memory.open();
     if (first.run) first.run();
 }
 
 /* Runs what is enqueued: all, or until an event is done. */
 void run_stream(CUstream_st *stream, const event *until, uint64_t generation)
 {
-    access open;
-    while (!stream->items.empty() && !(until && until->done >= generation)) run_first(stream);
+    access memory;
+    while (!stream->items.empty() && !(until && until->done >= generation)) run_first(stream, memory);
 }
 
 void run_all()
@@ -187,9 +199,9 @@ cudaError_t put(cudaStream_t given, item &&work)
     return cudaSuccess;
 }
 
-cudaError_t put(cudaStream_t stream, std::function<void()> &&run)
+cudaError_t put(cudaStream_t stream, bool touches, std::function<void()> &&run)
 {
-    return put(stream, item{std::move(run), nullptr, 0, nullptr});
+    return put(stream, item{std::move(run), touches, nullptr, 0, nullptr});
 }
 
 } // namespace
@@ -210,7 +222,7 @@ void emulator::enqueue(launch &&kernel, const void *address, cudaStream_t stream
     else if (kernel.shared_bytes > most)
         failed(cudaErrorInvalidValue);
     else
-        (void)put(stream, [=] { run(kernel); });
+        (void)put(stream, true, [=] { run(kernel); });
 }
 
 extern "C" {
@@ -218,7 +230,7 @@ extern "C" {
 cudaError_t emulator_enqueue(cudaStream_t stream, void (*run)(void *data), void *data)
 {
     locked hold(lock);
-    return put(stream, [=] {
+    return put(stream, true, [=] {
         run(data);
         free(data);
     });
@@ -390,6 +402,22 @@ const char *cudaGetErrorString(cudaError_t error)
 
 /* Memory */
 
+static void arena_new()
+{
+    int memory = memfd_create("emulated GPU", MFD_CLOEXEC);
+    if (memory < 0 || ftruncate(memory, (off_t)ARENA) != 0)
+        emulator::fail("no device memory: %s", strerror(errno));
+    void *views[2];
+    for (int i = 0; i < 2; i++) {
+        views[i] = mmap(nullptr, ARENA, i ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_SHARED | MAP_NORESERVE,
+                        memory, 0);
+        if (views[i] == MAP_FAILED) emulator::fail("no addresses for device memory: %s", strerror(errno));
+    }
+    arena = (char *)views[0];
+    behind = (char *)views[1];
+    close(memory);
+}
+
 /* Blocks are laid into the arena in the first gap that is wide enough, with GUARD bytes before and after. */
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
@@ -398,12 +426,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     cudaError_t error = cudaMemGetInfo(&room, &total);
     if (error != cudaSuccess) return error;
     if (bytes > room) return failed(cudaErrorMemoryAllocation);
-    if (!arena) {
-        void *range = mmap(nullptr, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (range == MAP_FAILED) emulator::fail("no addresses for device memory");
-        arena = (char *)range;
-        madvise(arena, ARENA, MADV_HUGEPAGE); /* few pages are quick to open and close */
-    }
+    if (!arena) arena_new();
     size_t whole = GUARD + (bytes + ALIGN - 1) / ALIGN * ALIGN + GUARD;
     char *start = arena;
     for (auto &entry : blocks) {
@@ -416,9 +439,8 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         arena_used = end;
         if (accesses) mprotect(arena, arena_used, PROT_READ | PROT_WRITE);
     }
-    access open;
-    memset(start, GUARD_BYTE, whole);
-    memset(start + GUARD, NAN_BYTE, bytes);
+    memset(reach(start), GUARD_BYTE, whole);
+    memset(reach(start + GUARD), NAN_BYTE, bytes);
     blocks[start + GUARD] = {bytes, current_device};
     *out = start + GUARD;
     return cudaSuccess;
@@ -439,8 +461,7 @@ cudaError_t cudaFree(void *pointer)
     run_all();
     auto found = blocks.find((char *)pointer);
     if (found == blocks.end()) return failed(cudaErrorInvalidValue);
-    access open;
-    check_guards(found->first, found->second.bytes);
+    check_guards(reach(found->first), found->second.bytes);
     blocks.erase(found);
     return cudaSuccess;
 }
@@ -518,10 +539,10 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     std::shared_ptr<std::vector<char>> taken;
     if (!from_device && find(pinned, from, from_bytes) == pinned.end())
         taken = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + from_bytes);
-    cudaError_t error = put(stream, [=] {
-        const char *source = taken ? taken->data() : (const char *)from;
+    cudaError_t error = put(stream, false, [=] {
+        const char *source = taken ? taken->data() : reach(from);
         for (size_t row = 0; row < height; row++)
-            memmove((char *)to + row * to_pitch, source + row * from_pitch, width);
+            memmove(reach(to) + row * to_pitch, source + row * from_pitch, width);
     });
     if (error == cudaSuccess && !to_device && find(pinned, to, to_bytes) == pinned.end())
         run_stream(stream_of(stream), nullptr, 0);
@@ -547,8 +568,8 @@ cudaError_t cudaMemset2DAsync(void *pointer, size_t pitch, int value, size_t wid
     if (!width || !height) return cudaSuccess;
     if (width > pitch) return failed(cudaErrorInvalidValue);
     check_device("a fill's target", pointer, (height - 1) * pitch + width);
-    return put(stream, [=] {
-        for (size_t row = 0; row < height; row++) memset((char *)pointer + row * pitch, value, width);
+    return put(stream, false, [=] {
+        for (size_t row = 0; row < height; row++) memset(reach(pointer) + row * pitch, value, width);
     });
 }
 
@@ -641,7 +662,7 @@ cudaError_t cudaEventRecord(cudaEvent_t given, cudaStream_t stream)
     if (given->device != on->device) return failed(cudaErrorInvalidResourceHandle);
     std::shared_ptr<event> state = given->state;
     uint64_t generation = state->recorded + 1;
-    cudaError_t error = put(stream, [=] {
+    cudaError_t error = put(stream, false, [=] {
         state->done = generation;
         state->seconds = now();
     });
@@ -657,7 +678,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t given, unsigned
     locked hold(lock);
     const std::shared_ptr<event> &state = given->state;
     if (state->done >= state->recorded) return cudaSuccess;
-    return put(stream, item{nullptr, state, state->recorded, state->stream});
+    return put(stream, item{nullptr, false, state, state->recorded, state->stream});
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t given)

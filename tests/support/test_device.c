@@ -1,5 +1,7 @@
 #include "support/test_device.h"
 
+#include <unistd.h>
+
 #include "support/test.h"
 
 const char *test_device_kind(void)
@@ -26,6 +28,15 @@ enum status test_device_opened(enum status status)
         return status;
     printf("skipped: %s\n", status_message());
     exit(77);
+}
+
+void test_device_emulate(void)
+{
+    if (access(LORAD_EMULATED_CUDA, R_OK) != 0) {
+        printf("skipped: there is no %s: it needs a C++ compiler\n", LORAD_EMULATED_CUDA);
+        exit(77);
+    }
+    setenv("LORAD_CUDA_LIBRARY", LORAD_EMULATED_CUDA, 1);
 }
 
 struct device *test_device_open(int threads)

@@ -19,6 +19,10 @@ bool test_device_is_fast(void); /* LORAD_TEST_FAST=1: a GPU as it is without det
 /* Owns: the result. threads: of a CPU. */
 struct device *test_device_open(int threads);
 
+/* From now on "cuda" is the emulated GPU (docs/testing.md); where it was not built the program ends as
+ * skipped. */
+void test_device_emulate(void);
+
 /* What a device_open of this kind returned: given back, unless it means that the program is to be skipped. */
 enum status test_device_opened(enum status status) LORAD_WARN_UNUSED;
 

@@ -1,0 +1,262 @@
+/*
+ * kernels_device_cuda.c: kernels/cuda/device_cuda.c on an emulated GPU: which GPU a rank gets, what is
+ * refused and in which words, and memory, copies, streams and events, with everything enqueued running as
+ * late as it may.
+ */
+#include <pthread.h>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+#include "support/test.h"
+#include "support/test_device.h"
+
+static const char *const variables[] = {
+    "LORAD_EMULATOR_GPUS", "LORAD_EMULATOR_DRIVER", "LORAD_EMULATOR_ARCH",   "LORAD_EMULATOR_MEMORY",
+    "LORAD_SHARE_GPU",     "SLURM_GPUS_PER_TASK",   "LORAD_EMULATOR_STREAMS"};
+
+static int plain_machine(void **state)
+{
+    (void)state;
+    test_device_emulate();
+    for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) unsetenv(variables[i]);
+    return 0;
+}
+
+static struct device_options for_rank(int local_rank)
+{
+    return (struct device_options){.kind = "cuda", .local_rank = local_rank, .deterministic = true};
+}
+
+static struct device *open_gpu(int local_rank)
+{
+    struct device *device;
+    struct device_options options = for_rank(local_rank);
+    assert_ok(device_open(&device, &options));
+    return device;
+}
+
+static void refused(int local_rank, enum status status, const char *words)
+{
+    struct device *device;
+    struct device_options options = for_rank(local_rank);
+    assert_fails(device_open(&device, &options), status, words);
+}
+
+static void every_rank_has_its_gpu(void **state)
+{
+    (void)state;
+    setenv("LORAD_EMULATOR_GPUS", "2", 1);
+    struct device *first = open_gpu(0), *second = open_gpu(1);
+    assert_string_equal(device_describe(first),
+                        "Emulated GPU, 4 SMs, 8 GiB, compute 9.0, CUDA 13.0, driver 13.0, deterministic");
+    assert_string_equal(device_kind(first), "cuda");
+    assert_false(device_is_host(first));
+    assert_true(device_memory_bytes(first) > 7LL << 30 && device_memory_bytes(first) < 8LL << 30);
+    void *blocks[2], *none;
+    setenv("LORAD_EMULATOR_MEMORY", "100000000", 1); /* 67 MB of it are taken: each has its own */
+    assert_ok(device_alloc(&blocks[0], first, 25000000));
+    assert_ok(device_alloc(&blocks[1], second, 25000000));
+    assert_fails(device_alloc(&none, second, 25000000), LORAD_NOMEM, "GPU 1: no memory for 25000000 bytes");
+    unsetenv("LORAD_EMULATOR_MEMORY");
+    device_free(first, blocks[0]);
+    device_free(second, blocks[1]);
+    device_close(first);
+    device_close(second);
+    refused(2, LORAD_CONFIG, "rank 2 of this host has no GPU: there are 2");
+    setenv("LORAD_SHARE_GPU", "1", 1);
+    device_close(open_gpu(2));
+    struct device *fast;
+    assert_ok(device_open(&fast, &(struct device_options){.kind = "auto"}));
+    assert_non_null(strstr(device_describe(fast), "driver 13.0, fast"));
+    device_close(fast);
+}
+
+/* Slurm shows each task one GPU, which is not the same one for all. */
+static void slurm_binds_gpus_to_tasks(void **state)
+{
+    (void)state;
+    refused(1, LORAD_CONFIG, "rank 1 of this host has no GPU: there is 1");
+    setenv("SLURM_GPUS_PER_TASK", "1", 1);
+    device_close(open_gpu(1));
+}
+
+static void what_is_missing_is_named(void **state)
+{
+    (void)state;
+    setenv("LORAD_EMULATOR_DRIVER", "0", 1);
+    refused(0, LORAD_CONFIG, "device: cuda was asked for, but there is no NVIDIA driver");
+    struct device *device;
+    assert_ok(device_open(&device, &(struct device_options){.kind = "auto", .threads = 1}));
+    assert_string_equal(device_kind(device), "cpu");
+    device_close(device);
+    setenv("LORAD_EMULATOR_DRIVER", "12040", 1);
+    refused(0, LORAD_CONFIG, "the NVIDIA driver is for CUDA 12.4, and 13.0 or later is needed");
+    unsetenv("LORAD_EMULATOR_DRIVER");
+    setenv("LORAD_EMULATOR_GPUS", "0", 1);
+    refused(0, LORAD_CONFIG, "the NVIDIA driver shows no GPU");
+    setenv("LORAD_EMULATOR_GPUS", "1", 1);
+    setenv("LORAD_EMULATOR_ARCH", "75", 1);
+    refused(0, LORAD_CONFIG, "Emulated GPU has compute capability 7.5; 8.0 (A100) or later is needed");
+}
+
+static void short_memory_is_told_in_numbers(void **state)
+{
+    (void)state;
+    setenv("LORAD_EMULATOR_MEMORY", "50000000", 1);
+    refused(0, LORAD_NOMEM, "GPU 0: no memory for 67108864 bytes (0.06 GiB): 0.05 of 0.05 GiB are free");
+    setenv("LORAD_EMULATOR_MEMORY", "1000000000", 1);
+    struct device *device = open_gpu(0);
+    void *none;
+    assert_fails(device_alloc(&none, device, (size_t)2 << 30), LORAD_NOMEM,
+                 "no memory for 2147483648 bytes (2.00 GiB)");
+    float *block; /* what was refused is not held against the next operation */
+    assert_ok(device_alloc((void **)&block, device, 64 * sizeof *block));
+    struct op_copy copy = {.in = matrix_of(block, DTYPE_F32, 4, 8, 8),
+                           .out = matrix_of(block + 32, DTYPE_F32, 4, 8, 8)};
+    assert_ok(op_copy(device, &copy));
+    device_free(device, block);
+    device_close(device);
+}
+
+static void memory_is_aligned_and_zero(void **state)
+{
+    (void)state;
+    struct device *device = open_gpu(0);
+    const size_t sizes[] = {0, 1, 255, 4096, 3u << 20};
+    for (int i = 0; i < 5; i++) {
+        char *block, *pinned, *seen = malloc(sizes[i] + 1);
+        assert_ok(device_alloc((void **)&block, device, sizes[i]));
+        assert_ok(device_alloc_host((void **)&pinned, device, sizes[i]));
+        assert_int_equal((uintptr_t)block % 256, 0);
+        assert_ok(device_copy_from(device, STREAM_COPY, seen, block, sizes[i]));
+        for (size_t b = 0; b < sizes[i]; b++) assert_true(seen[b] == 0 && pinned[b] == 0);
+        free(seen);
+        device_free(device, block);
+        device_free_host(device, pinned);
+    }
+    device_free(device, NULL);
+    device_free_host(device, NULL);
+    device_close(device);
+}
+
+/* More and greater copies than the ring holds, each from the same memory, which changes at once. */
+static void small_copies_take_their_bytes_along(void **state)
+{
+    (void)state;
+    enum { COPIES = 4000, MOST = 70000 };
+    struct device *device = open_gpu(0);
+    unsigned char *block, *host = malloc(MOST), *seen = malloc(MOST);
+    size_t at[64], bytes[64];
+    for (int round = 0; round < COPIES / 64; round++) {
+        size_t total = 0;
+        for (int i = 0; i < 64; i++) {
+            at[i] = total;
+            bytes[i] = 1 + (size_t)((round * 64 + i) * 7919 % (i % 16 ? 3000 : MOST));
+            total += bytes[i];
+        }
+        assert_ok(device_alloc((void **)&block, device, total));
+        for (int i = 0; i < 64; i++) {
+            memset(host, round + i, bytes[i]);
+            assert_ok(
+                device_copy_to(device, i % 2 ? STREAM_COPY : STREAM_COMPUTE, block + at[i], host, bytes[i]));
+        }
+        assert_ok(device_sync(device));
+        for (int i = 0; i < 64; i++) {
+            assert_ok(device_copy_from(device, STREAM_COMPUTE, seen, block + at[i], bytes[i]));
+            for (size_t b = 0; b < bytes[i]; b++) assert_int_equal(seen[b], (unsigned char)(round + i));
+        }
+        device_free(device, block);
+    }
+    free(host);
+    free(seen);
+    device_close(device);
+}
+
+static void events_order_streams(void **state)
+{
+    (void)state;
+    enum { BYTES = 1 << 20 };
+    struct device *device = open_gpu(0);
+    char *a, *b, *pinned;
+    struct device_event *loaded, *done;
+    assert_ok(device_alloc((void **)&a, device, BYTES));
+    assert_ok(device_alloc((void **)&b, device, BYTES));
+    assert_ok(device_alloc_host((void **)&pinned, device, BYTES));
+    assert_ok(device_event_create(&loaded, device));
+    assert_ok(device_event_create(&done, device));
+    assert_ok(device_event_sync(device, done)); /* never recorded: done */
+    for (int i = 1; i <= 3; i++) {
+        memset(pinned, i, BYTES);
+        assert_ok(device_copy_to(device, STREAM_COPY, a, pinned, BYTES));
+        assert_ok(device_event_record(device, STREAM_COPY, loaded));
+        assert_ok(device_stream_wait(device, STREAM_COMPUTE, loaded));
+        assert_ok(device_copy(device, STREAM_COMPUTE, b, a, BYTES));
+        assert_ok(device_zero(device, STREAM_COMPUTE, b, 1));
+        assert_ok(device_copy_from(device, STREAM_COMPUTE, pinned, b, BYTES));
+        assert_ok(device_event_record(device, STREAM_COMPUTE, done));
+        assert_int_equal(pinned[0], i); /* nothing has waited yet */
+        assert_ok(device_event_sync(device, done));
+        assert_int_equal(pinned[0], 0);
+        for (int k = 1; k < BYTES; k++) assert_int_equal(pinned[k], i);
+    }
+    assert_ptr_not_equal(device_native_stream(device, STREAM_COMPUTE),
+                         device_native_stream(device, STREAM_COPY));
+    assert_null(device_extension(device, "nothing of that name"));
+    device_event_destroy(device, loaded);
+    device_event_destroy(device, done);
+    device_free_host(device, pinned);
+    device_free(device, a);
+    device_free(device, b);
+    device_close(device);
+}
+
+struct saver {
+    struct device *device;
+    const void *block;
+    char seen[100];
+    enum status status;
+};
+
+static void *save(void *argument)
+{
+    struct saver *saver = argument;
+    saver->status =
+        device_copy_from(saver->device, STREAM_COPY, saver->seen, saver->block, sizeof saver->seen);
+    return NULL;
+}
+
+/* A thread that CUDA has not seen before has GPU 0 as its own. */
+static void another_thread_copies(void **state)
+{
+    (void)state;
+    setenv("LORAD_EMULATOR_GPUS", "2", 1);
+    struct saver saver = {.device = open_gpu(1)};
+    void *block;
+    char text[100] = "from GPU 1";
+    assert_ok(device_alloc(&block, saver.device, sizeof text));
+    assert_ok(device_copy_to(saver.device, STREAM_COMPUTE, block, text, sizeof text));
+    assert_ok(device_sync(saver.device));
+    saver.block = block;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, save, &saver), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(saver.status, LORAD_OK);
+    assert_string_equal(saver.seen, text);
+    device_free(saver.device, block);
+    device_close(saver.device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(every_rank_has_its_gpu, plain_machine),
+        cmocka_unit_test_setup(slurm_binds_gpus_to_tasks, plain_machine),
+        cmocka_unit_test_setup(what_is_missing_is_named, plain_machine),
+        cmocka_unit_test_setup(short_memory_is_told_in_numbers, plain_machine),
+        cmocka_unit_test_setup(memory_is_aligned_and_zero, plain_machine),
+        cmocka_unit_test_setup(small_copies_take_their_bytes_along, plain_machine),
+        cmocka_unit_test_setup(events_order_streams, plain_machine),
+        cmocka_unit_test_setup(another_thread_copies, plain_machine),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
