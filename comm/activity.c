@@ -4,7 +4,9 @@
  * `signs` moved meanwhile.
  * 2. `signs` grows with every entering and every leaving of a collective, so a rank that makes progress never
  * shows the same number twice.
- * 3. A record is found at the same place before and after sharing: what was counted is carried over.
+ * 3. `enqueued` is the last collective that may still run on the device: forgotten when the device was waited
+ * for.
+ * 4. A record is found at the same place before and after sharing: what was counted is carried over.
  */
 #include "comm/activity_impl.h"
 
@@ -22,7 +24,9 @@ static const char *const op_names[N_OPS] = {"all_reduce",      "all_gather",    
 
 struct record {
     _Alignas(64) _Atomic int32_t rank, pid;
-    _Atomic int32_t inside; /* enum op + 1; 0: in no collective */
+    _Atomic int32_t inside;   /* enum op + 1; 0: in no collective */
+    _Atomic int32_t enqueued; /* enum op + 1; 0: none */
+    _Atomic int32_t on_device;
     _Atomic int32_t waits_for;
     _Atomic int32_t phase;
     _Atomic int64_t step;
@@ -67,6 +71,38 @@ void activity_leave(void)
     add_sign(record);
 }
 
+void activity_enqueued(enum op op)
+{
+    atomic_store_explicit(&RELAXED(mine)->enqueued, (int32_t)op + 1, memory_order_relaxed);
+}
+
+static void set_on_device(int32_t on_device)
+{
+    struct record *record = RELAXED(mine);
+    atomic_store_explicit(&record->since_ns, clock_monotonic_ns(), memory_order_relaxed);
+    atomic_store_explicit(&record->on_device, on_device, memory_order_relaxed);
+    if (!on_device) atomic_store_explicit(&record->enqueued, 0, memory_order_relaxed);
+    add_sign(record);
+}
+
+void activity_device_begin(const struct device *device)
+{
+    if (!device_is_host(device)) set_on_device(1);
+}
+
+void activity_device_end(const struct device *device)
+{
+    if (!device_is_host(device)) set_on_device(0);
+}
+
+enum status activity_device_sync(struct device *device)
+{
+    activity_device_begin(device);
+    enum status status = device_sync(device);
+    activity_device_end(device);
+    return status;
+}
+
 void activity_waits_for(int rank)
 {
     atomic_store_explicit(&RELAXED(mine)->waits_for, rank, memory_order_relaxed);
@@ -106,13 +142,15 @@ static struct comm_activity look_at(struct record *record)
     struct comm_activity now;
     do {
         now.signs = atomic_load(&record->signs);
-        int inside = atomic_load(&record->inside);
+        int on_device = atomic_load(&record->on_device), entered = atomic_load(&record->inside);
+        int inside = on_device ? atomic_load(&record->enqueued) : entered;
         now = (struct comm_activity){.rank = atomic_load(&record->rank),
                                      .pid = atomic_load(&record->pid),
                                      .what = inside > 0 && inside <= N_OPS ? op_names[inside - 1] : NULL,
+                                     .on_device = on_device != 0,
                                      .since_ns = atomic_load(&record->since_ns),
                                      .sequence = atomic_load(&record->sequence),
-                                     .waits_for = inside ? atomic_load(&record->waits_for) : -1,
+                                     .waits_for = entered ? atomic_load(&record->waits_for) : -1,
                                      .waited_ns = atomic_load(&record->waited_ns),
                                      .signs = now.signs,
                                      .phase = atomic_load(&record->phase),
@@ -155,6 +193,8 @@ static void move_to(struct record *place)
     atomic_store(&place->signs, atomic_load(&from->signs));
     atomic_store(&place->phase, atomic_load(&from->phase));
     atomic_store(&place->step, atomic_load(&from->step));
+    atomic_store(&place->enqueued, atomic_load(&from->enqueued));
+    atomic_store(&place->on_device, atomic_load(&from->on_device));
     atomic_store(&place->inside, atomic_load(&from->inside));
     atomic_store(&mine, place);
 }

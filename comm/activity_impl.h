@@ -23,6 +23,8 @@ const char *activity_op_name(enum op op);
 
 void activity_enter(enum op op);
 void activity_leave(void);
+/* This collective is enqueued on the device. Before activity_leave. */
+void activity_enqueued(enum op op);
 /* The rank of the world that this one sleeps for; -1: none. */
 void activity_waits_for(int rank);
 /* Waiting for others began at start_ns and is over. */

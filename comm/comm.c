@@ -1,8 +1,9 @@
 /*
  * The functions of comm.h over a backend: argument checks, the activity that a watchdog reads, the contract
- * check, and the way through host memory for devices whose backend speaks host memory only.
+ * check, and the choice of the way that device memory takes.
  *
- * 1. The backend list is the array below and nothing else.
+ * 1. Every communicator has a host group (self or mpi). Memory of another device goes through a comm_device
+ * with nccl, through a comm_stage otherwise. comm_create is the only place that chooses.
  * 2. An activity is recorded for exactly the time between entering and leaving a collective.
  */
 #include "comm/comm.h"
@@ -16,11 +17,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 
-static const struct comm_ops *const backends[] = {&comm_self_ops, &comm_mpi_ops};
-
-enum { STAGE_BYTES = 4 << 20, MESSAGE_BYTES = 4096, PEER_PATIENCE_MS = 3000 };
+enum { MESSAGE_BYTES = 4096, PEER_PATIENCE_MS = 3000 };
 
 /* What one rank is about to do; all ranks of a group must be about to do the same. */
 struct call {
@@ -30,15 +30,16 @@ struct call {
 };
 
 struct comm {
-    const struct comm_ops *ops;
-    void *group;
+    struct comm_host host;
     struct device *device; /* NULL: host memory */
-    int rank, size;
+    bool deterministic;
+    const struct comm_device_ops *device_ops; /* NULL unless nccl */
+    struct comm_device *direct;               /* with device_ops, once it is needed */
+    struct comm_stage *stage;                 /* for devices that are not the host, without device_ops */
     bool checked;
     uint64_t sequence;
     struct call *calls; /* [size] */
     int32_t *codes;     /* [size] */
-    char *stage;        /* STAGE_BYTES, then [size] of them; only for devices that are not the host */
 };
 
 static struct comm_world_info world = {.world = 1, .local_world = 1, .threads = 1};
@@ -97,14 +98,21 @@ static enum status agree_on_checking(struct comm *comm)
 #else
     int32_t check = !wish || strcmp(wish, "0") != 0;
 #endif
-    TRY(comm->ops->all_reduce(comm->group, &check, 1, DTYPE_I32, COMM_MAX));
+    TRY(comm->host.ops->all_reduce(comm->host.group, &check, 1, DTYPE_I32, COMM_MAX));
     comm->checked = check != 0;
     return LORAD_OK;
 }
 
+/* What a communicator is made for; a part of one has the same as the whole. */
+struct purpose {
+    struct device *device;
+    const struct comm_device_ops *device_ops;
+    bool deterministic;
+};
+
 /* Takes over `group` on success and on failure. */
 static enum status wrap_group(struct comm **out, const struct comm_ops *ops, void *group,
-                              struct device *device)
+                              const struct purpose *purpose)
 {
     enum status status = LORAD_NOMEM;
     struct comm *comm = memory_new(1, sizeof *comm);
@@ -112,21 +120,17 @@ static enum status wrap_group(struct comm **out, const struct comm_ops *ops, voi
         ops->destroy(group);
         return status;
     }
-    comm->ops = ops;
-    comm->group = group;
-    comm->device = device;
-    comm->rank = ops->rank(group);
-    comm->size = ops->size(group);
-    comm->calls = memory_new((size_t)comm->size, sizeof *comm->calls);
-    comm->codes = memory_new((size_t)comm->size, sizeof *comm->codes);
+    comm->host = (struct comm_host){ops, group, ops->rank(group), ops->size(group)};
+    comm->device = purpose->device;
+    comm->device_ops = purpose->device_ops;
+    comm->deterministic = purpose->deterministic;
+    comm->calls = memory_new((size_t)comm->host.size, sizeof *comm->calls);
+    comm->codes = memory_new((size_t)comm->host.size, sizeof *comm->codes);
     if (!comm->calls || !comm->codes) goto destroy_comm;
-    if (!is_host(comm) && comm->size > 1) {
-        void *stage = NULL;
-        status = device_alloc_host(&stage, device, (size_t)(comm->size + 1) * STAGE_BYTES);
-        if (status != LORAD_OK) goto destroy_comm;
-        comm->stage = stage;
-    }
-    status = agree_on_checking(comm);
+    status = LORAD_OK;
+    if (!is_host(comm) && comm->host.size > 1 && !comm->device_ops)
+        status = comm_stage_create(&comm->stage, &comm->host, comm->device);
+    if (status == LORAD_OK) status = agree_on_checking(comm);
     if (status != LORAD_OK) goto destroy_comm;
     *out = comm;
     return LORAD_OK;
@@ -136,26 +140,73 @@ destroy_comm:
     return status;
 }
 
-enum status comm_create(struct comm **out, const char *kind, struct device *device)
+/* A group takes a second and some hundred megabytes of GPU memory, so the world has none until it is used. */
+static enum status connect_devices(struct comm *comm)
 {
-    const char *wanted = strcmp(kind, "auto") == 0 ? (world.world == 1 ? "self" : "mpi") : kind;
-    if (strcmp(wanted, "self") == 0 && world.world > 1)
+    if (!comm->device_ops || comm->direct || comm->host.size == 1) return LORAD_OK;
+    return comm_device_create(&comm->direct, comm->device_ops, &comm->host, comm->device,
+                              comm->deterministic);
+}
+
+/* For "auto" and "nccl": whether the devices can talk to each other. */
+static enum status choose_devices(const struct comm_device_ops **out, const struct comm_host *host,
+                                  struct device *device, bool wanted)
+{
+    char why[512] = "";
+    TRY(comm_device_find(out, why, sizeof why, host, device));
+    if (*out) return LORAD_OK;
+    if (wanted)
+        return FAIL(LORAD_CONFIG,
+                    "comm: nccl does not work here: %s; set comm: mpi to go through host memory", why);
+    if (!device_is_host(device)) log_info("comm: mpi, through host memory: %s", why);
+    return LORAD_OK;
+}
+
+static enum status check_kind(const char *kind, const struct device *device)
+{
+    static const char *const kinds[] = {"auto", "self", "mpi", "nccl"};
+    size_t i = 0;
+    while (i < sizeof kinds / sizeof *kinds && strcmp(kinds[i], kind) != 0) i++;
+    if (i == sizeof kinds / sizeof *kinds)
+        return FAIL(LORAD_CONFIG, "comm: \"%s\" is not one of auto, self, mpi, nccl", kind);
+    if (strcmp(kind, "self") == 0 && world.world > 1)
         return FAIL(LORAD_CONFIG, "comm: self is for one rank, and this run has %d; use comm: auto",
                     world.world);
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
-        if (strcmp(backends[i]->kind, wanted) != 0) continue;
-        void *group = NULL;
-        TRY(backends[i]->create(&group));
-        return wrap_group(out, backends[i], group, device);
+    if (strcmp(kind, "nccl") == 0 && (!device || device_is_host(device)))
+        return FAIL(LORAD_CONFIG, "comm: nccl is for GPUs, and this rank computes on %s; use comm: auto",
+                    device ? device_kind(device) : "the host");
+    return LORAD_OK;
+}
+
+enum status comm_create(struct comm **out, const struct comm_options *options)
+{
+    const char *kind = options->kind ? options->kind : "auto";
+    TRY(check_kind(kind, options->device));
+    bool alone = world.world == 1 && strcmp(kind, "mpi") != 0;
+    bool direct = !alone && options->device && (strcmp(kind, "auto") == 0 || strcmp(kind, "nccl") == 0);
+    const struct comm_ops *ops = alone ? &comm_self_ops : &comm_mpi_ops;
+    struct purpose purpose = {.device = options->device, .deterministic = options->deterministic};
+    struct comm_host host = {.ops = ops};
+    TRY(ops->create(&host.group));
+    if (direct) {
+        host.rank = ops->rank(host.group);
+        host.size = ops->size(host.group);
+        enum status status =
+            choose_devices(&purpose.device_ops, &host, options->device, strcmp(kind, "nccl") == 0);
+        if (status != LORAD_OK) {
+            ops->destroy(host.group);
+            return status;
+        }
     }
-    return FAIL(LORAD_CONFIG, "comm: \"%s\" is not one of auto, self, mpi", kind);
+    return wrap_group(out, ops, host.group, &purpose);
 }
 
 void comm_destroy(struct comm *comm)
 {
     if (!comm) return;
-    if (comm->stage) device_free_host(comm->device, comm->stage);
-    comm->ops->destroy(comm->group);
+    comm_device_destroy(comm->direct);
+    comm_stage_destroy(comm->stage);
+    comm->host.ops->destroy(comm->host.group);
     free(comm->calls);
     free(comm->codes);
     free(comm);
@@ -163,17 +214,17 @@ void comm_destroy(struct comm *comm)
 
 int comm_rank(const struct comm *comm)
 {
-    return comm->rank;
+    return comm->host.rank;
 }
 
 int comm_size(const struct comm *comm)
 {
-    return comm->size;
+    return comm->host.size;
 }
 
 const char *comm_kind(const struct comm *comm)
 {
-    return comm->ops->kind;
+    return comm->device_ops ? "nccl" : comm->host.ops->kind;
 }
 
 /* ---- the contract check ---- */
@@ -200,17 +251,17 @@ static void describe_call(char *text, size_t bytes, const struct call *call)
 /* The rank to name is the first that differs from most others; of two ranks, rank 1. */
 static int odd_rank(const struct comm *comm)
 {
-    for (int r = 0; r < comm->size; r++) {
+    for (int r = 0; r < comm->host.size; r++) {
         int like = 0;
-        for (int other = 0; other < comm->size; other++)
+        for (int other = 0; other < comm->host.size; other++)
             like += same_call(&comm->calls[r], &comm->calls[other]);
-        if (2 * like > comm->size) {
-            for (int other = 0; other < comm->size; other++)
+        if (2 * like > comm->host.size) {
+            for (int other = 0; other < comm->host.size; other++)
                 if (!same_call(&comm->calls[r], &comm->calls[other])) return other;
             return -1;
         }
     }
-    for (int r = 1; r < comm->size; r++)
+    for (int r = 1; r < comm->host.size; r++)
         if (!same_call(&comm->calls[0], &comm->calls[r])) return r;
     return -1;
 }
@@ -218,8 +269,8 @@ static int odd_rank(const struct comm *comm)
 static enum status check_call(struct comm *comm, struct call mine)
 {
     mine.sequence = ++comm->sequence;
-    if (!comm->checked || comm->size == 1) return LORAD_OK;
-    TRY(comm->ops->all_gather(comm->group, &mine, comm->calls, sizeof mine));
+    if (!comm->checked || comm->host.size == 1) return LORAD_OK;
+    TRY(comm->host.ops->all_gather(comm->host.group, &mine, comm->calls, sizeof mine));
     int odd = odd_rank(comm);
     if (odd < 0) return LORAD_OK;
     int other = 0;
@@ -228,7 +279,7 @@ static enum status check_call(struct comm *comm, struct call mine)
     describe_call(one, sizeof one, &comm->calls[odd]);
     describe_call(two, sizeof two, &comm->calls[other]);
     return FAIL(LORAD_BUG, "collectives do not match: rank %d of %d makes %s, rank %d makes %s", odd,
-                comm->size, one, other, two);
+                comm->host.size, one, other, two);
 }
 
 static enum status begin(struct comm *comm, enum op op, int64_t count, enum dtype dtype, int reduction,
@@ -238,108 +289,77 @@ static enum status begin(struct comm *comm, enum op op, int64_t count, enum dtyp
     struct call call = {
         .count = count, .op = (int32_t)op, .dtype = (int32_t)dtype, .reduction = reduction, .root = root};
     if (count < 0) return FAIL(LORAD_BUG, "%s of %lld elements", activity_op_name(op), (long long)count);
-    if (root < 0 || root >= comm->size)
-        return FAIL(LORAD_BUG, "%s from rank %d of a group of %d", activity_op_name(op), root, comm->size);
+    if (root < 0 || root >= comm->host.size)
+        return FAIL(LORAD_BUG, "%s from rank %d of a group of %d", activity_op_name(op), root,
+                    comm->host.size);
     return check_call(comm, call);
 }
 
 enum status comm_split(struct comm **out, struct comm *comm, int color, int key)
 {
     void *group = NULL;
+    struct comm *part = NULL;
     if (color < 0) return FAIL(LORAD_BUG, "a group's color is at least 0, not %d", color);
     enum status status = begin(comm, OP_SPLIT, 0, DTYPE_F32, 0, 0);
-    if (status == LORAD_OK) status = comm->ops->split(&group, comm->group, color, key);
-    if (status == LORAD_OK) status = wrap_group(out, comm->ops, group, comm->device);
+    if (status == LORAD_OK) status = comm->host.ops->split(&group, comm->host.group, color, key);
+    struct purpose purpose = {comm->device, comm->device_ops, comm->deterministic};
+    if (status == LORAD_OK) status = wrap_group(&part, comm->host.ops, group, &purpose);
+    if (status == LORAD_OK) status = connect_devices(part);
+    if (status == LORAD_OK)
+        *out = part;
+    else
+        comm_destroy(part);
     return leave(status);
 }
 
 /* ---- device memory ---- */
 
-static enum status from_device(struct comm *comm, void *host, const void *device, size_t bytes)
+/* A collective that is enqueued and not over when this returns. */
+static enum status leave_enqueued(enum op op, enum status status)
 {
-    TRY(device_copy_from(comm->device, STREAM_COMPUTE, host, device, bytes));
-    return device_sync(comm->device);
-}
-
-/* The staging memory is used again by the next piece, so the copy must be over. */
-static enum status to_device(struct comm *comm, void *device, const void *host, size_t bytes)
-{
-    TRY(device_copy_to(comm->device, STREAM_COMPUTE, device, host, bytes));
-    return device_sync(comm->device);
-}
-
-static enum status staged_all_reduce(struct comm *comm, char *buffer, int64_t count, enum dtype dtype,
-                                     enum comm_reduction reduction)
-{
-    size_t width = dtype_bytes(dtype);
-    int64_t most = (int64_t)(STAGE_BYTES / width);
-    for (int64_t at = 0; at < count; at += most) {
-        int64_t n = count - at < most ? count - at : most;
-        char *piece = buffer + (size_t)at * width;
-        TRY(from_device(comm, comm->stage, piece, (size_t)n * width));
-        TRY(comm->ops->all_reduce(comm->group, comm->stage, n, dtype, reduction));
-        TRY(to_device(comm, piece, comm->stage, (size_t)n * width));
-    }
-    return LORAD_OK;
-}
-
-static enum status staged_all_gather(struct comm *comm, const char *in, char *out, size_t bytes)
-{
-    char *gathered = comm->stage + STAGE_BYTES;
-    for (size_t at = 0; at < bytes; at += STAGE_BYTES) {
-        size_t n = bytes - at < STAGE_BYTES ? bytes - at : STAGE_BYTES;
-        TRY(from_device(comm, comm->stage, in + at, n));
-        TRY(comm->ops->all_gather(comm->group, comm->stage, gathered, n));
-        for (int r = 0; r < comm->size; r++)
-            TRY(to_device(comm, out + (size_t)r * bytes + at, gathered + (size_t)r * n, n));
-    }
-    return LORAD_OK;
-}
-
-static enum status staged_broadcast(struct comm *comm, char *buffer, size_t bytes, int root)
-{
-    for (size_t at = 0; at < bytes; at += STAGE_BYTES) {
-        size_t n = bytes - at < STAGE_BYTES ? bytes - at : STAGE_BYTES;
-        if (comm->rank == root) TRY(from_device(comm, comm->stage, buffer + at, n));
-        TRY(comm->ops->broadcast(comm->group, comm->stage, n, root));
-        if (comm->rank != root) TRY(to_device(comm, buffer + at, comm->stage, n));
-    }
-    return LORAD_OK;
+    if (status == LORAD_OK) activity_enqueued(op);
+    return leave(status);
 }
 
 enum status comm_all_reduce(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                             enum comm_reduction reduction)
 {
+    const struct comm_host *host = &comm->host;
     enum status status = begin(comm, OP_ALL_REDUCE, count, dtype, (int)reduction, 0);
-    if (status == LORAD_OK && count > 0 && comm->size > 1)
-        status = is_host(comm) ? comm->ops->all_reduce(comm->group, buffer, count, dtype, reduction)
-                               : staged_all_reduce(comm, buffer, count, dtype, reduction);
-    return leave(status);
+    if (status != LORAD_OK || count == 0 || host->size == 1) return leave(status);
+    if (is_host(comm)) return leave(host->ops->all_reduce(host->group, buffer, count, dtype, reduction));
+    if (comm->stage) return leave(comm_stage_all_reduce(comm->stage, buffer, count, dtype, reduction));
+    status = connect_devices(comm);
+    if (status == LORAD_OK) status = comm_device_all_reduce(comm->direct, buffer, count, dtype, reduction);
+    return leave_enqueued(OP_ALL_REDUCE, status);
 }
 
 enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_t count, enum dtype dtype)
 {
+    const struct comm_host *host = &comm->host;
     enum status status = begin(comm, OP_ALL_GATHER, count, dtype, 0, 0);
     size_t bytes = (size_t)count * dtype_bytes(dtype);
-    if (status == LORAD_OK && count > 0) {
-        if (is_host(comm))
-            status = comm->ops->all_gather(comm->group, in, out, bytes);
-        else if (comm->size > 1)
-            status = staged_all_gather(comm, in, out, bytes);
-        else if (in != out)
-            status = device_copy(comm->device, STREAM_COMPUTE, out, in, bytes);
-    }
-    return leave(status);
+    if (status != LORAD_OK || count == 0) return leave(status);
+    if (is_host(comm)) return leave(host->ops->all_gather(host->group, in, out, bytes));
+    if (host->size == 1)
+        return leave(in == out ? LORAD_OK : device_copy(comm->device, STREAM_COMPUTE, out, in, bytes));
+    if (comm->stage) return leave(comm_stage_all_gather(comm->stage, in, out, bytes));
+    status = connect_devices(comm);
+    if (status == LORAD_OK) status = comm_device_all_gather(comm->direct, in, out, bytes);
+    return leave_enqueued(OP_ALL_GATHER, status);
 }
 
 enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum dtype dtype, int root)
 {
+    const struct comm_host *host = &comm->host;
     enum status status = begin(comm, OP_BROADCAST, count, dtype, 0, root);
     size_t bytes = (size_t)count * dtype_bytes(dtype);
-    if (status == LORAD_OK && count > 0 && comm->size > 1)
-        status = is_host(comm) ? comm->ops->broadcast(comm->group, buffer, bytes, root)
-                               : staged_broadcast(comm, buffer, bytes, root);
-    return leave(status);
+    if (status != LORAD_OK || count == 0 || host->size == 1) return leave(status);
+    if (is_host(comm)) return leave(host->ops->broadcast(host->group, buffer, bytes, root));
+    if (comm->stage) return leave(comm_stage_broadcast(comm->stage, buffer, bytes, root));
+    status = connect_devices(comm);
+    if (status == LORAD_OK) status = comm_device_broadcast(comm->direct, buffer, bytes, root);
+    return leave_enqueued(OP_BROADCAST, status);
 }
 
 /* ---- host memory ---- */
@@ -349,47 +369,49 @@ enum status comm_host_all_reduce(struct comm *comm, void *buffer, int64_t count,
 {
     enum status status = begin(comm, OP_HOST_ALL_REDUCE, count, dtype, (int)reduction, 0);
     if (status == LORAD_OK && count > 0)
-        status = comm->ops->all_reduce(comm->group, buffer, count, dtype, reduction);
+        status = comm->host.ops->all_reduce(comm->host.group, buffer, count, dtype, reduction);
     return leave(status);
 }
 
 enum status comm_host_all_gather(struct comm *comm, const void *in, void *out, size_t bytes)
 {
     enum status status = begin(comm, OP_HOST_ALL_GATHER, (int64_t)bytes, DTYPE_F32, 0, 0);
-    if (status == LORAD_OK && bytes > 0) status = comm->ops->all_gather(comm->group, in, out, bytes);
+    if (status == LORAD_OK && bytes > 0)
+        status = comm->host.ops->all_gather(comm->host.group, in, out, bytes);
     return leave(status);
 }
 
 enum status comm_host_broadcast(struct comm *comm, void *buffer, size_t bytes, int root)
 {
     enum status status = begin(comm, OP_HOST_BROADCAST, (int64_t)bytes, DTYPE_F32, 0, root);
-    if (status == LORAD_OK && bytes > 0) status = comm->ops->broadcast(comm->group, buffer, bytes, root);
+    if (status == LORAD_OK && bytes > 0)
+        status = comm->host.ops->broadcast(comm->host.group, buffer, bytes, root);
     return leave(status);
 }
 
 enum status comm_barrier(struct comm *comm)
 {
     enum status status = begin(comm, OP_BARRIER, 0, DTYPE_F32, 0, 0);
-    if (status == LORAD_OK) status = comm->ops->barrier(comm->group);
+    if (status == LORAD_OK) status = comm->host.ops->barrier(comm->host.group);
     return leave(status);
 }
 
 static enum status agree(struct comm *comm, enum status mine)
 {
     int32_t code = (int32_t)mine;
-    TRY(comm->ops->all_gather(comm->group, &code, comm->codes, sizeof code));
+    TRY(comm->host.ops->all_gather(comm->host.group, &code, comm->codes, sizeof code));
     int first = 0;
-    while (first < comm->size && comm->codes[first] == LORAD_OK) first++;
-    if (first == comm->size) return LORAD_OK;
+    while (first < comm->host.size && comm->codes[first] == LORAD_OK) first++;
+    if (first == comm->host.size) return LORAD_OK;
     char message[MESSAGE_BYTES] = "";
-    if (comm->rank == first) snprintf(message, sizeof message, "%s", status_message());
-    TRY(comm->ops->broadcast(comm->group, message, sizeof message, first));
+    if (comm->host.rank == first) snprintf(message, sizeof message, "%s", status_message());
+    TRY(comm->host.ops->broadcast(comm->host.group, message, sizeof message, first));
     return FAIL((enum status)comm->codes[first], "rank %d: %s", first, message);
 }
 
 enum status comm_agree(struct comm *comm, enum status mine)
 {
-    if (comm->size == 1) return mine;
+    if (comm->host.size == 1) return mine;
     /* Before the message that `mine` recorded can be overwritten by a failure of the check itself. */
     enum status status = begin(comm, OP_AGREE, 0, DTYPE_F32, 0, 0);
     if (status == LORAD_OK) status = agree(comm, mine);

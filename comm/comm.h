@@ -1,8 +1,9 @@
 /*
- * comm.h: collectives over a group of ranks. Backends: self (one rank), mpi, nccl.
+ * comm.h: collectives over a group of ranks. Kinds: self (one rank), mpi, nccl.
  *
  * The world is created once; groups (tensor parallel, data parallel) are cut from it. Buffers are memory of
- * the device the communicator was made for: host memory with self and mpi on the CPU.
+ * the device the communicator was made for. Memory of a GPU goes through host memory with mpi, in pieces that
+ * overlap, and from GPU to GPU with nccl, which keeps mpi for all that is host memory.
  *
  * Collective: every function marked so is called by all ranks of the group, in the same order, with the same
  * count, dtype and reduction. A branch that changes the order of collectives may depend on agreed values
@@ -11,7 +12,8 @@
  * LORAD_COMM_CHECK=1 (debug builds: unless 0) compares every call with the peers' first and names the rank
  * that differs; LORAD_COMM_SHM=0 keeps ranks of one host from exchanging through shared memory. Both are for
  * tests. Determinism: for the same group, count and dtype the reduction order is fixed, and every rank
- * receives the same bits. Thread: the main thread only, except comm_abort.
+ * receives the same bits; with nccl every rank does, but from run to run only what was created as
+ * deterministic. Thread: the main thread only, except comm_abort and comm_health.
  */
 #ifndef LORAD_COMM_COMM_H
 #define LORAD_COMM_COMM_H
@@ -44,12 +46,18 @@ enum status comm_startup(struct comm_world_info *out) LORAD_WARN_UNUSED;
 /* Ends MPI cleanly after a barrier, when it runs. Collective. */
 void comm_shutdown(void);
 
-/* `kind` "self" or "mpi"; "auto" picks self for one rank, else mpi (nccl on CUDA devices, later). `device`
- * NULL: host memory. Borrows: device. LORAD_CONFIG when the kind does not fit the launch. Collective over the
- * world. Owns: *out. */
-enum status comm_create(struct comm **out, const char *kind, struct device *device) LORAD_WARN_UNUSED;
-/* The ranks that give the same color (>= 0), ordered by key, then by rank. Collective over `comm`. Owns:
- * *out. */
+struct comm_options {
+    const char *kind;      /* "auto" (NULL), "self", "mpi", "nccl" */
+    struct device *device; /* NULL: host memory. Borrowed */
+    bool deterministic;    /* the same bits in every run on the same ranks and machines; only nccl asks */
+};
+
+/* "auto" is self for one rank, nccl when every rank has a GPU of its own that NCCL can use (over GPUs that
+ * ranks share: mpi, and a line says why), else mpi; nccl of one rank is self. LORAD_CONFIG when a kind that
+ * was named does not fit the launch or the machine. Collective over the world. Owns: *out. */
+enum status comm_create(struct comm **out, const struct comm_options *options) LORAD_WARN_UNUSED;
+/* The ranks that give the same color (>= 0), ordered by key, then by rank. With nccl GPUs are connected here,
+ * for the world by its first collective over device memory. Collective over `comm`. Owns: *out. */
 enum status comm_split(struct comm **out, struct comm *comm, int color, int key) LORAD_WARN_UNUSED;
 void comm_destroy(struct comm *comm); /* NULL ok */
 
@@ -57,9 +65,12 @@ int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
 const char *comm_kind(const struct comm *comm);
 
-/* In place over a dense buffer of device memory. Operands are combined in rank order; DTYPE_BF16 and
- * DTYPE_F16 in f32, rounded once; integer sums wrap; max and min of a NaN are NaN. count may be 0. On a
- * device that is not the host the result is there for what is enqueued next on the compute stream.
+/* In place over a dense buffer of device memory. Integer sums wrap; count may be 0. On a device that is not
+ * the host the result is there for what is enqueued next on the compute stream, and the call may return long
+ * before; errors of other ranks then come with a later call.
+ * self, mpi: operands are combined in rank order, DTYPE_BF16 and DTYPE_F16 in f32, rounded once; max and min
+ * of a NaN are NaN. nccl: in an order of its own, which may differ along the buffer, and halves are rounded
+ * after every addition (for two ranks that is the same as once); of a NaN and a number either may win.
  * Collective. */
 enum status comm_all_reduce(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                             enum comm_reduction reduction) LORAD_WARN_UNUSED;
@@ -83,6 +94,10 @@ enum status comm_barrier(struct comm *comm) LORAD_WARN_UNUSED;
  * the recorded one, with "rank N: " before it (a group of one: `mine` and its message as they are). Blocks.
  * Collective. */
 enum status comm_agree(struct comm *comm, enum status mine) LORAD_WARN_UNUSED;
+
+/* LORAD_OK, or what the library of some group of this process found out by itself (LORAD_PEER_LOST: a
+ * connection broke). Its device then waits for ever: the caller ends the run. Never waits. Thread: any. */
+enum status comm_health(void) LORAD_WARN_UNUSED;
 
 /* Ends every rank of the job with this exit code, now; this process alone when MPI does not run. The caller
  * has reported why: peers notice within a fraction of a second, but say PEER_LOST only 3 s later, so that the

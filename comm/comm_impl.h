@@ -1,10 +1,10 @@
 /*
  * comm_impl.h: what a backend of comm.h fills in. Only files of this folder include it.
  *
- * A backend is a const table over its own state, one state per group. Wrappers in comm.c check arguments,
- * record the activity and stage device memory through the host, so a slot sees valid arguments and count > 0,
- * always on the thread that made the group. Every slot that communicates is collective and blocks until the
- * result is in the buffer.
+ * A backend is a const table over its own state, one state per group, and speaks host memory. Wrappers in
+ * comm.c check arguments and record the activity, so a slot sees valid arguments and count > 0, always on the
+ * thread that made the group. Every slot that communicates is collective and blocks until the result is in
+ * the buffer. Memory of other devices goes through comm_device.c or comm_stage.c.
  */
 #ifndef LORAD_COMM_COMM_IMPL_H
 #define LORAD_COMM_COMM_IMPL_H
@@ -36,6 +36,94 @@ struct comm_ops {
 
 extern const struct comm_ops comm_self_ops;
 extern const struct comm_ops comm_mpi_ops;
+
+/* ---- memory of a device that is not the host ---- */
+
+/* The GPU behind a device, and the library that would carry its collectives. */
+struct comm_place {
+    char bus[32];    /* "0000:18:00.0": what tells GPUs of a host apart, whatever CUDA_VISIBLE_DEVICES says */
+    int32_t number;  /* the runtime's, of this process */
+    int32_t version; /* 22809 */
+};
+
+/*
+ * Collectives that a device library offers over its own memory: device_extension(device, "lorad_nccl_ops").
+ * The library is apart from the program and may call functions of base only.
+ *
+ * A group is made from an id, which its rank 0 makes and the host group hands out. Only `check` may be called
+ * on another thread than the group's own, beside any slot but `abort` and `destroy`.
+ */
+struct comm_device_ops {
+    size_t size; /* sizeof(struct comm_device_ops) when it was compiled: another value is another release */
+    const char *name;  /* "NCCL" */
+    int setup_seconds; /* create takes less where all is well */
+
+    /* On the thread that opened the device. */
+    enum status (*locate)(struct comm_place *out);
+    /* Before the first group of this process. `words`: what was chosen, for people; "" when nothing was. */
+    void (*prepare)(bool deterministic, char *words, size_t bytes);
+    enum status (*make_id)(void *id);
+    /* Blocks until all ranks of the group have come and have exchanged something; on a thread of its own,
+     * which may wait for ever for one that does not come. */
+    enum status (*create)(void **out, const void *id, int rank, int size, const struct comm_place *place,
+                          bool deterministic);
+    /* What the library found out by itself: a lost connection. Never waits. */
+    enum status (*check)(void *group);
+    /* Ends what is under way on the device, and the group. */
+    void (*abort)(void *group);
+    /* After all that was enqueued has finished here. NULL is fine. */
+    void (*destroy)(void *group);
+
+    /* Enqueue on `stream` (device_native_stream) and return. */
+    enum status (*all_reduce)(void *group, void *stream, void *buffer, int64_t count, enum dtype dtype,
+                              enum comm_reduction reduction);
+    enum status (*all_gather)(void *group, void *stream, const void *in, void *out, size_t bytes);
+    enum status (*broadcast)(void *group, void *stream, void *buffer, size_t bytes, int root);
+};
+enum { COMM_ID_BYTES = 128 };
+
+/* A group over host memory: a backend's table and its state. */
+struct comm_host {
+    const struct comm_ops *ops;
+    void *group;
+    int rank, size;
+};
+
+/*
+ * comm_device.c: a communicator's device collectives through a library's own table.
+ */
+struct comm_device;
+/* Whether the devices of all ranks can talk by such a library: then *out is its table, else NULL, and `why`
+ * says what is in the way, the same on every rank. Collective. */
+enum status comm_device_find(const struct comm_device_ops **out, char *why, size_t why_bytes,
+                             const struct comm_host *host, struct device *device) LORAD_WARN_UNUSED;
+/* Over the ranks of `host`, more than one. Borrows: host, device. Blocks. Collective. Owns: *out. */
+enum status comm_device_create(struct comm_device **out, const struct comm_device_ops *ops,
+                               const struct comm_host *host, struct device *device,
+                               bool deterministic) LORAD_WARN_UNUSED;
+void comm_device_destroy(struct comm_device *group); /* NULL ok */
+enum status comm_device_all_reduce(struct comm_device *group, void *buffer, int64_t count, enum dtype dtype,
+                                   enum comm_reduction reduction) LORAD_WARN_UNUSED;
+enum status comm_device_all_gather(struct comm_device *group, const void *in, void *out,
+                                   size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_device_broadcast(struct comm_device *group, void *buffer, size_t bytes,
+                                  int root) LORAD_WARN_UNUSED;
+
+/*
+ * comm_stage.c: device memory through a group over host memory, in pieces: while the host exchanges one, the
+ * next one comes from the device and the last one goes back.
+ */
+struct comm_stage;
+/* Borrows: host, device. Owns: *out. */
+enum status comm_stage_create(struct comm_stage **out, const struct comm_host *host,
+                              struct device *device) LORAD_WARN_UNUSED;
+void comm_stage_destroy(struct comm_stage *stage); /* NULL ok */
+enum status comm_stage_all_reduce(struct comm_stage *stage, void *buffer, int64_t count, enum dtype dtype,
+                                  enum comm_reduction reduction) LORAD_WARN_UNUSED;
+enum status comm_stage_all_gather(struct comm_stage *stage, const void *in, void *out,
+                                  size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_stage_broadcast(struct comm_stage *stage, void *buffer, size_t bytes,
+                                 int root) LORAD_WARN_UNUSED;
 
 /*
  * comm_reduce.c: out[i] = in[0][i] op in[1][i] op ..., left to right, `ways` operands of `count` elements.
@@ -85,6 +173,8 @@ enum status comm_shm_barrier(struct comm_shm *shm) LORAD_WARN_UNUSED;
 /* Tells every rank that shares a segment with this process that the run is over. Async-signal-safe; any
  * thread. */
 void comm_shm_abort(void);
+/* Whether some rank did that. */
+bool comm_shm_over(void);
 
 /* comm_mpi.c: the process-wide part of MPI. */
 enum status comm_mpi_start(struct comm_world_info *out) LORAD_WARN_UNUSED;

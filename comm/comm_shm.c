@@ -159,6 +159,15 @@ void comm_shm_abort(void)
     }
 }
 
+bool comm_shm_over(void)
+{
+    for (int i = 0; i < MAX_SEGMENTS; i++) {
+        struct segment *segment = atomic_load(&segments[i]);
+        if (segment && atomic_load(&segment->over)) return true;
+    }
+    return false;
+}
+
 /* ---- meeting ---- */
 
 static enum status check_peer(const struct comm_shm *shm, int rank)

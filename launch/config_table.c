@@ -308,8 +308,10 @@ const struct config_key config_keys[] = {
      "Ranks that share one copy of the model. The other ranks are data parallel: ranks = "
      "tensor_parallel_size x data "
      "parallel."},
-    {"comm", "", TYPE_WORD, "auto", "auto|self|mpi", SECTION_MACHINE, SHARED, RUN(comm), NULL,
-     "How ranks talk. `auto`: nothing for one rank, else MPI."},
+    {"comm", "", TYPE_WORD, "auto", "auto|self|mpi|nccl", SECTION_MACHINE, SHARED, RUN(comm), NULL,
+     "How ranks talk. `mpi`: through host memory, GPUs that ranks share included. `nccl`: from GPU to GPU, "
+     "one "
+     "GPU a rank. `auto`: nothing for one rank, NCCL where every rank has a GPU of its own, else MPI."},
     {"hang_timeout", "", TYPE_REAL, "30", "[0,1e6]", SECTION_MACHINE, SHARED, RUN(hang_timeout), NULL,
      "Seconds without any progress after which a rank counts as hung: the run then ends with code 71 and "
      "says "

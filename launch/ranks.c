@@ -63,7 +63,7 @@ static enum status agree_on_config(struct config **out, const struct command *co
 {
     struct comm *comm = NULL;
     struct config *config = NULL;
-    TRY(comm_create(&comm, "auto", NULL));
+    TRY(comm_create(&comm, &(struct comm_options){.kind = "auto"}));
     enum status status = comm_agree(comm, read_config(&config, command, world));
     if (status == LORAD_OK) status = compare_configs(comm, config);
     comm_destroy(comm);

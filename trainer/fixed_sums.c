@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "comm/activity.h"
 
 /* Of 2^bits units an addend may have: ROOM bits above the greatest of the step before, and at least 2^LEAST
  * units for its greatest element, so that rounding to units never errs by more than f32 does. A factor
@@ -150,7 +151,7 @@ enum status fixed_sums_agree(struct fixed_sums *sums, struct comm *world, bool *
     int32_t most = 0;
     bool misfit = false;
     TRY(device_copy_from(sums->device, STREAM_COMPUTE, sums->host_most, sums->most, most_bytes(sums->lora)));
-    TRY(device_sync(sums->device));
+    TRY(activity_device_sync(sums->device));
     if (world) TRY(comm_host_all_reduce(world, sums->host_most, sums->n, DTYPE_I32, COMM_MAX));
     for (int32_t i = 0; i < sums->n; i++) most = sums->host_most[i] > most ? sums->host_most[i] : most;
     float value;

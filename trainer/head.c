@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "comm/activity.h"
 
 /* Gathered rows -> norm -> logits, in model->chunk. */
 static enum status chunk_logits(struct model *model, const int32_t *rows, int32_t n)
@@ -106,7 +107,7 @@ static enum status gather_logits(struct model *model, int32_t n, float *host)
     if (status == LORAD_OK)
         status =
             device_copy_from(model->device, STREAM_COMPUTE, mine, logits.data, (size_t)block * sizeof(float));
-    if (status == LORAD_OK) status = device_sync(model->device);
+    if (status == LORAD_OK) status = activity_device_sync(model->device);
     if (status == LORAD_OK && model->tp)
         status = comm_host_all_gather(model->tp, mine, all, (size_t)block * sizeof(float));
     const float *from = model->tp ? all : mine;

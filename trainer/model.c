@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "comm/activity.h"
 #include "trainer/model_memory.h"
 
 static enum status describe(struct model **out, const struct arch *arch, const struct partition *part,
@@ -280,7 +281,7 @@ enum status model_eval(struct model *model, const struct eval_pass *args)
     if (!args->row_loss) return LORAD_OK;
     TRY(device_copy_from(model->device, STREAM_COMPUTE, args->row_loss, model->row_loss,
                          (size_t)model->n_supervised * sizeof(float)));
-    return device_sync(model->device);
+    return activity_device_sync(model->device);
 }
 
 enum status model_zero_sums(struct model *model)
@@ -294,5 +295,5 @@ enum status model_read_sums(struct model *model, struct model_sums *out)
     TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->loss, model->loss_sum, sizeof out->loss));
     TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->correct, model->correct_sum,
                          sizeof out->correct));
-    return device_sync(model->device);
+    return activity_device_sync(model->device);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "comm/activity.h"
 
 static double peak_rate(const struct optimizer_options *options, const struct lora_tensor *tensor,
                         bool *group_used)
@@ -91,10 +92,14 @@ enum status optimizer_squares(struct optimizer *optimizer, struct adapter *adapt
                               double *local)
 {
     const struct lora *lora = adapter->lora;
-    TRY(op_sum_squares(adapter->device, &(struct op_sum_squares){.x = adapter->grad,
-                                                                 .starts = optimizer->starts,
-                                                                 .n_segments = optimizer->n,
-                                                                 .out = optimizer->squares}));
+    struct op_sum_squares squares = {.x = adapter->grad,
+                                     .starts = optimizer->starts,
+                                     .n_segments = optimizer->n,
+                                     .out = optimizer->squares};
+    activity_device_begin(adapter->device); /* the operation waits for its numbers */
+    enum status status = op_sum_squares(adapter->device, &squares);
+    activity_device_end(adapter->device);
+    TRY(status);
     *replicated = *local = 0;
     for (int32_t i = 0; i < optimizer->n; i++)
         *(lora->tensors[i].replicated ? replicated : local) += optimizer->squares[i];

@@ -165,7 +165,10 @@ enum status session_join(struct session *session, const struct comm_world_info *
                                              .local_rank = ranks->local_rank,
                                              .threads = count_threads(ranks),
                                              .deterministic = options->deterministic != DETERMINISM_OFF}));
-    TRY(comm_create(&session->world, options->comm, session->device));
+    TRY(comm_create(&session->world,
+                    &(struct comm_options){.kind = options->comm,
+                                           .device = session->device,
+                                           .deterministic = options->deterministic != DETERMINISM_OFF}));
     TRY(session_compare(session, session->model_hash, "model", "model_name_or_path"));
     TRY(session_compare(session, tokenizer_hash(session->tokenizer), "tokenizer", "model_name_or_path"));
     TRY(comm_split(&session->tp, session->world, session->part.dp_rank, session->part.tp_rank));

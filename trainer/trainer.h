@@ -104,7 +104,7 @@ struct run_options {
     enum checkpointing gradient_checkpointing;
     const char *device; /* "auto", "cpu", "cuda" */
     enum determinism deterministic;
-    const char *comm;    /* "auto", "self", "mpi" */
+    const char *comm;    /* "auto", "self", "mpi", "nccl" */
     double hang_timeout; /* seconds; 0: nobody watches. See watchdog.h */
     int32_t tensor_parallel_size;
 

@@ -2,7 +2,8 @@
  * 1. The main thread leaves signs of life in its record of comm/activity.h and the step times here, without a
  * lock; the watching thread reads them.
  * 2. The watching thread touches nothing else: a hang may have happened anywhere, with any lock held. It
- * calls the log, which takes none but the progress line's, and comm_abort.
+ * calls the log, which takes none but the progress line's, comm_health, which never waits, and comm_abort,
+ * which ends the process whatever its device does.
  * 3. All times are taken so that the last rank speaks before L is over: ranks that wait speak in turn.
  */
 #include "trainer/watchdog.h"
@@ -26,7 +27,7 @@
 #include "comm/comm.h"
 #include "trainer/starved.h"
 
-enum { LEARN_STEPS = 20, ENOUGH_STEPS = 3, ABORT_SECONDS = 10, HOST_BYTES = 256 };
+enum { LEARN_STEPS = 20, ENOUGH_STEPS = 3, ABORT_SECONDS = 10, CAUSE_SECONDS = 3, HOST_BYTES = 256 };
 
 static const double SPEAKS_AT = 0.8, STOPPED_AT = 0.8, PEERS_SPEAK_AT = 0.9, TURN = 0.1, STARVED_SHARE = 0.1;
 static const double STEPS = 5; /* L over the learned step time */
@@ -65,6 +66,7 @@ struct watchdog {
     uint64_t signs;
     int64_t looked_ns, awake_ns; /* the last look; since when there was no gap between looks */
     double silent, forgiven;     /* seconds since the last sign, and how many of them do not count */
+    int64_t broken_ns;           /* since when comm_health fails; 0: it does not */
 };
 
 /* ---- how long is too long ---- */
@@ -133,10 +135,13 @@ static void describe(struct strbuf *out, const struct comm_activity *rank)
 {
     strbuf_printf(out, "step %lld, phase %s, ", (long long)rank->step, phases[phase_of(rank)].name);
     if (!rank->what) {
-        strbuf_printf(out, "outside any collective (after %llu)", (unsigned long long)rank->sequence);
+        strbuf_printf(out, "%s any collective (after %llu)",
+                      rank->on_device ? "waiting for its device, outside" : "outside",
+                      (unsigned long long)rank->sequence);
         return;
     }
-    strbuf_printf(out, "in %s (collective %llu)", rank->what, (unsigned long long)rank->sequence);
+    strbuf_printf(out, "in %s%s (collective %llu)", rank->what, rank->on_device ? " on the device" : "",
+                  (unsigned long long)rank->sequence);
     if (rank->waits_for >= 0) strbuf_printf(out, ", waiting for rank %d", rank->waits_for);
 }
 
@@ -248,6 +253,20 @@ static void judge(struct watchdog *watchdog, const struct comm_activity *me, int
     if (watchdog->n == watchdog->world || phases[phase_of(me)].far_away) name_waiting(watchdog, me, late);
 }
 
+/* A connection that breaks is seen before the rank at its other end has said why. */
+static void judge_health(struct watchdog *watchdog, const struct comm_activity *me, int64_t now_ns)
+{
+    char verdict[1024];
+    if (comm_health() == LORAD_OK) {
+        watchdog->broken_ns = 0;
+        return;
+    }
+    if (watchdog->broken_ns == 0) watchdog->broken_ns = now_ns;
+    if (age(watchdog->broken_ns, now_ns) < CAUSE_SECONDS) return;
+    snprintf(verdict, sizeof verdict, "rank %d on host %s: %s", me->rank, watchdog->host, status_message());
+    end_run(watchdog, verdict, me->rank);
+}
+
 /* ---- the thread ---- */
 
 static void look(struct watchdog *watchdog, double interval)
@@ -267,6 +286,7 @@ static void look(struct watchdog *watchdog, double interval)
         watchdog->forgiven += (1 - STARVED_SHARE) * starved;
     }
     activity_looked((int64_t)((watchdog->silent - watchdog->forgiven) * 1e9));
+    judge_health(watchdog, &me, now_ns);
     judge(watchdog, &me, now_ns);
 }
 

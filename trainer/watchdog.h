@@ -12,7 +12,9 @@
  *  4. A rank that waits in a collective blames nobody who still works. When all ranks it can see wait, for L,
  *     they wait for each other or for another host.
  *  5. Time in which this watchdog did not run itself (the machine was suspended) counts for nobody.
- *  6. The first to speak ends all ranks with exit code 71.
+ *  6. A device that waits for peers inside an enqueued collective is a rank that waits; a connection that the
+ *     collectives' library knows to be broken ends the run after 3 s.
+ *  7. The first to speak ends all ranks with exit code 71.
  */
 #ifndef LORAD_TRAINER_WATCHDOG_H
 #define LORAD_TRAINER_WATCHDOG_H

@@ -13,7 +13,7 @@ static enum status open_parallel(struct rig *rig, int32_t tp, const struct comm_
                                     .threads = world->threads,
                                     .deterministic = true};
     TRY(test_device_opened(device_open(&rig->device, &device)));
-    TRY(comm_create(&rig->world, "auto", rig->device));
+    TRY(comm_create(&rig->world, &(struct comm_options){.device = rig->device, .deterministic = true}));
     TRY(partition_make(&rig->partition, &rig->arch, tp, world->world, world->rank));
     TRY(comm_split(&rig->tp, rig->world, rig->partition.dp_rank, rig->partition.tp_rank));
     return comm_split(&rig->dp, rig->world, rig->partition.tp_rank, rig->partition.dp_rank);

@@ -25,7 +25,7 @@ static enum status build(struct saver_rig *rig, int32_t tp)
     struct lora_options lora = {.rank = 4, .alpha = 8, .targets = every, .n_targets = 1};
     rig->options.lora = s->lora_options = lora;
     TRY(device_open(&s->device, &device));
-    TRY(comm_create(&s->world, "auto", s->device));
+    TRY(comm_create(&s->world, &(struct comm_options){.device = s->device}));
     TRY(partition_make(&s->part, &small_arch, tp, s->ranks.world, s->ranks.rank));
     TRY(comm_split(&s->tp, s->world, s->part.dp_rank, s->part.tp_rank));
     TRY(comm_split(&s->dp, s->world, s->part.tp_rank, s->part.dp_rank));

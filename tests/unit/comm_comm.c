@@ -2,13 +2,13 @@
 
 #include "base/clock.h"
 #include "comm/comm.h"
-#include "comm/activity.h"
-#include "comm/comm_impl.h"
+#include "comm/activity_impl.h"
+#include "support/lazy_device.h"
 
 static struct comm *self(void)
 {
     struct comm *comm;
-    assert_ok(comm_create(&comm, "self", NULL));
+    assert_ok(comm_create(&comm, &(struct comm_options){.kind = "self"}));
     return comm;
 }
 
@@ -56,8 +56,8 @@ static void wrong_calls_are_bugs(void **state)
     assert_fails(comm_all_reduce(comm, &value, -1, DTYPE_F32, COMM_SUM), LORAD_BUG, "all_reduce of -1");
     assert_fails(comm_broadcast(comm, &value, 1, DTYPE_F32, 1), LORAD_BUG, "from rank 1 of a group of 1");
     assert_fails(comm_split(&other, comm, -1, 0), LORAD_BUG, "color");
-    assert_fails(comm_create(&other, "nccl", NULL), LORAD_CONFIG, "nccl");
-    assert_fails(comm_create(&other, "mpi", NULL), LORAD_CONFIG, "mpirun");
+    assert_fails(comm_create(&other, &(struct comm_options){.kind = "nccl"}), LORAD_CONFIG, "nccl");
+    assert_fails(comm_create(&other, &(struct comm_options){.kind = "mpi"}), LORAD_CONFIG, "mpirun");
     assert_null(comm_activity().what);
     comm_destroy(comm);
 }
@@ -85,6 +85,34 @@ static void the_activity_counts_collectives(void **state)
     assert_true(after.since_ns >= start);
     assert_null(after.what);
     comm_destroy(comm);
+}
+
+/* What a rank that waits for its device is seen in: the last collective that may still run there. */
+static void a_wait_for_the_device_shows_what_was_enqueued(void **state)
+{
+    (void)state;
+    struct device *device = lazy_device_open(NULL, NULL);
+    uint64_t signs = comm_activity().signs;
+    activity_device_begin(device);
+    assert_true(comm_activity().on_device);
+    assert_null(comm_activity().what); /* its own work alone */
+    activity_device_end(device);
+    assert_true(comm_activity().signs > signs);
+
+    activity_enter(OP_ALL_REDUCE);
+    activity_enqueued(OP_ALL_REDUCE);
+    activity_leave();
+    assert_null(comm_activity().what);
+    activity_device_begin(device);
+    assert_string_equal(comm_activity().what, "all_reduce");
+    activity_device_end(device);
+    assert_false(comm_activity().on_device);
+
+    assert_ok(activity_device_sync(device));
+    activity_device_begin(device);
+    assert_null(comm_activity().what); /* nothing came after the last wait */
+    activity_device_end(device);
+    device_close(device);
 }
 
 /* 2^-8 rounds away when added to 1 in bf16, and not in f32: three operands show that only the end is rounded.
@@ -151,6 +179,7 @@ int main(void)
         cmocka_unit_test(wrong_calls_are_bugs),
         cmocka_unit_test(agreeing_alone_keeps_the_message),
         cmocka_unit_test(the_activity_counts_collectives),
+        cmocka_unit_test(a_wait_for_the_device_shows_what_was_enqueued),
         cmocka_unit_test(halves_are_rounded_once),
         cmocka_unit_test(sums_go_from_left_to_right),
         cmocka_unit_test(integers_wrap_and_a_nan_wins),

@@ -242,7 +242,7 @@ int main(int argc, char **argv)
     world = info.world;
     if (world > MAX_WORLD) return 64;
     log_set_rank(rank, world);
-    must(comm_create(&all, "auto", NULL), "create");
+    must(comm_create(&all, &(struct comm_options){.kind = "auto"}), "create");
     const char *mode = argc > 1 ? argv[1] : "values";
     int argument = argc > 2 ? atoi(argv[2]) : 0;
     if (strcmp(mode, "values") == 0) values();

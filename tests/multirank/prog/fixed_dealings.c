@@ -170,7 +170,7 @@ static enum status open_trial(struct trial *t, int tp)
     struct lora_options lora = {.rank = 8, .alpha = 16, .targets = all, .n_targets = 1};
     struct optimizer_options options = {.learning_rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8};
     TRY(device_open(&t->device, &(struct device_options){.kind = "cpu", .threads = 1}));
-    TRY(comm_create(&t->world, "auto", t->device));
+    TRY(comm_create(&t->world, &(struct comm_options){.device = t->device}));
     TRY(partition_make(&t->part, &small_arch, tp, t->ranks.world, t->ranks.rank));
     TRY(comm_split(&t->tp, t->world, t->part.dp_rank, t->part.tp_rank));
     TRY(comm_split(&t->dp, t->world, t->part.tp_rank, t->part.dp_rank));

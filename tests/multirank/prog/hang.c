@@ -137,7 +137,7 @@ int main(int argc, char **argv)
     must(comm_startup(&info));
     rank = info.rank;
     log_set_rank(rank, info.world);
-    must(comm_create(&all, "auto", NULL));
+    must(comm_create(&all, &(struct comm_options){.kind = "auto"}));
     must(comm_split(&pair, all, is("tp") ? rank / 2 : 0, rank));
     must(watchdog_open(&watchdog, info.world, timeout));
     for (int number = 1; number <= STEPS; number++) {

@@ -1,0 +1,223 @@
+/*
+ * Collectives of GPUs by NCCL: the table that lorad_cuda.so offers to comm. The only file that includes
+ * nccl.h. https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/api.html
+ *
+ * 1. Communicators are blocking: one that is not starts a thread for every collective (NCCL 2.28,
+ * group.cc), and polling it would hold the host up as long. What may wait for a peer, making a communicator
+ * and connecting it, therefore happens in create, which comm_device.c runs on a thread of its own.
+ * 2. Deterministic: rings alone, a fixed number of them, no reductions inside the switch; then the order of a
+ * sum depends on the layout of the ranks, the machines and the count only.
+ * 3. Blocks of bytes move as ncclInt8.
+ */
+#include "comm/comm_impl.h"
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+_Static_assert(sizeof(ncclUniqueId) <= COMM_ID_BYTES, "an id goes through COMM_ID_BYTES");
+
+enum {
+    CHANNELS = 16,      /* rings, when deterministic: what NCCL itself takes between four GPUs by NVLink */
+    SETUP_SECONDS = 120 /* some seconds on one host, tens over a thousand ranks */
+};
+
+struct group {
+    ncclComm_t comm;
+    int gpu;
+};
+
+/* ---- errors ---- */
+
+static enum status nccl_failed(enum status code, ncclResult_t result, const char *what)
+{
+    const char *detail = ncclGetLastError(NULL);
+    bool more = detail && *detail;
+    return FAIL(code, "NCCL: %s: %s%s%s (NCCL_DEBUG=WARN tells more)", what, ncclGetErrorString(result),
+                more ? ": " : "", more ? detail : "");
+}
+
+static enum status nccl_check(ncclResult_t result, const char *call)
+{
+    switch (result) {
+    case ncclSuccess:
+        return LORAD_OK;
+    case ncclRemoteError:
+        return nccl_failed(LORAD_PEER_LOST, result, call);
+    case ncclInvalidUsage:
+        return nccl_failed(LORAD_CONFIG, result, call);
+    case ncclInvalidArgument:
+        return nccl_failed(LORAD_BUG, result, call);
+    default:
+        return nccl_failed(LORAD_DEVICE, result, call);
+    }
+}
+
+static enum status cuda_check(cudaError_t error, const char *call)
+{
+    return error == cudaSuccess ? LORAD_OK
+                                : FAIL(LORAD_DEVICE, "CUDA: %s: %s", call, cudaGetErrorString(error));
+}
+
+/* ---- setting up ---- */
+
+static enum status locate(struct comm_place *out)
+{
+    struct comm_place place = {.number = -1};
+    int number = -1, version = 0;
+    TRY(nccl_check(ncclGetVersion(&version), "ncclGetVersion"));
+    TRY(cuda_check(cudaGetDevice(&number), "cudaGetDevice"));
+    TRY(cuda_check(cudaDeviceGetPCIBusId(place.bus, (int)sizeof place.bus, number), "cudaDeviceGetPCIBusId"));
+    size_t length = strlen(place.bus);
+    memset(place.bus + length, 0, sizeof place.bus - length);
+    place.number = number;
+    place.version = version;
+    *out = place;
+    return LORAD_OK;
+}
+
+/* What the user chose stands. NCCL reads these when the first communicator is made. */
+static void prepare(bool deterministic, char *words, size_t bytes)
+{
+    if (!deterministic) return;
+    setenv("NCCL_ALGO", "Ring", 0);
+    setenv("NCCL_NVLS_ENABLE", "0", 0);
+    snprintf(words, bytes, "deterministic: NCCL_ALGO=%s, NCCL_NVLS_ENABLE=%s, %d channels",
+             getenv("NCCL_ALGO"), getenv("NCCL_NVLS_ENABLE"), CHANNELS);
+}
+
+static enum status make_id(void *id)
+{
+    ncclUniqueId made;
+    TRY(nccl_check(ncclGetUniqueId(&made), "ncclGetUniqueId"));
+    memcpy(id, &made, sizeof made);
+    return LORAD_OK;
+}
+
+/* One number all over: the first collective connects the ranks, and fails here instead of in the first step.
+ */
+static enum status try_out(ncclComm_t comm)
+{
+    float *one = NULL;
+    cudaStream_t stream = NULL;
+    enum status status = cuda_check(cudaMalloc((void **)&one, sizeof *one), "cudaMalloc");
+    if (status == LORAD_OK)
+        status = cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    if (status == LORAD_OK) status = cuda_check(cudaMemsetAsync(one, 0, sizeof *one, stream), "cudaMemset");
+    if (status == LORAD_OK)
+        status = nccl_check(ncclAllReduce(one, one, 1, ncclFloat32, ncclSum, comm, stream), "ncclAllReduce");
+    if (status == LORAD_OK) status = cuda_check(cudaStreamSynchronize(stream), "the first ncclAllReduce");
+    if (stream) cudaStreamDestroy(stream);
+    cudaFree(one);
+    return status;
+}
+
+static void abort_group(void *state)
+{
+    struct group *group = state;
+    cudaSetDevice(group->gpu);
+    ncclCommAbort(group->comm);
+    free(group);
+}
+
+static enum status create(void **out, const void *id, int rank, int size, const struct comm_place *place,
+                          bool deterministic)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclUniqueId unique;
+    memcpy(&unique, id, sizeof unique);
+    config.blocking = 1;
+    if (deterministic) config.minCTAs = config.maxCTAs = CHANNELS;
+    struct group *group = memory_new(1, sizeof *group);
+    if (!group) return LORAD_NOMEM;
+    group->gpu = place->number;
+    enum status status = cuda_check(cudaSetDevice(place->number), "cudaSetDevice");
+    if (status == LORAD_OK)
+        status = nccl_check(ncclCommInitRankConfig(&group->comm, size, unique, rank, &config),
+                            "ncclCommInitRankConfig");
+    if (status != LORAD_OK) {
+        free(group);
+        return status;
+    }
+    status = try_out(group->comm);
+    if (status != LORAD_OK) {
+        abort_group(group);
+        return status;
+    }
+    *out = group;
+    return LORAD_OK;
+}
+
+static enum status check(void *state)
+{
+    ncclResult_t found = ncclSuccess;
+    TRY(nccl_check(ncclCommGetAsyncError(((struct group *)state)->comm, &found), "ncclCommGetAsyncError"));
+    if (found == ncclSuccess || found == ncclInProgress) return LORAD_OK;
+    return nccl_failed(found == ncclUnhandledCudaError ? LORAD_DEVICE : LORAD_PEER_LOST, found,
+                       "a connection between ranks failed");
+}
+
+static void destroy(void *state)
+{
+    struct group *group = state;
+    if (!group) return;
+    cudaSetDevice(group->gpu);
+    ncclCommDestroy(group->comm);
+    free(group);
+}
+
+/* ---- collectives ---- */
+
+static ncclDataType_t type_of(enum dtype dtype)
+{
+    static const ncclDataType_t types[] = {
+        [DTYPE_F32] = ncclFloat32, [DTYPE_F64] = ncclFloat64, [DTYPE_BF16] = ncclBfloat16,
+        [DTYPE_F16] = ncclFloat16, [DTYPE_I32] = ncclInt32,   [DTYPE_I64] = ncclInt64};
+    return types[dtype];
+}
+
+static ncclComm_t comm_of(void *state)
+{
+    return ((struct group *)state)->comm;
+}
+
+static enum status all_reduce(void *state, void *stream, void *buffer, int64_t count, enum dtype dtype,
+                              enum comm_reduction reduction)
+{
+    static const ncclRedOp_t operations[] = {
+        [COMM_SUM] = ncclSum, [COMM_MAX] = ncclMax, [COMM_MIN] = ncclMin};
+    return nccl_check(ncclAllReduce(buffer, buffer, (size_t)count, type_of(dtype), operations[reduction],
+                                    comm_of(state), stream),
+                      "ncclAllReduce");
+}
+
+static enum status all_gather(void *state, void *stream, const void *in, void *out, size_t bytes)
+{
+    return nccl_check(ncclAllGather(in, out, bytes, ncclInt8, comm_of(state), stream), "ncclAllGather");
+}
+
+static enum status broadcast(void *state, void *stream, void *buffer, size_t bytes, int root)
+{
+    return nccl_check(ncclBroadcast(buffer, buffer, bytes, ncclInt8, root, comm_of(state), stream),
+                      "ncclBroadcast");
+}
+
+const struct comm_device_ops lorad_nccl_ops = {
+    .size = sizeof(struct comm_device_ops),
+    .name = "NCCL",
+    .setup_seconds = SETUP_SECONDS,
+    .locate = locate,
+    .prepare = prepare,
+    .make_id = make_id,
+    .create = create,
+    .check = check,
+    .abort = abort_group,
+    .destroy = destroy,
+    .all_reduce = all_reduce,
+    .all_gather = all_gather,
+    .broadcast = broadcast,
+};
