@@ -28,7 +28,7 @@
 #include "base/memory.h"
 #include "base/thread.h"
 
-enum { WINDOW = 16, HOST_BYTES = 64, TEXT_BYTES = 512, LOOK_MS = 20, END_SECONDS = 5, MAX_GROUPS = 16 };
+enum { WINDOW = 16, HOST_BYTES = 64, TEXT_BYTES = 512, LOOK_MS = 20, END_SECONDS = 3, MAX_GROUPS = 16 };
 
 struct comm_device {
     const struct comm_device_ops *ops;

@@ -59,8 +59,9 @@ static enum status nccl_check(ncclResult_t result, const char *call)
 
 static enum status cuda_check(cudaError_t error, const char *call)
 {
-    return error == cudaSuccess ? LORAD_OK
-                                : FAIL(LORAD_DEVICE, "CUDA: %s: %s", call, cudaGetErrorString(error));
+    if (error == cudaSuccess) return LORAD_OK;
+    (void)cudaGetLastError(); /* or it waits for the next call that asks */
+    return FAIL(LORAD_DEVICE, "CUDA: %s: %s", call, cudaGetErrorString(error));
 }
 
 /* ---- setting up ---- */

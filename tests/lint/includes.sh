@@ -48,7 +48,7 @@ done <<'OWNERS'
 zstd.h checkpoint/shard.c base/unpack.c tests/bench/shard.c
 zlib.h base/unpack.c
 mpi.h comm/comm_mpi.c
-nccl.h comm/nccl/comm_nccl.c
+nccl.h comm/nccl/comm_nccl.c tests/emulator/nccl.c
 yaml.h launch/config_yaml.c
 pcre2.h base/pattern.c
 utf8proc.h dataloader/normalize.c

@@ -9,7 +9,8 @@
  *   starve   works without a sign for longer than TIMEOUT, since it seldom gets a processor: no hang
  *   suspend  has all ranks stopped at once for two TIMEOUTs, as a suspended machine does: no hang
  *   tp       stops itself in a pair of two pairs, so that others wait for its partner
- * Without an end of that kind the program ends with code 0 after the 60th step.
+ * Without an end of that kind the program ends with code 0 after the 60th step. With LORAD_TEST_DEVICE=cuda
+ * the collectives are of that device's memory and of the kind LORAD_TEST_COMM.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -34,6 +35,8 @@ static struct watchdog *watchdog;
 static const char *mode;
 static int rank, odd;
 static double timeout;
+static struct device *device; /* NULL: host memory */
+static double *room;          /* of the device */
 
 static void must(enum status status)
 {
@@ -114,17 +117,36 @@ static void be_odd(void)
     if (is("inside")) stop_later();
 }
 
-static void step(int number)
+static void all_reduce(struct comm *comm)
 {
     double sum = rank;
+    if (device) {
+        must(comm_all_reduce(comm, room, 1, DTYPE_F64, COMM_SUM));
+        return;
+    }
+    must(comm_host_all_reduce(comm, &sum, 1, DTYPE_F64, COMM_SUM));
+}
+
+static void open_device(int local_rank)
+{
+    const char *kind = getenv("LORAD_TEST_DEVICE");
+    if (!kind) return;
+    must(
+        device_open(&device, &(struct device_options){.kind = kind, .local_rank = local_rank, .threads = 1}));
+    must(device_alloc((void **)&room, device, sizeof *room));
+}
+
+static void step(int number)
+{
     watchdog_note(watchdog, WATCH_TRAIN, number);
     compute(STEP_MS * 1e-3);
     if (number == 1) clock_sleep_ms(1500); /* the limit must not be learned from this one */
     if (number == ODD_STEP && rank == odd) be_odd();
     if (number == ODD_STEP && rank != odd && is("inside")) clock_sleep_ms(600);
-    must(comm_host_all_reduce(pair, &sum, 1, DTYPE_F64, COMM_SUM));
+    all_reduce(pair);
     if (number == ODD_STEP && rank == odd && is("skip")) return;
-    must(comm_host_all_reduce(all, &sum, 1, DTYPE_F64, COMM_SUM));
+    all_reduce(all);
+    if (device) must(activity_device_sync(device));
 }
 
 int main(int argc, char **argv)
@@ -137,7 +159,8 @@ int main(int argc, char **argv)
     must(comm_startup(&info));
     rank = info.rank;
     log_set_rank(rank, info.world);
-    must(comm_create(&all, &(struct comm_options){.kind = "auto"}));
+    open_device(info.local_rank);
+    must(comm_create(&all, &(struct comm_options){.kind = getenv("LORAD_TEST_COMM"), .device = device}));
     must(comm_split(&pair, all, is("tp") ? rank / 2 : 0, rank));
     must(watchdog_open(&watchdog, info.world, timeout));
     for (int number = 1; number <= STEPS; number++) {
@@ -148,6 +171,8 @@ int main(int argc, char **argv)
     watchdog_close(watchdog);
     comm_destroy(pair);
     comm_destroy(all);
+    device_free(device, room);
+    device_close(device);
     comm_shutdown();
     return 0;
 }

@@ -1,0 +1,57 @@
+#!/bin/bash
+# Collectives over memory of emulated GPUs (docs/testing.md): by mpi they give the bits that host memory gives, by the
+# emulated NCCL what NCCL's rounding gives; ranks that share a GPU; a rank that hangs, a connection that breaks.
+set -u
+. "$2/tests/support/mpirun.sh"
+need_mpirun
+export LORAD_CUDA_LIBRARY=$LORAD_TEST_BUILD/emulator/lorad_cuda.so LORAD_TEST_DEVICE=cuda LORAD_EMULATOR_GPUS=4
+[ -f "$LORAD_CUDA_LIBRARY" ] || {
+    echo "skipped: the emulated GPU was not built (no C++ compiler)"
+    exit 77
+}
+program=$LORAD_TEST_BUILD/bin/collectives hang=$LORAD_TEST_BUILD/bin/hang
+log=$(mktemp "${TMPDIR:-/tmp}/lorad-test-XXXXXX")
+trap 'rm -f "$log"' EXIT
+on() { # KIND RANKS ARGUMENTS
+    LORAD_TEST_COMM=$1 ranks "$2" "${@:3}"
+}
+# refused WORDS KIND RANKS ARGUMENTS: code 78 and these words.
+refused() {
+    on "${@:2}" >"$log" 2>&1
+    code=$?
+    [ $code = 78 ] && grep -q "$1" "$log" || { cat "$log"; fail "code $code, wanted 78 and \"$1\""; }
+}
+
+host=$(LORAD_TEST_DEVICE=cpu ranks 3 "$program" values) || fail "host memory"
+staged=$(on mpi 3 "$program" values) || fail "mpi"
+[ -n "$host" ] && [ "$host" = "$staged" ] || fail "$host of host memory, $staged of the GPU's through it"
+on nccl 3 "$program" values >"$log" 2>&1 || { cat "$log"; fail "nccl"; }
+grep -q "comm: NCCL 2.28.9, deterministic: NCCL_ALGO=Ring, NCCL_NVLS_ENABLE=0, 16 channels" "$log" ||
+    { cat "$log"; fail "NCCL does not say how it is set up"; }
+echo "values: right"
+LORAD_COMM_CHECK=1 on nccl 2 "$program" values >/dev/null 2>&1 || fail "the contract check disturbs the values"
+[ "$(on auto 2 "$program" kind 2>"$log")" = nccl ] || { cat "$log"; fail "auto does not take nccl"; }
+[ "$(on nccl 1 "$program" kind 2>"$log")" = self ] || { cat "$log"; fail "one rank needs no nccl"; }
+
+# Two ranks on one GPU.
+export LORAD_EMULATOR_GPUS=1 LORAD_SHARE_GPU=1
+[ "$(on auto 2 "$program" kind 2>"$log")" = mpi ] || { cat "$log"; fail "auto does not fall back to mpi"; }
+grep -q "comm: mpi, through host memory: ranks 0 and 1 both use GPU 0 (0000:.*) of host" "$log" ||
+    { cat "$log"; fail "auto does not say why it takes mpi"; }
+refused "ranks 0 and 1 both use GPU 0 .* NCCL needs one GPU a rank; set comm: mpi" nccl 2 "$program" kind
+unset LORAD_SHARE_GPU
+export LORAD_EMULATOR_GPUS=4
+LORAD_TEST_DEVICE=cpu refused "nccl is for GPUs, and this rank computes on cpu" nccl 2 "$program" kind
+
+# A rank that hangs while the other one's device waits for it; a collective that one leaves out; a broken connection.
+on nccl 2 "$hang" sleep 1 2 >"$log" 2>&1
+[ $? = 71 ] && grep -q "error: rank 1 on host .* hangs: no sign of life .*outside any collective" "$log" &&
+    grep -q "warning: rank 0 on host .* in all_reduce on the device (collective" "$log" ||
+    { cat "$log"; fail "a rank that hangs is not named"; }
+on nccl 2 "$hang" skip 1 2 >"$log" 2>&1
+[ $? = 71 ] && grep -q "error: the ranks wait for each other .* in all_reduce" "$log" ||
+    { cat "$log"; fail "a collective left out is not told"; }
+LORAD_EMULATED_NCCL_BREAK=30 on nccl 2 "$hang" sleep 1 60 >"$log" 2>&1
+[ $? = 71 ] && grep -q "error: rank [01] on host .*: NCCL: a connection between ranks failed: remote process" "$log" ||
+    { cat "$log"; fail "a broken connection does not end the run"; }
+echo "hangs and breaks: told"
