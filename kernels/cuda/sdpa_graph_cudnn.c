@@ -44,9 +44,9 @@ typedef cudnnBackendDescriptor_t node;
     X(GetVersion)                                                                                            \
     X(Create)                                                                                                \
     X(Destroy)                                                                                               \
-    X(SetStream) X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor)                          \
-        X(BackendDestroyDescriptor) X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize)         \
-            X(BackendExecute)
+    X(SetStream)                                                                                             \
+    X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor)           \
+        X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
 
 struct sdpa_library {
 #define X(name) __typeof__(&cudnn##name) name;
@@ -369,9 +369,9 @@ static node reduce(struct graph *g, cudnnReduceTensorOp_t mode, node x)
     return y;
 }
 
-static node reshape(struct graph *g, node x, struct box box, node offset)
+static node reshape(struct graph *g, node x, cudnnDataType_t type, struct box box, node offset)
 {
-    node y = value(g, g->next_uid++, g->act, box, true, false, offset);
+    node y = value(g, g->next_uid++, type, box, true, false, offset);
     node made = start(g, CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR);
     set_node(g, made, CUDNN_ATTR_OPERATION_RESHAPE_XDESC, x);
     set_node(g, made, CUDNN_ATTR_OPERATION_RESHAPE_YDESC, y);
@@ -451,7 +451,7 @@ static void gradient_of_keys(struct graph *g, enum sdpa_tensor which, enum sdpa_
     int64_t group = key->q_heads / key->kv_heads;
     struct box box = scores_box(key);
     node offset = offsets(g, which), out = packed(g, which, false, offset);
-    node flipped = reshape(g, x,
+    node flipped = reshape(g, x, g->act,
                            (struct box){{box.dim[0], box.dim[1], box.dim[3], box.dim[2]},
                                         {box.stride[0], box.stride[1], 1, box.dim[3]}},
                            NULL);
@@ -488,7 +488,7 @@ static void build_backward(struct graph *g)
     ds = pointwise(g, CUDNN_POINTWISE_MUL, ds, g->scale, box);
     gradient_of_keys(g, SDPA_DK, SDPA_DK_HEADS, ds, q);
 
-    node k_again = reshape(g, k, rows_box(key, SDPA_K, key->kv_heads, 1), k_offset);
+    node k_again = reshape(g, k, CUDNN_DATA_FLOAT, rows_box(key, SDPA_K, key->kv_heads, 1), k_offset);
     node dq_sum = value(g, SDPA_DQ_SUM, CUDNN_DATA_FLOAT, rows_box(key, SDPA_DQ, key->q_heads, 1), false,
                         false, dq_offset);
     multiply(g, ds, k_again, dq_sum, g->lengths_q, NULL, g->lengths_kv);
