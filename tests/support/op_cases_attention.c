@@ -10,11 +10,34 @@ struct qkv {
     struct op_packing packing;
 };
 
+/* op_shape.variant: what the scores are like, beside about normal. */
+enum { SCORES_LOW = 1, SCORES_PEAKED };
+
+/* q and k whose scores are all near -100, or near 0 but for one key of each hundred tokens at 150, which no
+ * exponential holds without the maximum taken off. Elements are sixteenths, so that scores that great are
+ * exact in f32. */
+static struct matrix unusual_qkv(struct op_run *run, const struct op_shape *shape)
+{
+    int64_t n = shape->tokens, hd = shape->head_dim, q = shape->q_heads * hd, k = shape->kv_heads * hd;
+    int64_t cols = q + 2 * k;
+    double *values = op_doubles(run, n * cols), root = sqrt(sqrt((double)hd));
+    for (int64_t i = 0; i < n * cols; i++) {
+        int64_t token = i / cols, col = i % cols;
+        double base = 0;
+        if (shape->variant == SCORES_LOW && col < q + k) base = (col < q ? 10 : -10) / root;
+        if (shape->variant == SCORES_PEAKED && (col < q || (col < q + k && token % 100 == 70)))
+            base = col < q ? 1 / root : 150 / root;
+        values[i] = rint(16 * (base + op_random(run))) / 16;
+    }
+    return op_matrix_of(run, OP_IN, run->dtype, n, cols, shape->spare, values);
+}
+
 /* q, k, v side by side in one matrix, as a fused projection leaves them. */
 static struct qkv qkv_of(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->tokens, hd = shape->head_dim, q = shape->q_heads * hd, k = shape->kv_heads * hd;
-    struct matrix all = op_matrix(run, OP_IN, run->dtype, n, q + 2 * k, shape->spare, 2);
+    struct matrix all = shape->variant ? unusual_qkv(run, shape)
+                                       : op_matrix(run, OP_IN, run->dtype, n, q + 2 * k, shape->spare, 2);
     struct qkv x = {
         .q = matrix_part(all, 0, n, 0, q),
         .k = matrix_part(all, 0, n, q, k),
@@ -213,16 +236,36 @@ const struct op_case op_cases_attention[] = {
          .lengths = {1, 66, 128, 105, 1}),
     BOTH("long and short sequences", .tokens = 600, .q_heads = 4, .kv_heads = 2, .head_dim = 80, .spare = 16,
          .lengths = {1, 64, 530, 3, 2}),
+    BOTH("borders of tiles", .tokens = 576, .q_heads = 2, .kv_heads = 1, .head_dim = 8, .spare = 8,
+         .lengths = {63, 64, 65, 127, 128, 129}),
+    BOTH("seven heads of 128", .tokens = 190, .q_heads = 7, .kv_heads = 1, .head_dim = 128,
+         .lengths = {131, 17, 42}),
+    BOTH("heads of 96", .tokens = 70, .q_heads = 2, .kv_heads = 1, .head_dim = 96, .spare = 32),
+    BOTH("heads of 192", .tokens = 70, .q_heads = 2, .kv_heads = 1, .head_dim = 192),
     BOTH("odd head_dim", .tokens = 140, .q_heads = 4, .kv_heads = 1, .head_dim = 24, .lengths = {137, 3}),
     BOTH("widest head_dim", .tokens = 90, .q_heads = 2, .kv_heads = 1, .head_dim = 256),
     BOTH("window", .tokens = 260, .q_heads = 4, .kv_heads = 2, .head_dim = 16, .window = 37,
          .lengths = {230, 30}),
     BOTH("window of one", .tokens = 133, .q_heads = 2, .kv_heads = 2, .head_dim = 8, .window = 1),
     BOTH("window over tiles", .tokens = 400, .q_heads = 2, .kv_heads = 1, .head_dim = 40, .window = 129),
+    CASE(attention, "scores near -100", attention_body, .tokens = 150, .q_heads = 2, .kv_heads = 1,
+         .head_dim = 64, .variant = SCORES_LOW),
+    CASE(attention, "one key above all", attention_body, .tokens = 150, .q_heads = 2, .kv_heads = 1,
+         .head_dim = 64, .variant = SCORES_PEAKED),
+    {/* in 16 bits, the rounding of `out` alone is a large error of dq where k is large */
+     .op = OP_ID_attention_backward,
+     .name = "scores near -100",
+     .body = attention_backward_body,
+     .shape = {.tokens = 150, .q_heads = 2, .kv_heads = 1, .head_dim = 64, .variant = SCORES_LOW},
+     .f32_only = true},
     CASE(attention_decode, "first token", decode_body, .tokens = 1, .q_heads = 4, .kv_heads = 2,
          .head_dim = 16),
     CASE(attention_decode, "late token", decode_body, .tokens = 203, .q_heads = 14, .kv_heads = 2,
          .head_dim = 64, .spare = 8),
+    CASE(attention_decode, "heads of 256", decode_body, .tokens = 150, .q_heads = 2, .kv_heads = 1,
+         .head_dim = 256),
+    CASE(attention_decode, "many queries a kv head", decode_body, .tokens = 129, .q_heads = 38, .kv_heads = 2,
+         .head_dim = 80, .spare = 16),
     CASE(attention_decode, "window", decode_body, .tokens = 203, .q_heads = 3, .kv_heads = 3, .head_dim = 24,
          .window = 70),
 };
