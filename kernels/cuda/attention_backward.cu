@@ -81,7 +81,7 @@ INLINE void query_dscores(float (&scores)[M][N][4], const float (&dp)[M][N][4], 
         for (int n = 0; n < N; n++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float p = exp2f(fmaf(scores[m][n][e], call.scale2, -lse2[m][e / 2]));
+                float p = exp2_quick(fmaf(scores[m][n][e], call.scale2, -lse2[m][e / 2]));
                 if (hidden && !sees(ahead + 16 * m + e / 2 * 8, 8 * n + e % 2, call.window)) p = 0.0f;
                 scores[m][n][e] = p * (dp[m][n][e] - delta[m][e / 2]);
             }
@@ -184,7 +184,7 @@ INLINE void key_probabilities(float (&scores)[M][N][4], const float *lse2, int q
         for (int m = 0; m < M; m++) {
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                float p = exp2f(fmaf(scores[m][n][e], call.scale2, -most[e % 2]));
+                float p = exp2_quick(fmaf(scores[m][n][e], call.scale2, -most[e % 2]));
                 if (hidden && !sees(ahead + 8 * n + e % 2, 16 * m + e / 2 * 8, call.window)) p = 0.0f;
                 scores[m][n][e] = p;
             }

@@ -76,10 +76,10 @@ INLINE void decode_probabilities(float (*scores)[CHUNK], struct decode_softmax *
     float old = s->most[h], most = old, sum = 0.0f;
     for (int i = lane; i < CHUNK; i += WARP) most = fmaxf(most, scores[h][i]);
     most = warp_max(most);
-    for (int i = lane; i < CHUNK; i += WARP) sum += scores[h][i] = exp2f(scores[h][i] - most);
+    for (int i = lane; i < CHUNK; i += WARP) sum += scores[h][i] = exp2_quick(scores[h][i] - most);
     sum = warp_sum(sum);
     if (lane > 0) return;
-    s->shrink[h] = exp2f(old - most);
+    s->shrink[h] = exp2_quick(old - most);
     s->most[h] = most;
     s->sum[h] = fmaf(s->sum[h], s->shrink[h], sum);
 }
@@ -178,7 +178,7 @@ template <class T> static __global__ void combine_kernel(T *out, struct decode_c
     float most = -INFINITY, sum = 0.0f, total = 0.0f;
     for (int s = 0; s < call.splits; s++) most = fmaxf(most, partial[s * step + call.head_dim]);
     for (int s = 0; s < call.splits; s++) {
-        float share = exp2f(partial[s * step + call.head_dim] - most);
+        float share = exp2_quick(partial[s * step + call.head_dim] - most);
         sum = fmaf(share, partial[s * step + call.head_dim + 1], sum);
         total = fmaf(share, partial[s * step + col], total);
     }

@@ -57,12 +57,12 @@ INLINE void softmax_step(struct softmax<M> &s, float (&scores)[M][N][4], float (
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
             float base = most == -INFINITY ? 0.0f : most * scale2;
-            float shrink = exp2f(fmaf(s.most[m][h], scale2, -base));
+            float shrink = exp2_quick(fmaf(s.most[m][h], scale2, -base));
 #pragma unroll
             for (int n = 0; n < N; n++) {
 #pragma unroll
                 for (int e = 2 * h; e < 2 * h + 2; e++) {
-                    scores[m][n][e] = exp2f(fmaf(scores[m][n][e], scale2, -base));
+                    scores[m][n][e] = exp2_quick(fmaf(scores[m][n][e], scale2, -base));
                     sum += scores[m][n][e];
                 }
             }

@@ -123,7 +123,7 @@ INLINE void store2(float *to, float a, float b)
 }
 template <class T> INLINE void store2(T *to, float a, float b)
 {
-    *(uint32_t *)to = pack2(from_float<T>(a), from_float<T>(b));
+    *(uint32_t *)to = pack2_floats<T>(a, b);
 }
 
 /* A warp's product times factor[m][0 or 1] of its rows, as the first `rows` rows and `cols` columns of a
@@ -268,7 +268,7 @@ INLINE void multiply_product(float (&acc)[M][N][4], const float (&left)[M][K][4]
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const float *pair = left[m][k + i / 2] + i % 2 * 2;
-                    x[m][i] = pack2(from_float<T>(pair[0]), from_float<T>(pair[1]));
+                    x[m][i] = pack2_floats<T>(pair[0], pair[1]);
                 }
             }
 #pragma unroll

@@ -69,6 +69,17 @@ INLINE uint32_t pack2(f16 low, f16 high)
     return (uint32_t)high.bits << 16 | low.bits;
 }
 
+template <class T> INLINE uint32_t pack2_floats(float low, float high)
+{
+    return pack2(from_float<T>(low), from_float<T>(high));
+}
+
+INLINE float exp2_quick(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
+}
+
 namespace emulator {
 template <class T> static inline float half_of(uint32_t pair, int which)
 {

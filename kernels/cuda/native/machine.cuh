@@ -75,6 +75,27 @@ INLINE uint32_t pack2(f16 low, f16 high)
     return *(uint32_t *)&pair;
 }
 
+/* Two values rounded to T, as one register. */
+template <class T> INLINE uint32_t pack2_floats(float low, float high);
+template <> __device__ __forceinline__ uint32_t pack2_floats<bf16>(float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *(uint32_t *)&pair;
+}
+template <> __device__ __forceinline__ uint32_t pack2_floats<f16>(float low, float high)
+{
+    __half2 pair = __floats2half2_rn(low, high);
+    return *(uint32_t *)&pair;
+}
+
+/* 2^x within 2 units in the last place; results below 2^-126 are 0. */
+INLINE float exp2_quick(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* c += a b over a warp: a 16 x 16 row-major, b 16 x 8 column-major, c 16 x 8 f32. Lane l, with g = l / 4 and
  * i = l % 4, holds a: (g, 2i..2i+1), (g + 8, 2i..), (g, 2i + 8..), (g + 8, 2i + 8..); b: (2i..2i+1, g),
  * (2i + 8.., g); c: (g, 2i), (g, 2i + 1), (g + 8, 2i), (g + 8, 2i + 1). */
