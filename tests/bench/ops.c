@@ -1,6 +1,7 @@
 /*
  * ops.c: the rate of every operation at the shapes of a Qwen2-0.5B layer: T = 1024, d = 896, 14/2 heads of
- * 64, f = 4864, 151,936 columns in chunks of 256 rows. bench_ops [THREADS [NAME]] with NAME a part of an
+ * 64, f = 4864, 151,936 columns in chunks of 256 rows; on a GPU (LORAD_TEST_DEVICE=cuda) also of a 7B layer:
+ * T = 4096, d = 4096, 32/8 heads of 128, f = 14336. bench_ops [THREADS [NAME]] with NAME a part of an
  * operation's name.
  *
  * GFLOP/s counts what the mathematics needs (a causal half, 5 products in the backward); GB/s what must be
@@ -9,11 +10,14 @@
 #include "support/op_run.h"
 #include "support/test_device.h"
 
-static const struct {
+struct bench {
     enum op_id op;
     const char *name;
     struct op_shape shape;
-} benches[] = {
+};
+#define COUNT(list) (int)(sizeof(list) / sizeof(list)[0])
+
+static const struct bench benches[] = {
     {OP_ID_embed, "1024 x 896", {.tokens = 1024, .dim = 896}},
     {OP_ID_rmsnorm, "1024 x 896, residual added", {.tokens = 1024, .dim = 896, .spare = 64, .variant = 2}},
     {OP_ID_rmsnorm_backward, "1024 x 896", {.tokens = 1024, .dim = 896, .spare = 64}},
@@ -66,6 +70,28 @@ static const struct {
     {OP_ID_fixed_read, "8.8 M parameters", {.dim = 8800000}},
 };
 
+#define HEADS_7B .tokens = 4096, .q_heads = 32, .kv_heads = 8, .head_dim = 128
+static const struct bench benches_7b[] = {
+    {OP_ID_embed, "4096 x 4096", {.tokens = 4096, .dim = 4096}},
+    {OP_ID_rmsnorm, "4096 x 4096, residual added", {.tokens = 4096, .dim = 4096, .spare = 64, .variant = 2}},
+    {OP_ID_rmsnorm_backward, "4096 x 4096", {.tokens = 4096, .dim = 4096, .spare = 64}},
+    {OP_ID_rmsnorm_apply, "4096 x 4096", {.tokens = 4096, .dim = 4096, .spare = 64}},
+    {OP_ID_rope, "32 + 8 heads of 128", {HEADS_7B, .spare = 1024}},
+    {OP_ID_rope, "the same, normed", {HEADS_7B, .variant = 2}},
+    {OP_ID_rope_norm_backward, "32 + 8 heads of 128", {HEADS_7B}},
+    {OP_ID_attention, "32/8 heads of 128, 4096", {HEADS_7B}},
+    {OP_ID_attention_backward, "32/8 heads of 128, 4096", {HEADS_7B}},
+    {OP_ID_swiglu, "4096 x 14336", {.tokens = 4096, .dim = 14336, .spare = 32}},
+    {OP_ID_swiglu_backward, "4096 x 14336", {.tokens = 4096, .dim = 14336, .spare = 64}},
+    {OP_ID_add, "4096 x 4096", {.tokens = 4096, .dim = 4096}},
+    {OP_ID_copy, "4096 x 4096, from f32", {.tokens = 4096, .dim = 4096, .variant = 1}},
+    {OP_ID_gather_rows, "2048 of 4096 x 4096", {.tokens = 4096, .dim = 4096}},
+    {OP_ID_scatter_rows, "2048 of 4096 x 4096", {.tokens = 4096, .dim = 4096}},
+    {OP_ID_loss_stats, "1024 x 128256", {.tokens = 1024, .dim = 128256}},
+    {OP_ID_loss_grad, "1024 x 128256", {.tokens = 1024, .dim = 128256}},
+    {OP_ID_adamw, "40 M parameters", {.dim = 40000000, .variant = 10}},
+};
+
 static const struct op_case *case_of(enum op_id op)
 {
     const struct {
@@ -80,26 +106,32 @@ static const struct op_case *case_of(enum op_id op)
     return NULL;
 }
 
-int main(int argc, char **argv)
+static void measure(struct device *device, const struct bench *bench)
 {
     static struct op_run run;
+    struct op_case test = *case_of(bench->op);
+    test.shape = bench->shape;
+    for (int d = 0; d < (test.f32_only ? 1 : 2); d++) {
+        enum dtype dtype = d ? DTYPE_BF16 : DTYPE_F32;
+        op_case_run(&run, device, &test, dtype, true);
+        printf("%-20s %-28s %-5s %10.1f %10.2f", op_names[test.op], bench->name, dtype_name(dtype),
+               1e6 * run.seconds, 1e-9 * run.bytes / run.seconds);
+        if (run.work > 0) printf(" %10.1f", 1e-9 * run.work / run.seconds);
+        printf("\n");
+        fflush(stdout);
+    }
+}
+
+int main(int argc, char **argv)
+{
     struct device *device = test_device_open(argc > 1 ? atoi(argv[1]) : 0);
+    const char *wanted = argc > 2 ? argv[2] : "";
     printf("%s\n%-20s %-28s %-5s %10s %10s %10s\n", device_describe(device), "operation", "shape", "dtype",
            "us", "GB/s", "GFLOP/s");
-    for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++) {
-        struct op_case test = *case_of(benches[i].op);
-        if (argc > 2 && !strstr(op_names[test.op], argv[2])) continue;
-        test.shape = benches[i].shape;
-        for (int d = 0; d < (test.f32_only ? 1 : 2); d++) {
-            enum dtype dtype = d ? DTYPE_BF16 : DTYPE_F32;
-            op_case_run(&run, device, &test, dtype, true);
-            printf("%-20s %-28s %-5s %10.1f %10.2f", op_names[test.op], benches[i].name, dtype_name(dtype),
-                   1e6 * run.seconds, 1e-9 * run.bytes / run.seconds);
-            if (run.work > 0) printf(" %10.1f", 1e-9 * run.work / run.seconds);
-            printf("\n");
-            fflush(stdout);
-        }
-    }
+    for (int i = 0; i < COUNT(benches); i++)
+        if (strstr(op_names[benches[i].op], wanted)) measure(device, &benches[i]);
+    for (int i = 0; i < COUNT(benches_7b) && !device_is_host(device); i++)
+        if (strstr(op_names[benches_7b[i].op], wanted)) measure(device, &benches_7b[i]);
     device_close(device);
     return 0;
 }

@@ -65,6 +65,7 @@ static void run_list(int which, void (*run)(const struct op_case *, enum dtype))
         /* what a GPU does otherwise when it need not be deterministic is for 16 bits */
         if (!test_device_is_fast()) run(test, DTYPE_F32);
         if (!test->f32_only) run(test, DTYPE_BF16);
+        if (!test->f32_only && !test_device_is_cpu()) run(test, DTYPE_F16);
     }
 }
 
