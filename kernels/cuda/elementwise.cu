@@ -1,40 +1,76 @@
-/* elementwise.cu: add and copy. */
-#include "kernels/cuda/kernel.cuh"
+/* elementwise.cu: sums of two matrices, and copies that change dtype or stride. */
+#include "kernels/cuda/rows.cuh"
 
-enum { THREADS = 256 };
-
-template <class In, class Out, bool ADD>
-static __global__ void rows_kernel(struct matrix in, struct matrix out)
+/* One that keeps its type keeps its bits, NaN included. */
+template <class Out, class In> INLINE Out converted(In x)
 {
-    int64_t n = in.rows * in.cols, step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
-        int64_t row = i / in.cols, col = i % in.cols;
-        Out *to = (Out *)out.data + row * out.stride + col;
-        float x = to_float(((const In *)in.data)[row * in.stride + col]);
-        *to = from_float<Out>(ADD ? to_float(*to) + x : x);
+    return from_float<Out>(to_float(x));
+}
+template <> __device__ __forceinline__ bf16 converted<bf16>(bf16 x)
+{
+    return x;
+}
+template <> __device__ __forceinline__ f16 converted<f16>(f16 x)
+{
+    return x;
+}
+
+enum { ADD_ROWS = 4, COPY_ROWS = 4 }; /* of a thread */
+
+template <class In, class Out, int N, bool ADD>
+static __global__ void __launch_bounds__(TILE_THREADS, 4)
+    elementwise_kernel(struct matrix in, struct matrix out)
+{
+    constexpr int EACH = ADD ? ADD_ROWS : COPY_ROWS;
+    int64_t col = tile_col(N);
+    if (col >= out.cols) return;
+    for (int64_t first = tile_row(EACH); first < out.rows; first += tile_step(EACH)) {
+        pack<In, N> x[EACH];
+        pack<Out, N> y[EACH];
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            int64_t row = first + e * blockDim.y;
+            if (row >= out.rows) break;
+            x[e] = load_pack<N>(row_of<In>(in, row) + col);
+            if (ADD) y[e] = load_pack<N>(row_of<Out>(out, row) + col);
+        }
+#pragma unroll
+        for (int e = 0; e < EACH; e++) {
+            int64_t row = first + e * blockDim.y;
+            if (row >= out.rows) break;
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                if (ADD)
+                    y[e].value[i] = from_float<Out>(value_of(y[e], i) + value_of(x[e], i));
+                else
+                    y[e].value[i] = converted<Out>(x[e].value[i]);
+            }
+            store_pack(row_of<Out>(out, row) + col, y[e]);
+        }
     }
 }
 
-static int grid_for(int64_t elements)
+template <class In, class Out, bool ADD>
+static void launch(struct device *device, const struct matrix *in, const struct matrix *out)
 {
-    int64_t blocks = blocks_for(elements, THREADS);
-    return (int)(blocks < 65535 ? blocks : 65535);
+    constexpr int full = sizeof(In) > sizeof(Out) ? FULL(In) : FULL(Out);
+    WITH_WIDTH(is_packed(in, full) && is_packed(out, full), full, N, {
+        struct tiles tiles = tiles_for(device, out->rows, out->cols / N, ADD ? ADD_ROWS : COPY_ROWS);
+        LAUNCH((elementwise_kernel<In, Out, N, ADD>), tiles.grid, tiles.block, 0, cuda_compute(device), *in,
+               *out);
+    });
 }
 
 enum status cuda_add(struct device *device, const struct op_add *args)
 {
-    int grid = grid_for(args->x.rows * args->x.cols);
-    WITH_ACT(args->x.dtype, T,
-             LAUNCH((rows_kernel<T, T, true>), grid, THREADS, 0, cuda_compute(device), args->x, args->y));
+    WITH_ACT(args->x.dtype, In,
+             WITH_ACT(args->y.dtype, Out, (launch<In, Out, true>(device, &args->x, &args->y))));
     return cuda_launched("add");
 }
 
 enum status cuda_copy(struct device *device, const struct op_copy *args)
 {
-    int grid = grid_for(args->in.rows * args->in.cols);
     WITH_ACT(args->in.dtype, In,
-             WITH_ACT(args->out.dtype, Out,
-                      LAUNCH((rows_kernel<In, Out, false>), grid, THREADS, 0, cuda_compute(device), args->in,
-                             args->out)));
+             WITH_ACT(args->out.dtype, Out, (launch<In, Out, false>(device, &args->in, &args->out))));
     return cuda_launched("copy");
 }

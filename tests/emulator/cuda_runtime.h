@@ -185,6 +185,10 @@ EMULATED_INLINE void __threadfence()
 EMULATED_INLINE void __threadfence_block()
 {
 }
+[[noreturn]] EMULATED_INLINE void __trap()
+{
+    emulator::fail("a kernel stopped itself");
+}
 
 /* Atomics on integers; on floating-point numbers there are none, since their order would not be fixed. */
 
