@@ -104,8 +104,6 @@ static inline void fiber_switch(fiber *from, fiber *to)
 }
 #endif
 
-enum state { READY, AT_BARRIER, AT_COLLECTIVE, GONE };
-
 struct copy {
     void *to;
     const void *from;
@@ -116,7 +114,6 @@ struct copy {
 struct worker {
     fiber where;
     char *stack;
-    enum state state;
     uint32_t mask; /* of the collective that it waits at */
     collective *complete;
     void *mine;
@@ -124,12 +121,18 @@ struct worker {
     int groups;               /* closed by copy_commit */
 };
 
+/* Its lanes, by what they do; one that is in none of these has left the kernel. */
+struct warp {
+    uint32_t ready, at_barrier, at_collective;
+};
+
 static struct {
     const launch *kernel;
     uint3 block;
     int threads, warps;
     worker *thread[MOST_THREADS]; /* made when first needed */
-    int current;                  /* -1: the scheduler runs */
+    struct warp warp[MOST_THREADS / WARP];
+    int current; /* -1: the scheduler runs */
     fiber scheduler;
     char *shared_end; /* page border behind shared memory */
     unsigned char *shared;
@@ -216,7 +219,7 @@ static void give_way()
 #endif
 }
 
-static void complete_groups(int warp);
+static void complete_groups(int number);
 
 static void fiber_entry()
 {
@@ -225,7 +228,7 @@ static void fiber_entry()
 #endif
     for (;;) {
         machine.kernel->thread();
-        machine.thread[machine.current]->state = GONE;
+        machine.warp[machine.current / WARP].ready &= ~(1u << lane());
         complete_groups(machine.current / WARP); /* others of the warp may wait for this lane */
         give_way();
     }
@@ -260,7 +263,9 @@ static void resume(int number)
 
 void barrier()
 {
-    machine.thread[machine.current]->state = AT_BARRIER;
+    warp &own = machine.warp[machine.current / WARP];
+    own.ready &= ~(1u << lane());
+    own.at_barrier |= 1u << lane();
     give_way();
 }
 
@@ -269,42 +274,43 @@ int lane()
     return machine.current % WARP;
 }
 
-/* Runs the collective of `mask` if all lanes of it have arrived, or left the kernel. */
-static bool complete_group(int warp, uint32_t mask)
+/* Runs the collective of `mask` in warp `number` if all lanes of it have arrived, or left the kernel. */
+static bool complete_group(int number, uint32_t mask)
 {
+    warp &own = machine.warp[number];
+    uint32_t here = own.at_collective & mask;
+    if (!here || ((own.ready | own.at_barrier) & mask)) return false;
     void *brought[WARP] = {nullptr};
     collective *complete = nullptr;
     for (int i = 0; i < WARP; i++) {
-        int number = warp * WARP + i;
-        if (!(mask >> i & 1) || number >= machine.threads) continue;
-        const worker *other = machine.thread[number];
-        if (other->state == GONE) continue;
-        if (other->state != AT_COLLECTIVE || other->mask != mask) return false;
+        if (!(here >> i & 1)) continue;
+        const worker *other = machine.thread[number * WARP + i];
+        if (other->mask != mask) return false;
         if (complete && complete != other->complete)
-            fail("lanes of warp %d are at different operations of the warp", warp);
+            fail("lanes of warp %d are at different operations of the warp", number);
         complete = other->complete;
         brought[i] = other->mine;
     }
-    if (!complete) return false;
     complete(brought, mask);
-    for (int i = 0; i < WARP; i++)
-        if (brought[i]) machine.thread[warp * WARP + i]->state = READY;
+    own.at_collective &= ~here;
+    own.ready |= here;
     return true;
 }
 
-static void complete_groups(int warp)
+static void complete_groups(int number)
 {
-    for (int i = 0; i < WARP && warp * WARP + i < machine.threads; i++) {
-        const worker *other = machine.thread[warp * WARP + i];
-        if (other->state == AT_COLLECTIVE) complete_group(warp, other->mask);
-    }
+    for (int i = 0; i < WARP; i++)
+        if (machine.warp[number].at_collective >> i & 1)
+            complete_group(number, machine.thread[number * WARP + i]->mask);
 }
 
 void together(uint32_t mask, collective *complete, void *mine)
 {
     worker *self = machine.thread[machine.current];
+    warp &own = machine.warp[machine.current / WARP];
     if (!(mask >> lane() & 1)) fail("lane %d is not in the mask %08x of its operation", lane(), mask);
-    self->state = AT_COLLECTIVE;
+    own.ready &= ~(1u << lane());
+    own.at_collective |= 1u << lane();
     self->mask = mask;
     self->complete = complete;
     self->mine = mine;
@@ -372,19 +378,27 @@ static void shared_check(size_t bytes)
 
 /* The scheduler */
 
-/* Every lane that can, runs once. */
-static bool run_warp(int warp)
+/* Of these lanes (one at least) the one whose turn it is. */
+static int next_lane(uint32_t lanes)
 {
-    int first = warp * WARP, lanes = machine.threads - first, turn[WARP];
-    if (lanes > WARP) lanes = WARP;
-    make_order(turn, lanes);
-    bool any = false;
-    for (int i = 0; i < lanes; i++) {
-        if (machine.thread[first + turn[i]]->state != READY) continue;
-        resume(first + turn[i]);
-        any = true;
+    if (machine.order == machine.FORWARD) return __builtin_ctz(lanes);
+    if (machine.order == machine.REVERSE) return 31 - __builtin_clz(lanes);
+    for (uint64_t skip = next_random() % (uint64_t)__builtin_popcount(lanes); skip > 0; skip--)
+        lanes &= lanes - 1;
+    return __builtin_ctz(lanes);
+}
+
+/* Every lane that can, runs once. */
+static bool run_warp(int number)
+{
+    uint32_t lanes = machine.warp[number].ready;
+    if (!lanes) return false;
+    while (lanes) {
+        int chosen = next_lane(lanes);
+        lanes &= ~(1u << chosen);
+        resume(number * WARP + chosen);
     }
-    return any;
+    return true;
 }
 
 /* Runs all until they wait for a barrier, a collective that never comes, or are gone. */
@@ -406,23 +420,28 @@ static void run_to_barrier()
 static void run_block()
 {
     for (int i = 0; i < machine.threads; i++) {
-        machine.thread[i]->state = READY;
         machine.thread[i]->copies.clear();
         machine.thread[i]->groups = 0;
     }
+    for (int i = 0; i < machine.warps; i++) {
+        int lanes = machine.threads - i * WARP;
+        machine.warp[i] = {lanes < WARP ? (1u << lanes) - 1 : ~0u, 0, 0};
+    }
     for (;;) {
         run_to_barrier();
-        int waiting = 0, stuck = -1;
-        for (int i = 0; i < machine.threads; i++) {
-            waiting += machine.thread[i]->state == AT_BARRIER;
-            if (machine.thread[i]->state == AT_COLLECTIVE) stuck = i;
+        bool any = false;
+        for (int i = 0; i < machine.warps; i++) {
+            warp &own = machine.warp[i];
+            if (own.at_collective) {
+                int stuck = i * WARP + __builtin_ctz(own.at_collective);
+                fail("thread %d waits for lanes of its warp (mask %08x) that wait elsewhere", stuck,
+                     machine.thread[stuck]->mask);
+            }
+            any |= own.at_barrier != 0;
+            own.ready = own.at_barrier;
+            own.at_barrier = 0;
         }
-        if (stuck >= 0)
-            fail("thread %d waits for lanes of its warp (mask %08x) that wait elsewhere", stuck,
-                 machine.thread[stuck]->mask);
-        if (waiting == 0) return;
-        for (int i = 0; i < machine.threads; i++)
-            if (machine.thread[i]->state == AT_BARRIER) machine.thread[i]->state = READY;
+        if (!any) return;
     }
 }
 

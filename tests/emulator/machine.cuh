@@ -93,7 +93,7 @@ struct product {
 /* Products are summed as one exact sum, rounded once; the tensor cores' own order is not documented. */
 template <class T> static void multiply_all(void *const *lane, uint32_t)
 {
-    double a[16][16], b[16][8];
+    double a[16][16], b[16][8], sum[16][8];
     for (int l = 0; l < 32; l++) {
         auto *p = (const product *)lane[l];
         if (!p) fail("a matrix product without lane %d", l);
@@ -105,16 +105,16 @@ template <class T> static void multiply_all(void *const *lane, uint32_t)
             a[g + 8][i + 8 + half] = (double)half_of<T>(p->a[3], half);
             b[i + half][g] = (double)half_of<T>(p->b[0], half);
             b[i + 8 + half][g] = (double)half_of<T>(p->b[1], half);
+            sum[g][i + half] = (double)p->c[half];
+            sum[g + 8][i + half] = (double)p->c[2 + half];
         }
     }
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
+            for (int col = 0; col < 8; col++) sum[row][col] += a[row][k] * b[k][col];
     for (int l = 0; l < 32; l++) {
         float *c = ((const product *)lane[l])->c;
-        for (int at = 0; at < 4; at++) {
-            int row = l / 4 + 8 * (at / 2), col = 2 * (l % 4) + at % 2;
-            double sum = (double)c[at];
-            for (int k = 0; k < 16; k++) sum += a[row][k] * b[k][col];
-            c[at] = (float)sum;
-        }
+        for (int at = 0; at < 4; at++) c[at] = (float)sum[l / 4 + 8 * (at / 2)][2 * (l % 4) + at % 2];
     }
 }
 
