@@ -29,13 +29,19 @@ struct call {
     int32_t op, dtype, reduction, root;
 };
 
-struct comm {
-    struct comm_host host;
+/* What a communicator is made for; a part of one has the same as the whole. */
+struct purpose {
     struct device *device; /* NULL: host memory */
     bool deterministic;
-    const struct comm_device_ops *device_ops; /* NULL unless nccl */
-    struct comm_device *direct;               /* with device_ops, once it is needed */
-    struct comm_stage *stage;                 /* for devices that are not the host, without device_ops */
+    const struct comm_device_ops *direct; /* NULL unless nccl */
+    char words[64];                       /* comm_describe */
+};
+
+struct comm {
+    struct comm_host host;
+    struct purpose purpose;
+    struct comm_device *direct; /* with purpose.direct, once it is needed */
+    struct comm_stage *stage;   /* for devices that are not the host, without purpose.direct */
     bool checked;
     uint64_t sequence;
     struct call *calls; /* [size] */
@@ -86,7 +92,7 @@ enum status comm_peer_lost(const char *format, ...)
 
 static bool is_host(const struct comm *comm)
 {
-    return !comm->device || device_is_host(comm->device);
+    return !comm->purpose.device || device_is_host(comm->purpose.device);
 }
 
 /* Whether calls are compared must itself be agreed: an environment may not reach every host. */
@@ -103,13 +109,6 @@ static enum status agree_on_checking(struct comm *comm)
     return LORAD_OK;
 }
 
-/* What a communicator is made for; a part of one has the same as the whole. */
-struct purpose {
-    struct device *device;
-    const struct comm_device_ops *device_ops;
-    bool deterministic;
-};
-
 /* Takes over `group` on success and on failure. */
 static enum status wrap_group(struct comm **out, const struct comm_ops *ops, void *group,
                               const struct purpose *purpose)
@@ -121,15 +120,13 @@ static enum status wrap_group(struct comm **out, const struct comm_ops *ops, voi
         return status;
     }
     comm->host = (struct comm_host){ops, group, ops->rank(group), ops->size(group)};
-    comm->device = purpose->device;
-    comm->device_ops = purpose->device_ops;
-    comm->deterministic = purpose->deterministic;
+    comm->purpose = *purpose;
     comm->calls = memory_new((size_t)comm->host.size, sizeof *comm->calls);
     comm->codes = memory_new((size_t)comm->host.size, sizeof *comm->codes);
     if (!comm->calls || !comm->codes) goto destroy_comm;
     status = LORAD_OK;
-    if (!is_host(comm) && comm->host.size > 1 && !comm->device_ops)
-        status = comm_stage_create(&comm->stage, &comm->host, comm->device);
+    if (!is_host(comm) && comm->host.size > 1 && !comm->purpose.direct)
+        status = comm_stage_create(&comm->stage, &comm->host, comm->purpose.device);
     if (status == LORAD_OK) status = agree_on_checking(comm);
     if (status != LORAD_OK) goto destroy_comm;
     *out = comm;
@@ -143,22 +140,23 @@ destroy_comm:
 /* A group takes a second and some hundred megabytes of GPU memory, so the world has none until it is used. */
 static enum status connect_devices(struct comm *comm)
 {
-    if (!comm->device_ops || comm->direct || comm->host.size == 1) return LORAD_OK;
-    return comm_device_create(&comm->direct, comm->device_ops, &comm->host, comm->device,
-                              comm->deterministic);
+    if (!comm->purpose.direct || comm->direct || comm->host.size == 1) return LORAD_OK;
+    return comm_device_create(&comm->direct, comm->purpose.direct, &comm->host, comm->purpose.device,
+                              comm->purpose.deterministic);
 }
 
 /* For "auto" and "nccl": whether the devices can talk to each other. */
-static enum status choose_devices(const struct comm_device_ops **out, const struct comm_host *host,
-                                  struct device *device, bool wanted)
+static enum status choose_devices(struct purpose *purpose, const struct comm_host *host, bool wanted)
 {
-    char why[512] = "";
-    TRY(comm_device_find(out, why, sizeof why, host, device));
-    if (*out) return LORAD_OK;
-    if (wanted)
+    char words[512] = "";
+    TRY(comm_device_find(&purpose->direct, words, sizeof words, host, purpose->device));
+    if (purpose->direct)
+        snprintf(purpose->words, sizeof purpose->words, "%s", words);
+    else if (wanted)
         return FAIL(LORAD_CONFIG,
-                    "comm: nccl does not work here: %s; set comm: mpi to go through host memory", why);
-    if (!device_is_host(device)) log_info("comm: mpi, through host memory: %s", why);
+                    "comm: nccl does not work here: %s; set comm: mpi to go through host memory", words);
+    else if (!device_is_host(purpose->device))
+        log_info("comm: mpi, through host memory: %s", words);
     return LORAD_OK;
 }
 
@@ -187,12 +185,12 @@ enum status comm_create(struct comm **out, const struct comm_options *options)
     const struct comm_ops *ops = alone ? &comm_self_ops : &comm_mpi_ops;
     struct purpose purpose = {.device = options->device, .deterministic = options->deterministic};
     struct comm_host host = {.ops = ops};
+    snprintf(purpose.words, sizeof purpose.words, "%s", ops->kind);
     TRY(ops->create(&host.group));
     if (direct) {
         host.rank = ops->rank(host.group);
         host.size = ops->size(host.group);
-        enum status status =
-            choose_devices(&purpose.device_ops, &host, options->device, strcmp(kind, "nccl") == 0);
+        enum status status = choose_devices(&purpose, &host, strcmp(kind, "nccl") == 0);
         if (status != LORAD_OK) {
             ops->destroy(host.group);
             return status;
@@ -224,7 +222,12 @@ int comm_size(const struct comm *comm)
 
 const char *comm_kind(const struct comm *comm)
 {
-    return comm->device_ops ? "nccl" : comm->host.ops->kind;
+    return comm->purpose.direct ? "nccl" : comm->host.ops->kind;
+}
+
+const char *comm_describe(const struct comm *comm)
+{
+    return comm->purpose.words;
 }
 
 /* ---- the contract check ---- */
@@ -302,8 +305,7 @@ enum status comm_split(struct comm **out, struct comm *comm, int color, int key)
     if (color < 0) return FAIL(LORAD_BUG, "a group's color is at least 0, not %d", color);
     enum status status = begin(comm, OP_SPLIT, 0, DTYPE_F32, 0, 0);
     if (status == LORAD_OK) status = comm->host.ops->split(&group, comm->host.group, color, key);
-    struct purpose purpose = {comm->device, comm->device_ops, comm->deterministic};
-    if (status == LORAD_OK) status = wrap_group(&part, comm->host.ops, group, &purpose);
+    if (status == LORAD_OK) status = wrap_group(&part, comm->host.ops, group, &comm->purpose);
     if (status == LORAD_OK) status = connect_devices(part);
     if (status == LORAD_OK)
         *out = part;
@@ -342,7 +344,8 @@ enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_
     if (status != LORAD_OK || count == 0) return leave(status);
     if (is_host(comm)) return leave(host->ops->all_gather(host->group, in, out, bytes));
     if (host->size == 1)
-        return leave(in == out ? LORAD_OK : device_copy(comm->device, STREAM_COMPUTE, out, in, bytes));
+        return leave(in == out ? LORAD_OK
+                               : device_copy(comm->purpose.device, STREAM_COMPUTE, out, in, bytes));
     if (comm->stage) return leave(comm_stage_all_gather(comm->stage, in, out, bytes));
     status = connect_devices(comm);
     if (status == LORAD_OK) status = comm_device_all_gather(comm->direct, in, out, bytes);

@@ -97,14 +97,22 @@ static bool judge_facts(const struct facts *all, int size, char *why, size_t byt
     return true;
 }
 
-enum status comm_device_find(const struct comm_device_ops **out, char *why, size_t why_bytes,
+static void name_library(char *words, size_t bytes, const struct comm_device_ops *ops, int32_t version)
+{
+    snprintf(words, bytes, "%s %d.%d.%d", ops->name, version / 10000, version / 100 % 100, version % 100);
+}
+
+enum status comm_device_find(const struct comm_device_ops **out, char *words, size_t bytes,
                              const struct comm_host *host, struct device *device)
 {
     struct facts mine, *all = memory_new((size_t)host->size, sizeof *all);
     if (!all) return LORAD_NOMEM;
     const struct comm_device_ops *ops = describe_rank(&mine, device);
     enum status status = host->ops->all_gather(host->group, &mine, all, sizeof mine);
-    if (status == LORAD_OK) *out = judge_facts(all, host->size, why, why_bytes) ? ops : NULL;
+    if (status == LORAD_OK) {
+        *out = judge_facts(all, host->size, words, bytes) ? ops : NULL;
+        if (*out) name_library(words, bytes, ops, mine.place.version);
+    }
     free(all);
     return status;
 }
@@ -287,12 +295,12 @@ static enum status share_id(char id[COMM_ID_BYTES], const struct comm_device_ops
 static void prepare_once(const struct comm_device_ops *ops, int32_t version, bool deterministic)
 {
     static bool prepared;
-    char words[TEXT_BYTES] = "";
+    char library[64], words[TEXT_BYTES] = "";
     if (prepared) return;
     prepared = true;
     ops->prepare(deterministic, words, sizeof words);
-    log_info("comm: %s %d.%d.%d%s%s", ops->name, version / 10000, version / 100 % 100, version % 100,
-             words[0] ? ", " : "", words);
+    name_library(library, sizeof library, ops, version);
+    log_info("comm: %s%s%s", library, words[0] ? ", " : "", words);
 }
 
 static enum status connect_ranks(struct comm_device *group, const struct comm_host *host, bool deterministic)

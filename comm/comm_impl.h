@@ -93,9 +93,9 @@ struct comm_host {
  * comm_device.c: a communicator's device collectives through a library's own table.
  */
 struct comm_device;
-/* Whether the devices of all ranks can talk by such a library: then *out is its table, else NULL, and `why`
- * says what is in the way, the same on every rank. Collective. */
-enum status comm_device_find(const struct comm_device_ops **out, char *why, size_t why_bytes,
+/* Whether the devices of all ranks can talk by such a library: then *out is its table and `words` its name
+ * and version, else *out is NULL and they say what is in the way; the same on every rank. Collective. */
+enum status comm_device_find(const struct comm_device_ops **out, char *words, size_t bytes,
                              const struct comm_host *host, struct device *device) LORAD_WARN_UNUSED;
 /* Over the ranks of `host`, more than one. Borrows: host, device. Blocks. Collective. Owns: *out. */
 enum status comm_device_create(struct comm_device **out, const struct comm_device_ops *ops,

@@ -80,7 +80,7 @@ static void write_layout(struct strbuf *out, const struct session *session)
     js_write_string(out, describe, strlen(describe));
     char config[33];
     hash128_hex(session->options->config_hash, config);
-    strbuf_printf(out, ",\"config\":\"%s\"}", config);
+    strbuf_printf(out, ",\"collectives\":\"%s\",\"config\":\"%s\"}", comm_describe(session->world), config);
 }
 
 static void write_record(struct strbuf *out, const struct stage_record *record)
@@ -457,17 +457,22 @@ void run_state_announce(const struct json *json, const struct run_identity *iden
     int64_t tp = js_int(js_get(layout, "tensor_parallel_size"), 0),
             dp = js_int(js_get(layout, "data_parallel_size"), 0);
     const char *device = js_string(js_get(layout, "device"), NULL),
+               *collectives = js_string(js_get(layout, "collectives"), NULL),
                *config = js_string(js_get(layout, "config"), NULL);
     char mine[33];
     hash128_hex(session->options->config_hash, mine);
     bool elastic = session->adapter->sums && js_length(js_get(json, "fixed_exponents")) > 0;
-    if (tp != session->part.tp || dp != session->part.dp)
+    bool same_layout = tp == session->part.tp && dp == session->part.dp;
+    if (!same_layout)
         log_info(
             "layout changed from TP %lld x DP %lld to TP %d x DP %d: the same rows in the same order, %s",
             (long long)tp, (long long)dp, session->part.tp, session->part.dp,
             elastic && tp == session->part.tp ? "and the same bits" : "losses equal up to rounding");
     if (device && strcmp(device, device_describe(session->device)) != 0)
         log_info("computed before on \"%s\": losses equal up to rounding", device);
+    else if (same_layout && collectives && strcmp(collectives, comm_describe(session->world)) != 0)
+        log_info("collectives were by %s before and are by %s now: losses equal up to rounding", collectives,
+                 comm_describe(session->world));
     if (config && strcmp(config, mine) != 0) announce_config(session, dir);
     announce_stages(json, identity);
 }
