@@ -30,12 +30,12 @@ grep -q "comm: NCCL 2.28.9, deterministic: NCCL_ALGO=Ring, NCCL_NVLS_ENABLE=0, 1
     { cat "$log"; fail "NCCL does not say how it is set up"; }
 echo "values: right"
 LORAD_COMM_CHECK=1 on nccl 2 "$program" values >/dev/null 2>&1 || fail "the contract check disturbs the values"
-[ "$(on auto 2 "$program" kind 2>"$log")" = nccl ] || { cat "$log"; fail "auto does not take nccl"; }
-[ "$(on nccl 1 "$program" kind 2>"$log")" = self ] || { cat "$log"; fail "one rank needs no nccl"; }
+[ "$(on auto 2 "$program" kind 2>"$log")" = "nccl: NCCL 2.28.9" ] || { cat "$log"; fail "auto does not take nccl"; }
+[ "$(on nccl 1 "$program" kind 2>"$log")" = "self: self" ] || { cat "$log"; fail "one rank needs no nccl"; }
 
 # Two ranks on one GPU.
 export LORAD_EMULATOR_GPUS=1 LORAD_SHARE_GPU=1
-[ "$(on auto 2 "$program" kind 2>"$log")" = mpi ] || { cat "$log"; fail "auto does not fall back to mpi"; }
+[ "$(on auto 2 "$program" kind 2>"$log")" = "mpi: mpi" ] || { cat "$log"; fail "auto does not fall back to mpi"; }
 grep -q "comm: mpi, through host memory: ranks 0 and 1 both use GPU 0 (0000:.*) of host" "$log" ||
     { cat "$log"; fail "auto does not say why it takes mpi"; }
 refused "ranks 0 and 1 both use GPU 0 .* NCCL needs one GPU a rank; set comm: mpi" nccl 2 "$program" kind

@@ -1,7 +1,7 @@
 /*
  * A program to run under mpirun: collectives MODE [ARGUMENT].
  *   values     every collective, dtype and reduction against values computed here; prints a hash of them
- *   kind       prints which kind of communicator it is
+ *   kind       prints which kind of communicator it is, and what reduces
  *   agree R    rank R fails; every rank must hear of it
  *   mismatch   the last rank calls something else (run with LORAD_COMM_CHECK=1)
  *   abort R    rank R calls comm_abort(42) while the others wait
@@ -337,7 +337,7 @@ int main(int argc, char **argv)
         }
         must(comm_barrier(all), "barrier");
     }
-    if (strcmp(mode, "kind") == 0 && rank == 0) printf("%s\n", comm_kind(all));
+    if (strcmp(mode, "kind") == 0 && rank == 0) printf("%s: %s\n", comm_kind(all), comm_describe(all));
     comm_destroy(all);
     device_free(device, room);
     device_close(device);
