@@ -16,7 +16,7 @@
 enum { CONFIG_MAX_BYTES = 4 << 20, MAX_RANK = 65536, MAX_TARGETS = 100000 };
 
 static const char config_name[] = "adapter_config.json";
-static const char weights_name[] = "adapter_model.safetensors";
+static const char weights_name[] = ADAPTER_WEIGHTS_NAME;
 
 void adapter_config_free(struct adapter_config *config)
 {
@@ -306,17 +306,20 @@ static enum status write_config(struct fs *fs, const char *path, const struct ad
     return status;
 }
 
-enum status adapter_write(struct fs *fs, const char *dir, const struct adapter_config *config,
-                          const struct st_item *items, size_t n)
+enum status adapter_write(struct adapter_written *written, struct fs *fs, const char *dir,
+                          const struct adapter_config *config, const struct st_item *items, size_t n)
 {
+    struct adapter_written weights_written = {0};
     char *weights = file_join(dir, weights_name), *config_path = file_join(dir, config_name);
     enum status status = weights && config_path ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK && !file_is_dir(dir)) {
         status = fs_mkdir(fs, dir);
         if (status == LORAD_OK) status = fs_sync_parent(fs, dir);
     }
-    if (status == LORAD_OK) status = st_write_file(fs, weights, items, n);
+    if (status == LORAD_OK)
+        status = st_write_hashed(&weights_written.hash, &weights_written.bytes, fs, weights, items, n);
     if (status == LORAD_OK) status = write_config(fs, config_path, config);
+    if (status == LORAD_OK && written) *written = weights_written;
     free(weights);
     free(config_path);
     return status;

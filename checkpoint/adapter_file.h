@@ -35,9 +35,16 @@ enum status adapter_config_read(struct adapter_config *out, const char *dir) LOR
  * has its lora_B [out, r]. LORAD_NOT_FOUND, LORAD_DATA. Owns: *out, freed with st_close. */
 enum status adapter_open(struct st_set **out, const char *dir) LORAD_WARN_UNUSED;
 
+/* Hash and length of the weights file as it was written. */
+#define ADAPTER_WEIGHTS_NAME "adapter_model.safetensors"
+struct adapter_written {
+    struct hash128 hash;
+    int64_t bytes;
+};
 /* Writes both files into `dir` (created when its parent exists), durable; existing ones are replaced. Tensors
- * dense on the host, named as above. The same arguments give the same bytes. */
-enum status adapter_write(struct fs *fs, const char *dir, const struct adapter_config *config,
-                          const struct st_item *items, size_t n) LORAD_WARN_UNUSED;
+ * dense on the host, named as above. The same arguments give the same bytes. written: NULL ok. */
+enum status adapter_write(struct adapter_written *written, struct fs *fs, const char *dir,
+                          const struct adapter_config *config, const struct st_item *items,
+                          size_t n) LORAD_WARN_UNUSED;
 
 #endif

@@ -60,33 +60,58 @@ char *checkpoint_path(const char *a, const char *b, const char *c, const char *d
     return path;
 }
 
-enum status checkpoint_hash_file(struct hash128 *hash, int64_t *bytes, const char *path)
+/* Past the page cache when asked, where that can be done. */
+static int open_for_hash(const char *path, bool from_disk)
 {
-    enum status status = LORAD_OK;
-    struct hash_stream *stream = NULL;
+    int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    int fd = open(path, flags | (from_disk ? O_DIRECT : 0));
+    return fd < 0 && errno == EINVAL && from_disk ? open(path, flags) : fd;
+}
+
+/* A file system may say only at a read that it cannot bypass its cache. False: this one did not. */
+static bool stop_bypassing(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && (flags & O_DIRECT) && fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0;
+}
+
+static ssize_t read_some(int fd, void *block, size_t length)
+{
+    ssize_t n;
+    do n = read(fd, block, length);
+    while (n < 0 && (errno == EINTR || (errno == EINVAL && stop_bypassing(fd))));
+    return n;
+}
+
+static enum status hash_all(struct hash_stream *stream, int64_t *bytes, int fd, const char *path)
+{
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0) return FAIL(LORAD_DATA, "cannot open %s: %s", path, strerror(errno));
-    char *block = malloc(HASH_BLOCK_BYTES);
-    if (!block) status = FAIL(LORAD_NOMEM, "out of memory while reading %s", path);
-    if (status == LORAD_OK) status = hash_stream_create(&stream);
-    if (status == LORAD_OK && (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)))
-        status = FAIL(LORAD_DATA, "%s is not a regular file", path);
-    int64_t total = 0;
-    while (status == LORAD_OK) {
-        ssize_t n = read(fd, block, HASH_BLOCK_BYTES);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) status = FAIL(LORAD_IO, "cannot read %s: %s", path, strerror(errno));
-        if (n <= 0) break;
+    ssize_t n;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
+        return FAIL(LORAD_DATA, "%s is not a regular file", path);
+    char *block = aligned_alloc(FS_DIRECT_BYTES, HASH_BLOCK_BYTES);
+    if (!block) return FAIL(LORAD_NOMEM, "out of memory while reading %s", path);
+    while ((n = read_some(fd, block, HASH_BLOCK_BYTES)) > 0) {
         hash_stream_add(stream, block, (size_t)n);
-        total += n;
+        *bytes += n;
     }
+    free(block);
+    return n < 0 ? FAIL(LORAD_IO, "cannot read %s: %s", path, strerror(errno)) : LORAD_OK;
+}
+
+enum status checkpoint_hash_file(struct hash128 *hash, int64_t *bytes, const char *path, bool from_disk)
+{
+    struct hash_stream *stream = NULL;
+    int64_t total = 0;
+    int fd = open_for_hash(path, from_disk);
+    if (fd < 0) return FAIL(LORAD_DATA, "cannot open %s: %s", path, strerror(errno));
+    enum status status = hash_stream_create(&stream);
+    if (status == LORAD_OK) status = hash_all(stream, &total, fd, path);
     if (status == LORAD_OK) {
         *hash = hash_stream_value(stream);
         *bytes = total;
     }
     hash_stream_destroy(stream);
-    free(block);
     close(fd);
     return status;
 }
@@ -200,11 +225,11 @@ static enum status check_name(const struct checkpoint *checkpoint)
     return LORAD_OK;
 }
 
-enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash)
+enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash, bool from_disk)
 {
     struct hash128 found;
     int64_t size;
-    TRY(checkpoint_hash_file(&found, &size, path));
+    TRY(checkpoint_hash_file(&found, &size, path, from_disk));
     if (size != bytes || !hash128_equal(found, hash))
         return FAIL(LORAD_DATA, "%s is damaged: its %s is not what the manifest says", path,
                     size != bytes ? "size" : "hash");
@@ -222,7 +247,7 @@ static enum status open_shards(struct checkpoint *checkpoint, bool verify)
         char *path = file_join(checkpoint->dir, name);
         enum status status = path ? shard_open(&checkpoint->shards[i], path, receipt) : LORAD_NOMEM;
         if (status == LORAD_OK && verify)
-            status = checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash);
+            status = checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash, false);
         free(path);
         TRY(status);
     }
@@ -237,7 +262,7 @@ static enum status check_files(const struct checkpoint *checkpoint, bool verify)
         int64_t bytes = -1;
         enum status status = path ? LORAD_OK : LORAD_NOMEM;
         if (status == LORAD_OK && verify) {
-            status = checkpoint_check_file(path, file->bytes, file->hash);
+            status = checkpoint_check_file(path, file->bytes, file->hash, false);
         } else if (status == LORAD_OK &&
                    (file_stat(&bytes, NULL, path) != LORAD_OK || bytes != file->bytes)) {
             status = FAIL(LORAD_DATA, "%s is missing or damaged: %lld bytes expected", path,

@@ -81,6 +81,9 @@ enum status checkpoint_write_shard(struct checkpoint_writer *writer, const struc
  * there must be durable (adapter_write, fs_write_file) and plain; names with a leading '.', "shard-" or
  * "MANIFEST." are lorad's own. Borrowed. */
 const char *checkpoint_writer_dir(const struct checkpoint_writer *writer);
+/* A file there whose hash and length its writer knows (adapter_write): commit need not read it again. */
+void checkpoint_note_file(struct checkpoint_writer *writer, const char *name, struct hash128 hash,
+                          int64_t bytes);
 /* Rank 0: checks every receipt and shard size, hashes extra files in the folder into the manifest, publishes
  * MANIFEST.json with `state_json` (an object: step, schedule, cursors, ... the trainer's own) and swaps the
  * link checkpoint-<step> (best effort). `is_owner` (NULL: not asked) is called right before publishing; what

@@ -42,12 +42,15 @@ bool checkpoint_is_retired_name(const char *name);
 /* Joins up to four parts; parts may be NULL from the end on. Owns: the result; NULL: NOMEM. */
 char *checkpoint_path(const char *a, const char *b, const char *c, const char *d);
 
-/* XXH3-128 and size of a regular file, links not followed. LORAD_DATA when it is missing or of another kind,
- * LORAD_IO. */
-enum status checkpoint_hash_file(struct hash128 *hash, int64_t *bytes, const char *path) LORAD_WARN_UNUSED;
+/* XXH3-128 and size of a regular file, links not followed; from_disk: past the page cache where that can be
+ * done, so that it is the disk that is asked, and nothing of it stays in memory. LORAD_DATA when it is
+ * missing or of another kind, LORAD_IO. */
+enum status checkpoint_hash_file(struct hash128 *hash, int64_t *bytes, const char *path,
+                                 bool from_disk) LORAD_WARN_UNUSED;
 
 /* LORAD_DATA unless the file has this size and hash. */
-enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash) LORAD_WARN_UNUSED;
+enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash,
+                                  bool from_disk) LORAD_WARN_UNUSED;
 
 /* Removes OUT/checkpoint-<step> when it leads to this checkpoint. The caller syncs OUT. */
 enum status checkpoint_drop_link(struct fs *fs, const char *output_dir,

@@ -67,7 +67,7 @@ static enum status examine_shard(const char *path, const struct checkpoint_recei
                                  struct shard_codec *codec)
 {
     struct shard *shard;
-    TRY(checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash));
+    TRY(checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash, false));
     TRY(shard_open(&shard, path, receipt));
     enum status status = read_pieces(shard, codec);
     shard_close(shard);
@@ -89,7 +89,7 @@ static enum status examine_files(struct strbuf *problems, const struct checkpoin
     for (size_t i = 0; i < manifest->n_files; i++) {
         const struct manifest_file *file = &manifest->files[i];
         char *path = file_join(checkpoint->dir, file->name);
-        enum status status = path ? checkpoint_check_file(path, file->bytes, file->hash) : LORAD_NOMEM;
+        enum status status = path ? checkpoint_check_file(path, file->bytes, file->hash, false) : LORAD_NOMEM;
         free(path);
         TRY(note(problems, status, wrong));
     }

@@ -201,18 +201,42 @@ static enum status judge(struct judged **out, const struct checkpoint_entry *ent
     return LORAD_OK;
 }
 
+/* Whether every file of a committed one is what was written. What checkpoint_open returns. */
+static enum status read_back(const char *dir)
+{
+    struct checkpoint *checkpoint;
+    TRY(checkpoint_open_manifest(&checkpoint, dir));
+    const struct manifest *manifest = &checkpoint->manifest;
+    enum status status = LORAD_OK;
+    for (int i = 0; i < manifest->world && status == LORAD_OK; i++) {
+        char name[CHECKPOINT_NAME_BYTES];
+        manifest_shard_name(i, manifest->world, name);
+        char *path = file_join(checkpoint->dir, name);
+        status = path ? checkpoint_check_file(path, manifest->shards[i].file_bytes,
+                                              manifest->shards[i].file_hash, true)
+                      : LORAD_NOMEM;
+        free(path);
+    }
+    for (size_t i = 0; i < manifest->n_files && status == LORAD_OK; i++) {
+        const struct manifest_file *file = &manifest->files[i];
+        char *path = file_join(checkpoint->dir, file->name);
+        status = path ? checkpoint_check_file(path, file->bytes, file->hash, true) : LORAD_NOMEM;
+        free(path);
+    }
+    checkpoint_close(checkpoint);
+    return status;
+}
+
 /* The first good one, from the newest on, whose files are all what was written; n: none. What stands before
  * it is marked as no good one, so that it takes no place. */
 static enum status find_whole(size_t *out, const char *output_dir, struct judged *all, size_t n)
 {
-    struct checkpoint *checkpoint;
     for (size_t i = 0; i < n; i++) {
         if (!all[i].good) continue;
         char *dir = checkpoint_path(output_dir, "ckpt", all[i].entry.name, NULL);
-        enum status status = dir ? checkpoint_open(&checkpoint, dir, true) : LORAD_NOMEM;
+        enum status status = dir ? read_back(dir) : LORAD_NOMEM;
         free(dir);
         if (status == LORAD_OK) {
-            checkpoint_close(checkpoint);
             *out = i;
             return LORAD_OK;
         }

@@ -97,5 +97,8 @@ struct st_item {
 struct fs;
 enum status st_write_file(struct fs *fs, const char *path, const struct st_item *items,
                           size_t n) LORAD_WARN_UNUSED;
+/* The same, and XXH3-128 and length of the file. */
+enum status st_write_hashed(struct hash128 *hash, int64_t *bytes, struct fs *fs, const char *path,
+                            const struct st_item *items, size_t n) LORAD_WARN_UNUSED;
 
 #endif

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/strbuf.h"
-#include "base/fs.h"
+#include "checkpoint/hashed_file.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/safetensors_header.h"
 
@@ -56,40 +56,48 @@ static enum status write_header(struct strbuf *text, const struct st_item *const
     return strbuf_status(text);
 }
 
-static enum status write_all(struct fs_file *file, const struct strbuf *header,
+static enum status write_all(struct hashed_file *file, const struct strbuf *header,
                              const struct st_item *const *items, size_t n)
 {
     unsigned char prefix[8];
     for (int i = 0; i < 8; i++) prefix[i] = (unsigned char)(header->length >> (8 * i));
-    TRY(fs_write(file, prefix, sizeof prefix));
-    TRY(fs_write(file, header->data, header->length));
+    TRY(hashed_file_put(file, prefix, sizeof prefix));
+    TRY(hashed_file_put(file, header->data, header->length));
     for (size_t i = 0; i < n; i++) {
         int64_t bytes = 0;
         TRY(item_bytes(&bytes, items[i]));
-        TRY(fs_write(file, items[i]->data, (size_t)bytes));
+        TRY(hashed_file_put(file, items[i]->data, (size_t)bytes));
     }
     return LORAD_OK;
 }
 
-enum status st_write_file(struct fs *fs, const char *path, const struct st_item *items, size_t n)
+enum status st_write_hashed(struct hash128 *hash, int64_t *bytes, struct fs *fs, const char *path,
+                            const struct st_item *items, size_t n)
 {
     const struct st_item **sorted = memory_new(n, sizeof *sorted);
     if (!sorted) return LORAD_NOMEM;
     struct strbuf header = STRBUF_EMPTY;
-    struct fs_file *file = NULL;
+    struct hashed_file *file = NULL;
     for (size_t i = 0; i < n; i++) sorted[i] = &items[i];
     if (n) qsort(sorted, n, sizeof *sorted, in_file_order);
 
     enum status status = write_header(&header, sorted, n);
-    if (status == LORAD_OK) status = fs_begin(&file, fs, path);
+    if (status == LORAD_OK) status = hashed_file_begin(&file, fs, path);
     if (status == LORAD_OK) {
         status = write_all(file, &header, sorted, n);
         if (status == LORAD_OK)
-            status = fs_finish(file);
+            status = hashed_file_finish(file, hash, bytes);
         else
-            fs_discard(file);
+            hashed_file_discard(file);
     }
     strbuf_free(&header);
     free(sorted);
     return status;
+}
+
+enum status st_write_file(struct fs *fs, const char *path, const struct st_item *items, size_t n)
+{
+    struct hash128 hash;
+    int64_t bytes;
+    return st_write_hashed(&hash, &bytes, fs, path, items, n);
 }

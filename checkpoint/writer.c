@@ -31,6 +31,11 @@ struct checkpoint_writer {
     struct checkpoint_id id;
     int rank, world;
     struct shard_packing packing;
+    struct known_file { /* checkpoint_note_file; bytes < 0: none */
+        char name[CHECKPOINT_NAME_BYTES];
+        struct hash128 hash;
+        int64_t bytes;
+    } known;
 };
 
 void checkpoint_finish(struct checkpoint_writer *writer)
@@ -45,6 +50,13 @@ void checkpoint_finish(struct checkpoint_writer *writer)
 const char *checkpoint_writer_dir(const struct checkpoint_writer *writer)
 {
     return writer->dir;
+}
+
+void checkpoint_note_file(struct checkpoint_writer *writer, const char *name, struct hash128 hash,
+                          int64_t bytes)
+{
+    writer->known = (struct known_file){.hash = hash, .bytes = bytes};
+    snprintf(writer->known.name, sizeof writer->known.name, "%s", name);
 }
 
 static enum status find_commit(bool *found, const struct checkpoint_writer *writer)
@@ -95,8 +107,12 @@ enum status checkpoint_begin(struct checkpoint_writer **out, struct fs *fs, cons
     struct checkpoint_writer *writer = memory_new(1, sizeof *writer);
     if (!writer) return LORAD_NOMEM;
     checkpoint_id_name(id, name);
-    *writer = (struct checkpoint_writer){
-        .fs = fs, .id = id, .rank = rank, .world = world, .packing = SHARD_PACKING_DEFAULT};
+    *writer = (struct checkpoint_writer){.fs = fs,
+                                         .id = id,
+                                         .rank = rank,
+                                         .world = world,
+                                         .packing = SHARD_PACKING_DEFAULT,
+                                         .known.bytes = -1};
     writer->output_dir = memory_string(output_dir);
     writer->parent = checkpoint_path(output_dir, "ckpt", NULL, NULL);
     writer->dir = checkpoint_path(output_dir, "ckpt", name, NULL);
@@ -199,16 +215,30 @@ static int is_extra(const struct dirent *entry)
            !strstr(name, ".tmp-");
 }
 
-static enum status list_extra_files(struct manifest *manifest, const char *dir, struct dirent **entries,
-                                    int n)
+/* What its writer said, when it still has that length, else what is read. */
+static enum status hash_extra_file(struct manifest_file *file, const struct known_file *known,
+                                   const char *path)
 {
+    int64_t bytes = -1;
+    if (strcmp(known->name, file->name) == 0) TRY(file_stat(&bytes, NULL, path));
+    if (bytes < 0 || bytes != known->bytes)
+        return checkpoint_hash_file(&file->hash, &file->bytes, path, false);
+    file->hash = known->hash;
+    file->bytes = bytes;
+    return LORAD_OK;
+}
+
+static enum status list_extra_files(struct manifest *manifest, const struct checkpoint_writer *writer,
+                                    struct dirent **entries, int n)
+{
+    const char *dir = writer->dir;
     if (n > MANIFEST_MAX_FILES) return FAIL(LORAD_BUG, "%s has %d files, which is too many", dir, n);
     if (!(manifest->files = memory_new((size_t)n, sizeof *manifest->files))) return LORAD_NOMEM;
     for (int i = 0; i < n; i++) {
         struct manifest_file *file = &manifest->files[manifest->n_files];
         char *path = file_join(dir, entries[i]->d_name);
         file->name = entries[i]->d_name;
-        enum status status = path ? checkpoint_hash_file(&file->hash, &file->bytes, path) : LORAD_NOMEM;
+        enum status status = path ? hash_extra_file(file, &writer->known, path) : LORAD_NOMEM;
         free(path);
         TRY(status);
         manifest->n_files++;
@@ -232,7 +262,7 @@ static enum status make_manifest(struct strbuf *text, const struct checkpoint_wr
     if (!(manifest.shards = memory_new((size_t)writer->world, sizeof *receipts))) status = LORAD_NOMEM;
     if (status == LORAD_OK) {
         memcpy(manifest.shards, receipts, (size_t)writer->world * sizeof *receipts);
-        status = list_extra_files(&manifest, writer->dir, entries, n);
+        status = list_extra_files(&manifest, writer, entries, n);
     }
     if (status == LORAD_OK) status = manifest_write(text, &manifest, state_json);
     for (int i = 0; i < n; i++) free(entries[i]);

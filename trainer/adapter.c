@@ -224,8 +224,9 @@ enum status adapter_gather(float ***out, struct adapter *adapter, enum adapter_v
     return LORAD_OK;
 }
 
-enum status adapter_export(const struct lora *lora, float *const *whole, const struct lora_options *shape,
-                           const char *base_model, struct fs *fs, const char *dir)
+enum status adapter_export(struct adapter_written *written, const struct lora *lora, float *const *whole,
+                           const struct lora_options *shape, const char *base_model, struct fs *fs,
+                           const char *dir)
 {
     size_t n = (size_t)lora->n_tensors;
     struct st_item *items = memory_new(n, sizeof *items);
@@ -254,7 +255,7 @@ enum status adapter_export(const struct lora *lora, float *const *whole, const s
         .target_is_pattern = shape->targets_are_pattern,
         .base_model_name_or_path = (char *)base_model,
     };
-    if (status == LORAD_OK) status = adapter_write(fs, dir, &config, items, n);
+    if (status == LORAD_OK) status = adapter_write(written, fs, dir, &config, items, n);
     free(items);
     free(names);
     return status;

@@ -58,8 +58,10 @@ enum status adapter_write_vector(struct adapter *adapter, enum adapter_vector wh
 enum status adapter_gather(float ***whole, struct adapter *adapter,
                            enum adapter_vector which) LORAD_WARN_UNUSED;
 
-/* Writes a PEFT folder from gathered parameters. One rank calls it. */
-enum status adapter_export(const struct lora *lora, float *const *whole, const struct lora_options *shape,
-                           const char *base_model, struct fs *fs, const char *dir) LORAD_WARN_UNUSED;
+/* Writes a PEFT folder from gathered parameters; what adapter_write says of it (NULL: not wanted). One rank
+ * calls it. */
+enum status adapter_export(struct adapter_written *written, const struct lora *lora, float *const *whole,
+                           const struct lora_options *shape, const char *base_model, struct fs *fs,
+                           const char *dir) LORAD_WARN_UNUSED;
 
 #endif

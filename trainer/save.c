@@ -55,6 +55,7 @@ static enum status whole_from_shards(float **whole, float **block, const struct 
 static enum status write_adapter(const struct save *save, const struct saver *saver)
 {
     const struct session *session = saver->session;
+    struct adapter_written written;
     float *block = NULL, **whole = memory_new((size_t)session->lora->n_tensors, sizeof *whole);
     enum status status = whole ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK && session->part.tp == 1)
@@ -62,8 +63,10 @@ static enum status write_adapter(const struct save *save, const struct saver *sa
     else if (status == LORAD_OK)
         status = whole_from_shards(whole, &block, save, saver);
     if (status == LORAD_OK)
-        status = adapter_export(session->lora, whole, &session->lora_options, session->options->model_dir,
-                                saver->fs, checkpoint_writer_dir(save->writer));
+        status = adapter_export(&written, session->lora, whole, &session->lora_options,
+                                session->options->model_dir, saver->fs, checkpoint_writer_dir(save->writer));
+    if (status == LORAD_OK)
+        checkpoint_note_file(save->writer, ADAPTER_WEIGHTS_NAME, written.hash, written.bytes);
     free(whole);
     free(block);
     return status;

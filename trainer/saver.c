@@ -104,16 +104,18 @@ static void leave(struct saver_pipeline *p, struct slot *slot)
     pthread_cond_broadcast(&p->changed);
 }
 
-/* Awake, a thread of this kind waits for a processor instead of taking the main thread's. Best effort. */
-static void give_way(void)
+/* Awake, a thread of this kind waits for a processor instead of taking the main thread's. Best effort. The
+ * name is for top and for tests/bench/checkpoint.py. */
+static void give_way(const char *name)
 {
+    (void)pthread_setname_np(pthread_self(), name);
     (void)pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){0});
 }
 
 static void *run_copier(void *argument)
 {
     struct saver_pipeline *p = argument;
-    give_way();
+    give_way("save copier");
     pthread_mutex_lock(&p->lock);
     for (;;) {
         struct slot *slot = waiting(p, TASK_COPY, TASK_COPY);
@@ -172,7 +174,7 @@ static void *run_writer(void *argument)
 {
     struct saver_pipeline *p = argument;
     bool alone = p->saver->session->ranks.world == 1;
-    give_way();
+    give_way("save writer");
     pthread_mutex_lock(&p->lock);
     for (;;) {
         struct slot *slot = waiting(p, TASK_COMMIT, TASK_ABANDON);
@@ -539,8 +541,8 @@ enum status saver_export(struct saver *saver, const char *dir)
     TRY(adapter_gather(&whole, session->adapter, ADAPTER_PARAM));
     enum status status = LORAD_OK;
     if (session->ranks.rank == 0)
-        status = adapter_export(session->lora, whole, &session->lora_options, session->options->model_dir,
-                                saver->fs, dir);
+        status = adapter_export(NULL, session->lora, whole, &session->lora_options,
+                                session->options->model_dir, saver->fs, dir);
     free(whole);
     return comm_agree(session->world, status);
 }

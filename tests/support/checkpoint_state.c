@@ -74,7 +74,8 @@ static enum status write_extras(struct fs *fs, const struct checkpoint_writer *w
     int n = snprintf(text, sizeof text, "step %lld\n", (long long)step);
     char *path = file_join(checkpoint_writer_dir(writer), "notes.txt");
     enum status status = path ? fs_write_file(fs, path, text, (size_t)n) : LORAD_NOMEM;
-    if (status == LORAD_OK) status = adapter_write(fs, checkpoint_writer_dir(writer), &config, items, 2);
+    if (status == LORAD_OK)
+        status = adapter_write(NULL, fs, checkpoint_writer_dir(writer), &config, items, 2);
     free(path);
     return status;
 }

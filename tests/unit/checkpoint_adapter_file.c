@@ -53,8 +53,8 @@ static void an_adapter_survives_a_round_trip(void **state)
                                     .base_model_name_or_path = "./models/\"x\""};
     struct st_item items[] = {{NAME("B"), ST_F32, 2, {8, 4}, numbers},
                               {NAME("A"), ST_F32, 2, {4, 16}, numbers}};
-    assert_ok(adapter_write(fs_posix(), folder("round"), &config, items, 2));
-    assert_ok(adapter_write(fs_posix(), folder("round"), &config, items, 2)); /* replaces */
+    assert_ok(adapter_write(NULL, fs_posix(), folder("round"), &config, items, 2));
+    assert_ok(adapter_write(NULL, fs_posix(), folder("round"), &config, items, 2)); /* replaces */
 
     struct adapter_config back;
     assert_ok(adapter_config_read(&back, folder("round")));
@@ -85,7 +85,7 @@ static void a_pattern_and_old_files_are_read(void **state)
     assert_true(config.target_is_pattern);
     assert_string_equal(config.target_modules[0], ".*_proj");
     assert_true(config.lora_dropout == 0 && !config.use_rslora && !config.base_model_name_or_path);
-    assert_ok(adapter_write(fs_posix(), folder("pattern"), &config,
+    assert_ok(adapter_write(NULL, fs_posix(), folder("pattern"), &config,
                             &(struct st_item){NAME("A"), ST_F32, 2, {4, 4}, numbers}, 1));
     adapter_config_free(&config);
     assert_ok(adapter_config_read(&config, folder("pattern")));

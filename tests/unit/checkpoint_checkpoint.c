@@ -57,6 +57,37 @@ static void a_saved_state_is_read_back_in_any_layout(void **state)
     checkpoint_close(checkpoint);
 }
 
+/* A checkpoint of step `step` with a file of which its writer says this. */
+static void save_noted(const char *out, int64_t step, struct hash128 hash, int64_t bytes)
+{
+    struct checkpoint_writer *writer;
+    struct checkpoint_receipt receipt;
+    assert_ok(checkpoint_begin(&writer, fs_posix(), out, state_id(step), 0, 1, 0));
+    assert_ok(checkpoint_write_shard(writer, NULL, 0, &receipt));
+    char *path = file_join(checkpoint_writer_dir(writer), "notes.txt");
+    assert_ok(fs_write_file(fs_posix(), path, "12345", 5));
+    free(path);
+    checkpoint_note_file(writer, "notes.txt", hash, bytes);
+    assert_ok(checkpoint_commit(writer, &receipt, 1, "{}", NULL, NULL));
+}
+
+static void what_the_writer_of_a_file_noted_goes_into_the_manifest(void **state)
+{
+    (void)state;
+    const char *out = state_folder("noted");
+    struct checkpoint *checkpoint;
+    char path[3][700];
+    for (int i = 0; i < 3; i++) snprintf(path[i], sizeof path[i], "%s/checkpoint-%d", out, i);
+    save_noted(out, 0, hash128("12345", 5), 5);
+    assert_ok(checkpoint_open(&checkpoint, path[0], true));
+    checkpoint_close(checkpoint);
+    save_noted(out, 1, hash128("12346", 5), 5); /* what was meant to be there is not what is there */
+    assert_fails(checkpoint_open(&checkpoint, path[1], true), LORAD_DATA, "notes.txt is damaged");
+    save_noted(out, 2, hash128("1234", 4), 4); /* it was replaced meanwhile */
+    assert_ok(checkpoint_open(&checkpoint, path[2], true));
+    checkpoint_close(checkpoint);
+}
+
 static void a_hole_between_pieces_is_found(void **state)
 {
     (void)state;
@@ -197,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_read_back_exactly),
         cmocka_unit_test(a_saved_state_is_read_back_in_any_layout),
+        cmocka_unit_test(what_the_writer_of_a_file_noted_goes_into_the_manifest),
         cmocka_unit_test(a_hole_between_pieces_is_found),
         cmocka_unit_test(the_list_is_newest_first_and_says_what_is_committed),
         cmocka_unit_test(what_may_not_commit_does_not),
