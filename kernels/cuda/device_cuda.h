@@ -4,6 +4,10 @@
 
 #include "kernels/cuda/cuda_impl.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 int cuda_count(char *why, size_t why_bytes);
 enum status cuda_open(struct device **out, const struct device_options *options);
 void cuda_close(struct device *device);
@@ -26,5 +30,9 @@ enum status cuda_event_sync(struct device *device, struct device_event *event);
 enum status cuda_sync(struct device *device);
 const void *cuda_extension(const char *name);
 void *cuda_native_stream(const struct device *device, enum device_stream stream);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -56,7 +56,8 @@ static const struct {
     /* relative to the greatest: a loss is a difference of numbers some times its own size */
     {"loss_stats", DTYPE_F32, {1e-12, 1e-6, 0}},
     {"loss_grad", DTYPE_F32, {1e-12, 2e-6, 0}},
-    {"loss_grad", DTYPE_BF16, {4e-6, 4e-3, 0}},
+    /* one element a row is large, so few roundings make the mean */
+    {"loss_grad", DTYPE_BF16, {1e-5, 4e-3, 0}},
     /* whole numbers, and one rounding that is prescribed */
     {"fixed_add", DTYPE_F32, {0, 0, 0}},
     {"fixed_read", DTYPE_F32, {0, 0, 0}},

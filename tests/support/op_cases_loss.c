@@ -34,6 +34,7 @@ static struct loss_setup loss_setup(struct op_run *run, const struct op_shape *s
     }
     if (s.rows > 2)
         s.z[2 * s.vocab] = s.z[2 * s.vocab + s.vocab - 1] = 15; /* two best columns: the lower counts */
+    if (shape->variant == 4) s.z[s.vocab + 3] = NAN;
     s.labels = op_ints(run, s.rows, s.host_labels);
     for (int64_t p = 0; p < parts; p++) {
         struct part *part = &s.part[p];
@@ -68,7 +69,7 @@ static void host_stat(const struct loss_setup *s, const struct part *part, int64
     if (label >= 0 && label < part->valid) stat->label_logit = (float)z[label];
 }
 
-/* A loss_stat is four columns, of which the last is an integer. */
+/* A loss_stat is four columns, of which the last is an integer. variant 4: a row with NaN */
 static void loss_stats_body(struct op_run *run, const struct op_shape *shape)
 {
     struct loss_setup s = loss_setup(run, shape, OP_IN);
@@ -106,26 +107,27 @@ static struct matrix in_their_place(struct matrix logits, enum dtype dtype)
     return matrix_of(logits.data, dtype, logits.rows, logits.cols, logits.stride * narrower);
 }
 
-/* variant 1: in place of the logits; 2: no gradient; 3: without weights */
+/* variant 1: in place of the logits; 2: no gradient; 3: without weights; 4: a row with NaN, whose loss is
+ * counted as broken and not added */
 static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
 {
     bool in_place = shape->variant == 1;
     struct loss_setup s = loss_setup(run, shape, in_place ? OP_INOUT : OP_IN);
     int64_t parts = shape->parts ? shape->parts : 1, rows = s.rows;
-    double *stats = op_doubles(run, 4 * rows * parts), *weight = op_doubles(run, rows);
+    double *weight = op_doubles(run, rows);
+    struct loss_stat *stats = (struct loss_stat *)(void *)op_doubles(run, 2 * rows * parts);
     for (int64_t i = 0; i < rows; i++)
         weight[i] = shape->variant == 3 ? 1 : i == 1 ? 0 : 0.25 * (double)(1 + i % 5);
-    struct matrix all = op_matrix_of(run, OP_INOUT, DTYPE_F32, rows * parts, 4, 0, stats);
-    for (int64_t i = 0; i < rows * parts; i++) {
-        struct loss_stat stat;
-        host_stat(&s, &s.part[i / rows], i % rows, &stat);
-        assert_ok(device_copy_to(run->device, STREAM_COMPUTE, (char *)all.data + (size_t)i * sizeof stat,
-                                 &stat, sizeof stat));
-    }
+    struct matrix all = op_matrix(run, OP_INOUT, DTYPE_F32, rows * parts, 4, 0, 0);
+    for (int64_t i = 0; i < rows * parts; i++) host_stat(&s, &s.part[i / rows], i % rows, &stats[i]);
+    assert_ok(
+        device_copy_to(run->device, STREAM_COMPUTE, all.data, stats, (size_t)(rows * parts) * sizeof *stats));
     struct matrix weights = op_matrix_of(run, OP_IN, DTYPE_F32, 1, rows, 0, weight);
     double *dz = op_doubles(run, rows * s.vocab), *losses = op_doubles(run, rows), correct = 0;
     double total = 0;
-    if (!run->bench) total = ref_cross_entropy(dz, losses, s.z, s.host_labels, weight, rows, s.vocab);
+    if (!run->bench) (void)ref_cross_entropy(dz, losses, s.z, s.host_labels, weight, rows, s.vocab);
+    for (int64_t i = 0; i < rows; i++)
+        if (!isnan(losses[i])) total += weight[i] * losses[i];
     for (int64_t i = 0; i < rows; i++) {
         int64_t best = 0;
         for (int64_t c = 1; c < s.vocab; c++)
@@ -157,8 +159,8 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
         double want_sum = 1000 + total, want_hits = 1000 + correct,
                *want = op_doubles(run, rows * s.per_part);
         double *limbs = op_now(run, sum);
-        double got_sum =
-            loss_sum_value(&(struct loss_sum){(int64_t)limbs[0], (int64_t)limbs[1], (int64_t)limbs[2]});
+        double got_sum = loss_sum_value(&(struct loss_sum){(int64_t)limbs[0], (int64_t)limbs[1], 0});
+        assert_true(limbs[2] == (shape->variant == 4) && limbs[1] >= 0 && limbs[1] < 0x1p40);
         approx_check("loss_sum", (struct approx){1e-13, 3e-7, 0}, &got_sum, &want_sum, 1);
         run->bits = hash64(limbs, 3 * sizeof *limbs) ^ (run->bits * 31);
         op_expect(run, "correct_sum", hits, &want_hits, (struct approx){0, 0, 0});
@@ -170,6 +172,22 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
     }
 }
 
+/* Where segments of very different lengths begin, at any alignment: starts[0..n], n of them over `total`
+ * elements. */
+static int64_t *uneven_starts(struct op_run *run, int64_t n, int64_t total)
+{
+    static const int64_t lengths[] = {1, 0, 5, 4096, 1, 4097, 3, 64};
+    int64_t *starts = (int64_t *)(void *)op_doubles(run, n + 1), at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        starts[i] = at;
+        int64_t length = lengths[i % 8];
+        at = at + length < total ? at + length : total;
+    }
+    starts[n] = total;
+    return starts;
+}
+
+/* dim elements in `parts` uneven segments, or in two with a gap. variant: the step */
 static void adamw_body(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->dim, cut = n / 3, gap = n > 20 ? 2 : 0;
@@ -179,13 +197,22 @@ static void adamw_body(struct op_run *run, const struct op_shape *shape)
     double *second = op_doubles(run, n);
     for (int64_t i = 0; i < n; i++) second[i] = 0.01 * (1 + op_random(run));
     struct matrix v = op_matrix_of(run, OP_INOUT, DTYPE_F32, 1, n, 0, second);
-    struct adamw_segment segments[] = {{0, cut, 1e-2, 0.1}, {cut + gap, n - cut - gap, 3e-2, 0}};
+    struct adamw_segment two[] = {{0, cut, 1e-2, 0.1}, {cut + gap, n - cut - gap, 3e-2, 0}}, *segments = two;
+    int32_t n_segments = 2;
+    if (shape->parts) {
+        n_segments = (int32_t)shape->parts;
+        const int64_t *starts = uneven_starts(run, n_segments, n);
+        segments = (struct adamw_segment *)(void *)op_doubles(run, 4 * n_segments);
+        for (int32_t i = 0; i < n_segments; i++)
+            segments[i] = (struct adamw_segment){starts[i], starts[i + 1] - starts[i], 1e-3 * (1 + i % 37),
+                                                 0.1 * (i % 3)};
+    }
     struct op_adamw args = {.param = p.data,
                             .grad = g.data,
                             .m = m.data,
                             .v = v.data,
                             .segments = segments,
-                            .n_segments = 2,
+                            .n_segments = n_segments,
                             .step = shape->variant,
                             .beta1 = 0.9,
                             .beta2 = 0.999,
@@ -195,7 +222,7 @@ static void adamw_body(struct op_run *run, const struct op_shape *shape)
     double *want_p = op_before(run, p), *want_m = op_before(run, m), *want_v = op_before(run, v),
            *grad = op_before(run, g);
     for (int64_t i = 0; i < n; i++) grad[i] *= 0.125;
-    for (int i = 0; i < 2; i++) {
+    for (int32_t i = 0; i < n_segments; i++) {
         int64_t at = segments[i].start;
         ref_adamw(want_p + at, want_m + at, want_v + at, grad + at, segments[i].count,
                   segments[i].learning_rate, segments[i].weight_decay, 0.9, 0.999, 1e-8, shape->variant);
@@ -205,30 +232,37 @@ static void adamw_body(struct op_run *run, const struct op_shape *shape)
     OP_EXPECT(run, v, want_v);
 }
 
+/* dim elements in `parts` uneven segments, or in four */
 static void sum_squares_body(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->dim;
     struct matrix x = op_matrix(run, OP_IN, DTYPE_F32, 1, n, 0, 1);
-    int64_t starts[] = {0, 1, 1, n / 2, n};
-    double out[4] = {-1, -1, -1, -1};
-    struct op_sum_squares args = {.x = x.data, .starts = starts, .n_segments = 4, .out = out};
-    if (!OP_RUN(run, sum_squares, &args, 0, 4.0 * (double)n)) return;
-    double *values = op_before(run, x), want[4] = {0};
-    for (int k = 0; k < 4; k++)
-        for (int64_t i = starts[k]; i < starts[k + 1]; i++) want[k] += values[i] * values[i];
-    approx_check("sum_squares", approx_for("sum_squares", DTYPE_F32), out, want, 4);
-    for (int k = 0; k < 4; k++) {
-        uint64_t bits;
-        memcpy(&bits, &out[k], sizeof bits);
-        run->bits = run->bits * 31 + bits;
+    int64_t four[] = {0, 1, 1, n / 2, n}, *starts = four;
+    int32_t n_segments = 4;
+    if (shape->parts) {
+        n_segments = (int32_t)shape->parts;
+        starts = uneven_starts(run, n_segments, n);
     }
-    /* the same elements elsewhere give the same bits */
-    double again;
-    int64_t second[] = {n / 2, n};
+    double *out = op_doubles(run, n_segments), *want = op_doubles(run, n_segments), again;
+    for (int32_t k = 0; k < n_segments; k++) out[k] = -1;
+    struct op_sum_squares args = {.x = x.data, .starts = starts, .n_segments = n_segments, .out = out};
+    if (!OP_RUN(run, sum_squares, &args, 0, 4.0 * (double)n)) return;
+    double *values = op_before(run, x);
+    for (int32_t k = 0; k < n_segments; k++)
+        for (int64_t i = starts[k]; i < starts[k + 1]; i++) want[k] += values[i] * values[i];
+    approx_check("sum_squares", approx_for("sum_squares", DTYPE_F32), out, want, n_segments);
+    run->bits = run->bits * 31 + hash64(out, (size_t)n_segments * sizeof *out);
+    /* the same elements give the same bits when they are the only segment, and when they lie elsewhere */
+    int64_t *last = &starts[n_segments - 1], count = last[1] - last[0];
     assert_ok(op_sum_squares(
-        run->device,
-        &(struct op_sum_squares){.x = x.data, .starts = second, .n_segments = 1, .out = &again}));
-    assert_true(again == out[3]);
+        run->device, &(struct op_sum_squares){.x = x.data, .starts = last, .n_segments = 1, .out = &again}));
+    assert_true(again == out[n_segments - 1]);
+    struct matrix elsewhere = op_matrix_of(run, OP_IN, DTYPE_F32, 1, count, 3, values + last[0]);
+    assert_ok(op_sum_squares(run->device, &(struct op_sum_squares){.x = elsewhere.data,
+                                                                   .starts = (int64_t[]){0, count},
+                                                                   .n_segments = 1,
+                                                                   .out = &again}));
+    assert_true(again == out[n_segments - 1]);
 }
 
 /* Values whose rounding and refusal are the point, among random ones: ties to even, the last that counts, the
@@ -245,29 +279,42 @@ static double fixed_value(struct op_run *run, int64_t i, const struct fixed_segm
                                 : (double)(float)(unit * ldexp(op_random(run), bits - 2));
 }
 
+/* Uneven segments with shifts that differ. */
+static struct fixed_segment *many_fixed(struct op_run *run, int64_t n_segments, int64_t n)
+{
+    static const int32_t shifts[] = {30, -9, 150, -77};
+    const int64_t *starts = uneven_starts(run, n_segments, n);
+    struct fixed_segment *segments = (struct fixed_segment *)(void *)op_doubles(run, 3 * n_segments);
+    for (int64_t i = 0; i < n_segments; i++)
+        segments[i] = (struct fixed_segment){starts[i], starts[i + 1] - starts[i], shifts[i % 4]};
+    return segments;
+}
+
+/* dim elements in `parts` uneven segments, or in three with gaps */
 static void fixed_add_body(struct op_run *run, const struct op_shape *shape)
 {
-    enum { BITS = 46, SEGMENTS = 3 };
+    enum { BITS = 46 };
     int64_t n = shape->dim, cut = n / 3, gap = 2;
-    struct fixed_segment segments[SEGMENTS] = {
-        {0, cut, 30}, {cut + gap, cut - gap, -9}, {2 * cut, n - 2 * cut, 150}};
-    double *x = op_doubles(run, n), *sum = op_doubles(run, n), *most = op_doubles(run, SEGMENTS), *zero;
+    struct fixed_segment three[] = {{0, cut, 30}, {cut + gap, cut - gap, -9}, {2 * cut, n - 2 * cut, 150}},
+                         *segments = shape->parts ? many_fixed(run, shape->parts, n) : three;
+    const int32_t n_segments = shape->parts ? (int32_t)shape->parts : 3;
+    double *x = op_doubles(run, n), *sum = op_doubles(run, n), *most = op_doubles(run, n_segments), *zero;
     for (int64_t i = 0; i < n; i++) sum[i] = (double)(int64_t)(0x1p50 * op_random(run));
-    for (int s = 0; s < SEGMENTS; s++)
+    for (int s = 0; s < n_segments; s++)
         for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++)
             x[i] = fixed_value(run, i, &segments[s], BITS);
     struct matrix mx = op_matrix_of(run, OP_INOUT, DTYPE_F32, 1, n, 0, x),
                   msum = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, n, 0, sum),
-                  mmost = op_matrix_of(run, OP_INOUT, DTYPE_I32, 1, SEGMENTS, 0, most);
+                  mmost = op_matrix_of(run, OP_INOUT, DTYPE_I32, 1, n_segments, 0, most);
     struct op_fixed_add args = {.x = mx.data,
                                 .sum = msum.data,
                                 .most = mmost.data,
                                 .segments = segments,
-                                .n_segments = SEGMENTS,
+                                .n_segments = n_segments,
                                 .bits = BITS};
     if (!OP_RUN(run, fixed_add, &args, 0, 24.0 * (double)n)) return;
     zero = op_doubles(run, n);
-    for (int s = 0; s < SEGMENTS; s++)
+    for (int s = 0; s < n_segments; s++)
         for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++) {
             float value = (float)x[i];
             int32_t bits;
@@ -281,18 +328,22 @@ static void fixed_add_body(struct op_run *run, const struct op_shape *shape)
     OP_EXPECT(run, mmost, most);
 }
 
+/* dim elements in `parts` uneven segments, or in two with a gap */
 static void fixed_read_body(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->dim, cut = n / 2;
-    struct fixed_segment segments[] = {{0, cut, 30}, {cut + 1, n - cut - 1, -9}};
+    struct fixed_segment two[] = {{0, cut, 30}, {cut + 1, n - cut - 1, -9}},
+                         *segments = shape->parts ? many_fixed(run, shape->parts, n) : two;
+    const int32_t n_segments = shape->parts ? (int32_t)shape->parts : 2;
     double *sum = op_doubles(run, n);
     for (int64_t i = 0; i < n; i++) sum[i] = (double)(int64_t)(0x1p53 * op_random(run));
     struct matrix msum = op_matrix_of(run, OP_IN, DTYPE_I64, 1, n, 0, sum),
                   mx = op_matrix(run, OP_INOUT, DTYPE_F32, 1, n, 0, 1);
-    struct op_fixed_read args = {.sum = msum.data, .x = mx.data, .segments = segments, .n_segments = 2};
+    struct op_fixed_read args = {
+        .sum = msum.data, .x = mx.data, .segments = segments, .n_segments = n_segments};
     if (!OP_RUN(run, fixed_read, &args, 0, 12.0 * (double)n)) return;
     double *want = op_before(run, mx);
-    for (int s = 0; s < 2; s++)
+    for (int s = 0; s < n_segments; s++)
         for (int64_t i = segments[s].start; i < segments[s].start + segments[s].count; i++)
             want[i] = (double)(float)(sum[i] * ldexp(1, -segments[s].shift));
     OP_EXPECT(run, mx, want);
@@ -313,21 +364,32 @@ const struct op_case op_cases_loss[] = {
     F32(loss_stats, "three ranks, padded", loss_stats_body, .tokens = 9, .dim = 100, .padding = 2,
         .parts = 3),
     F32(loss_stats, "a rank of padding", loss_stats_body, .tokens = 4, .dim = 30, .padding = 30, .parts = 4),
+    F32(loss_stats, "a whole vocabulary", loss_stats_body, .tokens = 2, .dim = 151669, .padding = 11),
+    F32(loss_stats, "a row with NaN", loss_stats_body, .tokens = 5, .dim = 777, .variant = 4),
     CASE(loss_grad, "one rank", loss_grad_body, .tokens = 5, .dim = 777, .variant = 3),
     CASE(loss_grad, "long rows", loss_grad_body, .tokens = 3, .dim = 5003, .padding = 5, .spare = 3),
     CASE(loss_grad, "in place", loss_grad_body, .tokens = 33, .dim = 130, .padding = 6, .spare = 8,
+         .variant = 1),
+    CASE(loss_grad, "a whole vocabulary in place", loss_grad_body, .tokens = 2, .dim = 151669, .padding = 11,
+         .variant = 1),
+    CASE(loss_grad, "odd rows in place", loss_grad_body, .tokens = 3, .dim = 20011, .padding = 5, .spare = 1,
          .variant = 1),
     CASE(loss_grad, "loss alone", loss_grad_body, .tokens = 33, .dim = 130, .padding = 6, .variant = 2),
     CASE(loss_grad, "three ranks, padded", loss_grad_body, .tokens = 9, .dim = 100, .padding = 2, .parts = 3),
     CASE(loss_grad, "a rank of padding", loss_grad_body, .tokens = 4, .dim = 30, .padding = 30, .parts = 4),
     CASE(loss_grad, "many rows", loss_grad_body, .tokens = 2600, .dim = 19),
+    CASE(loss_grad, "a row with NaN", loss_grad_body, .tokens = 5, .dim = 777, .variant = 4),
     F32(adamw, "first step", adamw_body, .dim = 37, .variant = 1),
     F32(adamw, "later step", adamw_body, .dim = 30011, .variant = 1234),
+    F32(adamw, "many segments", adamw_body, .dim = 300007, .parts = 280, .variant = 7),
     F32(sum_squares, "short", sum_squares_body, .dim = 9),
     F32(sum_squares, "several blocks", sum_squares_body, .dim = 100003),
+    F32(sum_squares, "many segments", sum_squares_body, .dim = 300007, .parts = 280),
     F32(fixed_add, "short", fixed_add_body, .dim = 37),
     F32(fixed_add, "several parts", fixed_add_body, .dim = 200003),
+    F32(fixed_add, "many segments", fixed_add_body, .dim = 300007, .parts = 280),
     F32(fixed_read, "short", fixed_read_body, .dim = 37),
     F32(fixed_read, "several parts", fixed_read_body, .dim = 200003),
+    F32(fixed_read, "many segments", fixed_read_body, .dim = 300007, .parts = 280),
 };
 const int n_op_cases_loss = sizeof op_cases_loss / sizeof op_cases_loss[0];
