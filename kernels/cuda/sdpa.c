@@ -71,13 +71,6 @@ enum status cuda_sdpa_create(struct cuda_sdpa **out, struct cuda_device *device)
     struct cuda_sdpa *sdpa = memory_new(1, sizeof *sdpa);
     if (!sdpa) return LORAD_NOMEM;
     *sdpa = (struct cuda_sdpa){.device = device, .library = library};
-    for (int i = 0; i < DIRECTIONS; i++) {
-        enum status status = sdpa_handle_create(&sdpa->handle[i], library, device->stream[STREAM_COMPUTE]);
-        if (status != LORAD_OK) {
-            cuda_sdpa_destroy(sdpa);
-            return status;
-        }
-    }
     log_info("attention: cuDNN %s", sdpa_library_version(library));
     *out = sdpa;
     return LORAD_OK;
@@ -98,10 +91,8 @@ void cuda_sdpa_destroy(struct cuda_sdpa *sdpa)
 static struct sdpa_key key_of(const struct matrix *q, const struct matrix *k, int32_t head_dim,
                               int32_t window, const struct sequences *sequences)
 {
-    struct sdpa_key key;
-    memset(&key, 0, sizeof key); /* padding too: keys are compared as bytes */
-    key.dtype = q->dtype;
-    key.windowed = window > 0;
+    struct sdpa_key key = {.dtype = q->dtype};
+    key.windowed = window > 0 && window < sequences->longest; /* else it hides nothing */
     key.q_heads = (int32_t)(q->cols / head_dim);
     key.kv_heads = (int32_t)(k->cols / head_dim);
     key.head_dim = head_dim;
@@ -148,10 +139,20 @@ static bool rows_aligned(const struct matrix *m)
     return (uintptr_t)m->data % 16 == 0 && m->stride % 8 == 0;
 }
 
+/* Made at the first question: they load much that a process without attention does not need. */
+static enum status make_handles(struct cuda_sdpa *sdpa)
+{
+    for (int i = 0; i < DIRECTIONS; i++)
+        if (!sdpa->handle[i])
+            TRY(sdpa_handle_create(&sdpa->handle[i], sdpa->library, sdpa->device->stream[STREAM_COMPUTE]));
+    return LORAD_OK;
+}
+
 static bool has_kernel(struct cuda_sdpa *sdpa, const struct sdpa_key *key)
 {
-    size_t bytes;
-    enum status status = sdpa_plan_find(&bytes, sdpa->library, sdpa->handle[FORWARD], key, NULL);
+    size_t bytes = 0;
+    enum status status = make_handles(sdpa);
+    if (status == LORAD_OK) status = sdpa_plan_find(&bytes, sdpa->library, sdpa->handle[FORWARD], key, NULL);
     if (status == LORAD_OK && bytes <= sdpa_workspace_allowed(key->batch)) return true;
     log_warn("attention: lorad's own kernels, which are slower, for %d and %d heads of %d: %s", key->q_heads,
              key->kv_heads, key->head_dim,
@@ -196,6 +197,9 @@ bool cuda_sdpa_takes(struct cuda_sdpa *sdpa, const struct matrix *q, const struc
 }
 
 /* ---- plans ---- */
+
+_Static_assert(sizeof(struct sdpa_key) == 8 * sizeof(int32_t) + SDPA_PACKED * sizeof(int64_t),
+               "bytes between the fields of a key");
 
 static struct sdpa_plan *find(const struct cuda_sdpa *sdpa, const struct sdpa_key *key)
 {

@@ -5,7 +5,6 @@
 #ifndef LORAD_KERNELS_CUDA_SDPA_GRAPH_H
 #define LORAD_KERNELS_CUDA_SDPA_GRAPH_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,10 +37,10 @@ enum sdpa_tensor {
     SDPA_TENSORS,
 };
 
-/* All that is compiled into a plan. Bytes are compared: set the struct to zero first. */
+/* All that is compiled into a plan. Keys are compared as bytes, so there are none between the fields. */
 struct sdpa_key {
-    enum dtype dtype; /* bf16 or f16 */
-    bool backward, windowed;
+    enum dtype dtype;           /* bf16 or f16 */
+    int32_t backward, windowed; /* 0 or 1 */
     int32_t q_heads, kv_heads, head_dim;
     int32_t batch;               /* sequences, those of no tokens included */
     int32_t tokens;              /* that a sequence has at most */

@@ -21,6 +21,7 @@
 #include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +46,9 @@ typedef cudnnBackendDescriptor_t node;
     X(Create)                                                                                                \
     X(Destroy)                                                                                               \
     X(SetStream)                                                                                             \
-    X(GetErrorString) X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor)           \
-        X(BackendSetAttribute) X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
+    X(GetErrorString)                                                                                        \
+    X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendSetAttribute)      \
+        X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
 
 struct sdpa_library {
 #define X(name) __typeof__(&cudnn##name) name;

@@ -42,9 +42,7 @@ struct variant {
 
 static struct sdpa_key key_of(const struct variant *v, bool backward)
 {
-    struct sdpa_key key;
-    memset(&key, 0, sizeof key);
-    key.dtype = v->dtype;
+    struct sdpa_key key = {.dtype = v->dtype};
     key.backward = backward;
     key.windowed = v->windowed;
     key.q_heads = v->q_heads;
