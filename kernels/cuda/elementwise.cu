@@ -1,18 +1,25 @@
 /* elementwise.cu: sums of two matrices, and copies that change dtype or stride. */
 #include "kernels/cuda/rows.cuh"
 
-/* One that keeps its type keeps its bits, NaN included. */
-template <class Out, class In> INLINE Out converted(In x)
+template <class Out, class In, int N> INLINE void convert(pack<Out, N> &to, const pack<In, N> &from)
 {
-    return from_float<Out>(to_float(x));
+    float x[N];
+    unpack(x, from);
+    to = packed<Out>(x);
 }
-template <> __device__ __forceinline__ bf16 converted<bf16>(bf16 x)
+/* What keeps its type keeps its bits, NaN included. */
+template <class T, int N> INLINE void convert(pack<T, N> &to, const pack<T, N> &from)
 {
-    return x;
+    to = from;
 }
-template <> __device__ __forceinline__ f16 converted<f16>(f16 x)
+template <class Out, class In, int N> INLINE void add(pack<Out, N> &to, const pack<In, N> &from)
 {
-    return x;
+    float x[N], y[N];
+    unpack(x, from);
+    unpack(y, to);
+#pragma unroll
+    for (int i = 0; i < N; i++) y[i] += x[i];
+    to = packed<Out>(y);
 }
 
 enum { ADD_ROWS = 4, COPY_ROWS = 4 }; /* of a thread */
@@ -38,13 +45,10 @@ static __global__ void __launch_bounds__(TILE_THREADS, 4)
         for (int e = 0; e < EACH; e++) {
             int64_t row = first + e * blockDim.y;
             if (row >= out.rows) break;
-#pragma unroll
-            for (int i = 0; i < N; i++) {
-                if (ADD)
-                    y[e].value[i] = from_float<Out>(value_of(y[e], i) + value_of(x[e], i));
-                else
-                    y[e].value[i] = converted<Out>(x[e].value[i]);
-            }
+            if (ADD)
+                add(y[e], x[e]);
+            else
+                convert(y[e], x[e]);
             store_pack(row_of<Out>(out, row) + col, y[e]);
         }
     }

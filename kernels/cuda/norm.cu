@@ -12,26 +12,34 @@
 
 enum { VALUES = 16, MOST_THREADS = 1024, MOST_WARPS = MOST_THREADS / WARP };
 
-template <class T, int N>
-INLINE pack<T, N> scaled_pack(const pack<T, N> &x, float rstd, const pack<T, N> &weight)
+template <class T, int N> INLINE pack<T, N> scaled(const pack<T, N> &x, float rstd, const pack<T, N> &weight)
 {
-    pack<T, N> h;
+    float v[N], w[N];
+    unpack(v, x);
+    unpack(w, weight);
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        h.value[i] = from_float<T>(value_of(weight, i) * round_to<T>(value_of(x, i) * rstd));
-    return h;
+    for (int i = 0; i < N; i++) v[i] *= rstd;
+    round_to<T>(v);
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] *= w[i];
+    return packed<T>(v);
 }
 
 template <class T, int N> INLINE void add_rounded(pack<T, N> &x, const pack<T, N> &delta)
 {
+    float v[N], d[N];
+    unpack(v, x);
+    unpack(d, delta);
 #pragma unroll
-    for (int i = 0; i < N; i++) x.value[i] = from_float<T>(value_of(x, i) + value_of(delta, i));
+    for (int i = 0; i < N; i++) v[i] += d[i];
+    x = packed<T>(v);
 }
 template <class T, int N> INLINE float squares(const pack<T, N> &x)
 {
-    float sum = 0;
+    float v[N], sum = 0;
+    unpack(v, x);
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += value_of(x, i) * value_of(x, i);
+    for (int i = 0; i < N; i++) sum += v[i] * v[i];
     return sum;
 }
 INLINE float rstd_of(float sum_squares, int64_t cols, float eps)
@@ -39,26 +47,41 @@ INLINE float rstd_of(float sum_squares, int64_t cols, float eps)
     return 1.0f / sqrtf(sum_squares / (float)cols + eps);
 }
 
-/* With t = w * dh: t * xhat, summed; and dx + rstd (t - xhat mean). */
+/* t = w * dh and xhat = x * rstd */
+template <class T, int N>
+INLINE void backward_terms(float (&t)[N], float (&xhat)[N], const pack<T, N> &x, const pack<T, N> &dh,
+                           const pack<T, N> &weight, float rstd)
+{
+    float w[N];
+    unpack(t, dh);
+    unpack(w, weight);
+    unpack(xhat, x);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        t[i] *= w[i];
+        xhat[i] *= rstd;
+    }
+}
 template <class T, int N>
 INLINE float dot(const pack<T, N> &x, const pack<T, N> &dh, const pack<T, N> &weight, float rstd)
 {
-    float sum = 0;
+    float t[N], xhat[N], sum = 0;
+    backward_terms(t, xhat, x, dh, weight, rstd);
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += value_of(weight, i) * value_of(dh, i) * (value_of(x, i) * rstd);
+    for (int i = 0; i < N; i++) sum += t[i] * xhat[i];
     return sum;
 }
+/* dx + rstd (t - xhat mean) */
 template <class T, int N>
 INLINE pack<T, N> gradient(const pack<T, N> &x, const pack<T, N> &dh, const pack<T, N> &weight,
                            const pack<T, N> &dx, float rstd, float mean)
 {
-    pack<T, N> out;
+    float t[N], xhat[N], d[N];
+    backward_terms(t, xhat, x, dh, weight, rstd);
+    unpack(d, dx);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        float t = value_of(weight, i) * value_of(dh, i), xhat = value_of(x, i) * rstd;
-        out.value[i] = from_float<T>(value_of(dx, i) + rstd * (t - xhat * mean));
-    }
-    return out;
+    for (int i = 0; i < N; i++) d[i] += rstd * (t[i] - xhat[i] * mean);
+    return packed<T>(d);
 }
 
 /* ---- rows in registers ---- */
@@ -68,7 +91,7 @@ template <int HELD, class T, int N> INLINE void load_row(pack<T, N> (&part)[HELD
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
         int at = threadIdx.x + k * blockDim.x;
-        part[k] = at < packs ? load_pack<N>(row + at * N) : zero_pack<T, N>();
+        part[k] = at < packs ? load_pack<N>(row + at * N) : pack<T, N>{};
     }
 }
 template <int HELD, class T, int N> INLINE void store_row(T *row, const pack<T, N> (&part)[HELD], int packs)
@@ -103,7 +126,7 @@ static __global__ void __launch_bounds__(MOST_THREADS) rmsnorm_kernel(struct op_
         turn ^= 1;
         if (threadIdx.x == 0) args.rstd[row] = rstd;
 #pragma unroll
-        for (int k = 0; k < HELD; k++) x[k] = scaled_pack(x[k], rstd, weight[k]);
+        for (int k = 0; k < HELD; k++) x[k] = scaled(x[k], rstd, weight[k]);
         store_row(row_of<T>(args.h, row), x, packs);
     }
 }
@@ -157,7 +180,7 @@ static __global__ void __launch_bounds__(MOST_THREADS) rmsnorm_long_kernel(struc
         for (int64_t i = begin; i < cols; i += step) {
             pack<T, N> v = load_pack<N>(args.sum.data ? sum + i : x + i);
             if (args.delta.data && !args.sum.data) add_rounded(v, load_pack<N>(delta + i));
-            store_pack(h + i, scaled_pack(v, rstd, load_pack<N>(weight + i)));
+            store_pack(h + i, scaled(v, rstd, load_pack<N>(weight + i)));
         }
     }
 }
@@ -207,7 +230,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 4) rmsnorm_apply_kernel(s
         for (int e = 0; e < APPLY_ROWS; e++) {
             int64_t row = first + e * blockDim.y;
             if (row >= args.x.rows) break;
-            store_pack(row_of<T>(args.h, row) + col, scaled_pack(x[e], rstd[e], weight));
+            store_pack(row_of<T>(args.h, row) + col, scaled(x[e], rstd[e], weight));
         }
     }
 }

@@ -49,10 +49,11 @@ template <int N, class T> INLINE pairs<T, N> load_pairs(const T *from, int half)
 {
     return {load_pack<N>(from), load_pack<N>(from + half)};
 }
-template <class T, int N> INLINE void store_pairs(T *to, int half, const pairs<T, N> &from)
+/* Rounded to T. */
+template <class T, int N> INLINE void store_pairs(T *to, int half, const float (&a)[N], const float (&b)[N])
 {
-    store_pack(to, from.a);
-    store_pack(to + half, from.b);
+    store_pack(to, packed<T>(a));
+    store_pack(to + half, packed<T>(b));
 }
 
 template <int N> struct angles {
@@ -67,11 +68,26 @@ template <int N> INLINE angles<N> load_angles(const float *from, int half)
         pack<float, M> c = load_pack<M>(from + i), s = load_pack<M>(from + half + i);
 #pragma unroll
         for (int j = 0; j < M; j++) {
-            angle.cos[i + j] = c.value[j];
-            angle.sin[i + j] = s.value[j];
+            angle.cos[i + j] = c.word[j];
+            angle.sin[i + j] = s.word[j];
         }
     }
     return angle;
+}
+
+template <int N> INLINE void turn_back(angles<N> &angle)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) angle.sin[i] = -angle.sin[i];
+}
+template <int N> INLINE void rotate(float (&a)[N], float (&b)[N], const angles<N> &angle)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        float turned = a[i] * angle.cos[i] - b[i] * angle.sin[i];
+        b[i] = b[i] * angle.cos[i] + a[i] * angle.sin[i];
+        a[i] = turned;
+    }
 }
 
 /* ---- rotation alone ---- */
@@ -85,7 +101,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     int j = threadIdx.x * N, half = list.half;
     angles<N> angle =
         load_angles<N>(args.cos_sin + (int64_t)args.positions[here.row] * list.head_dim + j, half);
-    float sign = args.inverse ? -1.0f : 1.0f;
+    if (args.inverse) turn_back(angle);
     pairs<T, N> v[ROTATED];
 #pragma unroll
     for (int h = 0; h < ROTATED; h++) {
@@ -97,13 +113,11 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     for (int h = 0; h < ROTATED; h++) {
         int head = here.slot + h * list.slots;
         if (head >= list.heads) break;
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            float a = value_of(v[h].a, i), b = value_of(v[h].b, i), s = sign * angle.sin[i];
-            v[h].a.value[i] = from_float<T>(a * angle.cos[i] - b * s);
-            v[h].b.value[i] = from_float<T>(b * angle.cos[i] + a * s);
-        }
-        store_pairs(head_of<T>(args.q_out, args.k_out, list, here.row, head) + j, half, v[h]);
+        float a[N], b[N];
+        unpack(a, v[h].a);
+        unpack(b, v[h].b);
+        rotate(a, b, angle);
+        store_pairs(head_of<T>(args.q_out, args.k_out, list, here.row, head) + j, half, a, b);
     }
 }
 
@@ -137,7 +151,7 @@ INLINE void load_heads(pairs<T, N> (&v)[HEADS], const struct matrix &q, const st
         if (here.row < list.rows && head < list.heads && j < list.half)
             v[h] = load_pairs<N>(head_of<const T>(q, k, list, here.row, head) + j, list.half);
         else
-            v[h].a = v[h].b = zero_pack<T, N>();
+            v[h].a = v[h].b = pack<T, N>{};
     }
 }
 
@@ -161,26 +175,27 @@ INLINE const float *angles_of(const float *cos_sin, const int32_t *positions, co
 
 template <class T, int N> INLINE float squares(const pairs<T, N> &v)
 {
-    float sum = 0;
+    float a[N], b[N], sum = 0;
+    unpack(a, v.a);
+    unpack(b, v.b);
 #pragma unroll
-    for (int i = 0; i < N; i++)
-        sum += value_of(v.a, i) * value_of(v.a, i) + value_of(v.b, i) * value_of(v.b, i);
+    for (int i = 0; i < N; i++) sum += a[i] * a[i] + b[i] * b[i];
     return sum;
 }
 
+/* One half: round(round(x * rstd) * w) */
 template <class T, int N>
-INLINE pairs<T, N> norm_and_rotate(const pairs<T, N> &v, const pairs<T, N> &weight, const angles<N> &angle,
-                                   float rstd)
+INLINE void normed(float (&to)[N], const pack<T, N> &x, const pack<T, N> &weight, float rstd)
 {
-    pairs<T, N> out;
+    float w[N];
+    unpack(to, x);
+    unpack(w, weight);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        float a = round_to<T>(round_to<T>(value_of(v.a, i) * rstd) * value_of(weight.a, i));
-        float b = round_to<T>(round_to<T>(value_of(v.b, i) * rstd) * value_of(weight.b, i));
-        out.a.value[i] = from_float<T>(a * angle.cos[i] - b * angle.sin[i]);
-        out.b.value[i] = from_float<T>(b * angle.cos[i] + a * angle.sin[i]);
-    }
-    return out;
+    for (int i = 0; i < N; i++) to[i] *= rstd;
+    round_to<T>(to);
+#pragma unroll
+    for (int i = 0; i < N; i++) to[i] *= w[i];
+    round_to<T>(to);
 }
 
 template <class T, int N, int HEADS, int PARTS>
@@ -216,7 +231,11 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 2)
         for (int p = 0; p < PARTS; p++) {
             int j = part_at<N>(p);
             if (j >= list.half) break;
-            store_pairs(to + j, list.half, norm_and_rotate(v[p][h], weight[p][h], angle[p], rstd[h]));
+            float a[N], b[N];
+            normed(a, v[p][h].a, weight[p][h].a, rstd[h]);
+            normed(b, v[p][h].b, weight[p][h].b, rstd[h]);
+            rotate(a, b, angle[p]);
+            store_pairs(to + j, list.half, a, b);
         }
     }
 }
@@ -225,35 +244,41 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 2)
 template <int N> struct gradients {
     float a[N], b[N];
 };
+/* `back`: angles turned back */
 template <class T, int N>
-INLINE gradients<N> rotated_back(const pairs<T, N> &d, const pairs<T, N> &weight, const angles<N> &angle)
+INLINE gradients<N> rotated_back(const pairs<T, N> &d, const pairs<T, N> &weight, const angles<N> &back)
 {
     gradients<N> t;
+    float a[N], b[N];
+    unpack(t.a, d.a);
+    unpack(t.b, d.b);
+    rotate(t.a, t.b, back);
+    unpack(a, weight.a);
+    unpack(b, weight.b);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        float a = value_of(d.a, i), b = value_of(d.b, i);
-        t.a[i] = (a * angle.cos[i] + b * angle.sin[i]) * value_of(weight.a, i);
-        t.b[i] = (b * angle.cos[i] - a * angle.sin[i]) * value_of(weight.b, i);
+        t.a[i] *= a[i];
+        t.b[i] *= b[i];
     }
     return t;
 }
 template <class T, int N> INLINE float dot(const gradients<N> &t, const pairs<T, N> &x)
 {
-    float sum = 0;
+    float a[N], b[N], sum = 0;
+    unpack(a, x.a);
+    unpack(b, x.b);
 #pragma unroll
-    for (int i = 0; i < N; i++) sum += t.a[i] * value_of(x.a, i) + t.b[i] * value_of(x.b, i);
+    for (int i = 0; i < N; i++) sum += t.a[i] * a[i] + t.b[i] * b[i];
     return sum;
 }
+/* One half: rstd (t - xhat mean) */
 template <class T, int N>
-INLINE pairs<T, N> norm_gradient(const gradients<N> &t, const pairs<T, N> &x, float rstd, float mean)
+INLINE void norm_gradient(float (&t)[N], const pack<T, N> &x, float rstd, float mean)
 {
-    pairs<T, N> out;
+    float v[N];
+    unpack(v, x);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        out.a.value[i] = from_float<T>(rstd * (t.a[i] - value_of(x.a, i) * rstd * mean));
-        out.b.value[i] = from_float<T>(rstd * (t.b[i] - value_of(x.b, i) * rstd * mean));
-    }
-    return out;
+    for (int i = 0; i < N; i++) t[i] = rstd * (t[i] - v[i] * rstd * mean);
 }
 
 template <class T, int N, int HEADS, int PARTS>
@@ -276,6 +301,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 2)
         load_weights(weight, args.q_weight, args.k_weight, list, here, j);
         if (j >= list.half) break;
         angles<N> angle = load_angles<N>(cos_sin + j, list.half);
+        turn_back(angle);
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             t[p][h] = rotated_back(d[p][h], weight[h], angle);
@@ -300,7 +326,9 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 2)
         for (int p = 0; p < PARTS; p++) {
             int j = part_at<N>(p);
             if (j >= list.half) break;
-            store_pairs(to + j, list.half, norm_gradient(t[p][h], x[p][h], rstd, mean));
+            norm_gradient(t[p][h].a, x[p][h].a, rstd, mean);
+            norm_gradient(t[p][h].b, x[p][h].b, rstd, mean);
+            store_pairs(to + j, list.half, t[p][h].a, t[p][h].b);
         }
     }
 }

@@ -11,9 +11,29 @@
 
 #include "kernels/cuda/kernel.cuh"
 
-template <class T, int N> struct alignas(N * sizeof(T)) pack {
-    T value[N];
+/* A pack is words: a float, two 16-bit elements in a register (the first below), or a single element. Code
+ * that takes 16-bit elements out of registers one by one costs more than the memory. */
+template <class T, int N> struct pack_word {
+    typedef uint32_t type;
+    enum { ELEMENTS = 2 };
 };
+template <int N> struct pack_word<float, N> {
+    typedef float type;
+    enum { ELEMENTS = 1 };
+};
+template <class T> struct pack_word<T, 1> {
+    typedef T type;
+    enum { ELEMENTS = 1 };
+};
+template <> struct pack_word<float, 1> {
+    typedef float type;
+    enum { ELEMENTS = 1 };
+};
+template <class T, int N> struct alignas(N * sizeof(T)) pack {
+    enum { ELEMENTS = pack_word<T, N>::ELEMENTS, WORDS = N / ELEMENTS };
+    typename pack_word<T, N>::type word[WORDS];
+};
+
 template <int N, class T> INLINE pack<T, N> load_pack(const T *from)
 {
     return *(const pack<T, N> *)from;
@@ -22,30 +42,47 @@ template <class T, int N> INLINE void store_pack(T *to, const pack<T, N> &from)
 {
     *(pack<T, N> *)to = from;
 }
-template <class T, int N> INLINE pack<T, N> zero_pack()
+
+template <class T> INLINE void unpack_word(float *to, T word)
 {
-    pack<T, N> zero;
+    *to = to_float(word);
+}
+template <class T> INLINE void unpack_word(float *to, uint32_t word)
+{
+    T half[2];
+    memcpy(half, &word, sizeof half);
+    to[0] = to_float(half[0]);
+    to[1] = to_float(half[1]);
+}
+template <> __device__ __forceinline__ void unpack_word<bf16>(float *to, uint32_t word)
+{
+    to[0] = __uint_as_float(word << 16);
+    to[1] = __uint_as_float(word & 0xffff0000u);
+}
+template <class T, int N> INLINE void unpack(float (&to)[N], const pack<T, N> &from)
+{
 #pragma unroll
-    for (int i = 0; i < N; i++) zero.value[i] = from_float<T>(0.0f);
-    return zero;
+    for (int i = 0; i < from.WORDS; i++) unpack_word<T>(to + i * from.ELEMENTS, from.word[i]);
 }
 
-template <class T, int N> INLINE float value_of(const pack<T, N> &from, int i)
+/* Rounded to T. */
+template <class T, int N> INLINE pack<T, N> packed(const float (&from)[N])
 {
-    return to_float(from.value[i]);
-}
-template <int N> INLINE float value_of(const pack<bf16, N> &from, int i)
-{
-    if constexpr (N == 1) return to_float(from.value[0]);
-    uint32_t word;
-    memcpy(&word, &from.value[i & ~1], sizeof word);
-    return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+    pack<T, N> to;
+#pragma unroll
+    for (int i = 0; i < to.WORDS; i++) {
+        if constexpr (pack<T, N>::ELEMENTS == 2)
+            to.word[i] = pack2_floats<T>(from[2 * i], from[2 * i + 1]);
+        else
+            to.word[i] = from_float<T>(from[i]);
+    }
+    return to;
 }
 
-/* What a value becomes when it is stored and read again. */
-template <class T> INLINE float round_to(float x)
+/* What values become when they are stored and read again. */
+template <class T, int N> INLINE void round_to(float (&x)[N])
 {
-    return to_float(from_float<T>(x));
+    unpack(x, packed<T>(x));
 }
 
 template <class T> INLINE T *row_of(const struct matrix &m, int64_t row)
