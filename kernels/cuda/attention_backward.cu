@@ -55,13 +55,17 @@ static enum status delta(struct device *device, const struct op_attention_backwa
 
 /* ---- dq ---- */
 
-template <class T, int D> struct query_shape {
+/* SMALL: for 99 KiB of shared memory a block, which GPUs between the great ones have (f32, which is for
+ * comparisons, always does with that). Else for 163 KiB. */
+template <class T, int D, bool SMALL> struct query_shape {
     enum {
-        WARPS = sizeof(T) == 4 && D == 256 ? 2 : 4,
-        M = sizeof(T) == 4 || D == 256 ? 1 : 2,
-        KEYS = sizeof(T) == 4 && D == 256  ? 16
-               : sizeof(T) == 2 && D == 64 ? 64
-                                           : 32,
+        F32 = sizeof(T) == 4,
+        WARPS = F32 && D == 256 ? 2 : 4,
+        M = F32 || SMALL || D == 256 ? 1 : 2,
+        KEYS = F32                 ? 2048 / D
+               : D == 64           ? 64
+               : SMALL && D == 256 ? 16
+                                   : 32,
         THREADS = WARPS * WARP,
         ROWS = WARPS * 16 * M,
         BYTES = (2 * ROWS + 4 * KEYS) * tile_row<T, D>::LD * (int)sizeof(T),
@@ -89,11 +93,11 @@ INLINE void query_dscores(float (&scores)[M][N][4], const float (&dp)[M][N][4], 
     }
 }
 
-template <class T, int D>
-static __global__ __launch_bounds__(query_shape<T, D>::THREADS) void query_kernel(
+template <class T, int D, bool SMALL>
+static __global__ __launch_bounds__(query_shape<T, D, SMALL>::THREADS) void query_kernel(
     struct op_attention_backward a, struct tile_call call)
 {
-    typedef query_shape<T, D> S;
+    typedef query_shape<T, D, SMALL> S;
     enum { M = S::M, KEYS = S::KEYS, LD = tile_row<T, D>::LD, STAGE = 2 * KEYS * LD };
     DYNAMIC_SHARED(shared);
     T *q_tile = (T *)shared, *dout_tile = q_tile + S::ROWS * LD, *passing = dout_tile + S::ROWS * LD;
@@ -154,16 +158,18 @@ static __global__ __launch_bounds__(query_shape<T, D>::THREADS) void query_kerne
 
 /* Warps stand DOWN along the keys and ACROSS along the columns of dk and dv; those side by side compute the
  * same scores. */
-template <class T, int D> struct key_shape {
+template <class T, int D, bool SMALL> struct key_shape {
     enum {
-        DOWN = sizeof(T) == 4 ? (D == 256 ? 2 : 4)
-               : D == 128     ? 8
-                              : 4,
+        F32 = sizeof(T) == 4,
         ACROSS = D == 256 ? 2 : 1,
-        M = sizeof(T) == 2 && D == 64 ? 2 : 1,
-        QUERIES = sizeof(T) == 4 && D == 256   ? 16
-                  : sizeof(T) == 2 && D == 128 ? 64
-                                               : 32,
+        DOWN = D == 256 && (F32 || SMALL)   ? 2
+               : D == 128 && !F32 && !SMALL ? 8
+                                            : 4,
+        M = D == 64 && !F32 ? 2 : 1,
+        QUERIES = F32                  ? (D == 64 ? 32 : 8)
+                  : D == 256 && SMALL  ? 16
+                  : D == 128 && !SMALL ? 64
+                                       : 32,
         THREADS = DOWN * ACROSS * WARP,
         ROWS = DOWN * 16 * M,
         BYTES = (2 * ROWS + 4 * QUERIES) * tile_row<T, D>::LD * (int)sizeof(T),
@@ -207,11 +213,11 @@ INLINE void key_dscores(float (&p)[M][N][4], const float (&dp)[M][N][4], const f
     }
 }
 
-template <class T, int D>
-static __global__ __launch_bounds__(key_shape<T, D>::THREADS) void key_kernel(struct op_attention_backward a,
-                                                                              struct tile_call call)
+template <class T, int D, bool SMALL>
+static __global__ __launch_bounds__(key_shape<T, D, SMALL>::THREADS) void key_kernel(
+    struct op_attention_backward a, struct tile_call call)
 {
-    typedef key_shape<T, D> S;
+    typedef key_shape<T, D, SMALL> S;
     enum { M = S::M, QUERIES = S::QUERIES, COLS = D / S::ACROSS };
     enum { LD = tile_row<T, D>::LD, STAGE = 2 * QUERIES * LD };
     DYNAMIC_SHARED(shared);
@@ -299,22 +305,32 @@ static __global__ __launch_bounds__(key_shape<T, D>::THREADS) void key_kernel(st
                         call.vectors);
 }
 
+template <class T, int D, bool SMALL>
+static enum status backward_shaped(struct device *device, const struct op_attention_backward *args,
+                                   const struct tile_call *call)
+{
+    typedef query_shape<T, D, SMALL> Q;
+    typedef key_shape<T, D, SMALL> K;
+    int64_t tiles = tile_slots(args->q.rows, call->count, K::ROWS);
+    int64_t blocks = tiles * (call->q_heads / call->group);
+    CUDA_TRY(allow_shared(key_kernel<T, D, SMALL>, K::BYTES));
+    LAUNCH((key_kernel<T, D, SMALL>), (int)blocks, K::THREADS, K::BYTES, cuda_compute(device), *args, *call);
+    TRY(cuda_launched("attention_backward: dk, dv"));
+    blocks = tile_slots(args->q.rows, call->count, Q::ROWS) * call->q_heads;
+    CUDA_TRY(allow_shared(query_kernel<T, D, SMALL>, Q::BYTES));
+    LAUNCH((query_kernel<T, D, SMALL>), (int)blocks, Q::THREADS, Q::BYTES, cuda_compute(device), *args,
+           *call);
+    return cuda_launched("attention_backward: dq");
+}
+
 template <class T, int D>
 static enum status backward(struct device *device, const struct op_attention_backward *args,
                             const struct tile_call *call)
 {
-    typedef query_shape<T, D> Q;
-    typedef key_shape<T, D> K;
-    int64_t tiles = tile_slots(args->q.rows, call->count, K::ROWS);
-    int64_t blocks = tiles * (call->q_heads / call->group);
     TRY(delta<T>(device, args, call));
-    CUDA_TRY(allow_shared(key_kernel<T, D>, K::BYTES));
-    LAUNCH((key_kernel<T, D>), (int)blocks, K::THREADS, K::BYTES, cuda_compute(device), *args, *call);
-    TRY(cuda_launched("attention_backward: dk, dv"));
-    blocks = tile_slots(args->q.rows, call->count, Q::ROWS) * call->q_heads;
-    CUDA_TRY(allow_shared(query_kernel<T, D>, Q::BYTES));
-    LAUNCH((query_kernel<T, D>), (int)blocks, Q::THREADS, Q::BYTES, cuda_compute(device), *args, *call);
-    return cuda_launched("attention_backward: dq");
+    if constexpr (sizeof(T) == 2 && D > 64)
+        if (cuda_of(device)->shared_bytes < 160 << 10) return backward_shaped<T, D, true>(device, args, call);
+    return backward_shaped<T, D, false>(device, args, call);
 }
 
 size_t flash_attention_scratch(const struct attention_shape *shape)

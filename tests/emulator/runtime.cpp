@@ -30,14 +30,7 @@
 
 namespace {
 
-enum {
-    RUNTIME_VERSION = CUDART_VERSION,
-    ALIGN = 256,
-    GUARD = 256,
-    MOST_GPUS = 16,
-    SHARED_OPTIN = 227 * 1024,
-    SHARED_PLAIN = 48 * 1024
-};
+enum { RUNTIME_VERSION = CUDART_VERSION, ALIGN = 256, GUARD = 256, MOST_GPUS = 16, SHARED_PLAIN = 48 * 1024 };
 enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5 };
 const size_t ARENA = (size_t)1 << 38, PAGE = 4096;
 
@@ -104,6 +97,14 @@ bool is_lazy()
     if (text && strcmp(text, "lazy") != 0 && strcmp(text, "eager") != 0)
         emulator::fail("LORAD_EMULATOR_STREAMS is \"%s\", not lazy or eager", text);
     return !text || strcmp(text, "lazy") == 0;
+}
+
+/* Shared memory that a block may ask for (CUDA C++ Programming Guide, table of compute capabilities). */
+int shared_optin()
+{
+    int arch = (int)setting("LORAD_EMULATOR_ARCH", 90);
+    if (arch == 80 || arch == 87) return 163 * 1024;
+    return arch / 10 == 8 || arch / 10 == 12 ? 99 * 1024 : 227 * 1024;
 }
 
 double now()
@@ -240,7 +241,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 {
     locked hold(lock);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || value > SHARED_OPTIN) return failed(cudaErrorInvalidValue);
+    if (value < 0 || value > shared_optin()) return failed(cudaErrorInvalidValue);
     shared_allowed[kernel] = value;
     return cudaSuccess;
 }
@@ -295,7 +296,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     snprintf(out->name, sizeof out->name, "Emulated GPU");
     out->totalGlobalMem = (size_t)setting("LORAD_EMULATOR_MEMORY", (long long)8 << 30);
     out->sharedMemPerBlock = SHARED_PLAIN;
-    out->sharedMemPerBlockOptin = SHARED_OPTIN;
+    out->sharedMemPerBlockOptin = shared_optin();
     out->major = arch / 10;
     out->minor = arch % 10;
     out->multiProcessorCount = 4;
@@ -321,10 +322,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
         *value = properties.minor;
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-        *value = SHARED_OPTIN + 1024;
+        *value = shared_optin() + 1024;
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *value = SHARED_OPTIN;
+        *value = shared_optin();
         return cudaSuccess;
     }
     return failed(cudaErrorInvalidValue);
