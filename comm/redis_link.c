@@ -25,7 +25,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-enum { MOST_REPLY_BYTES = 16 << 20, MOST_ELEMENTS = 8192 };
+enum { MOST_REPLY_BYTES = 16 << 20, MOST_ELEMENTS = 8192, MOST_ERROR_BYTES = 300 };
 
 struct redis_link {
     struct redis_address address;
@@ -108,6 +108,23 @@ static void *create_bounded(const redisReadTask *task, int elements)
 }
 #endif
 
+/* What an error says goes to the log and to terminals: a line of bounded length without control characters.
+ */
+static void *create_clean(const redisReadTask *task, char *text, size_t length)
+{
+    char line[MOST_ERROR_BYTES + 1];
+    if (task->type != REDIS_REPLY_ERROR) return usual.createString(task, text, length);
+    if (length > MOST_ERROR_BYTES)
+        for (length = MOST_ERROR_BYTES; length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80;) length--;
+    for (size_t i = 0; i < length; i++) line[i] = text[i] ? text[i] : '?';
+    line[length] = '\0';
+    struct strbuf shown = STRBUF_EMPTY;
+    strbuf_put_shown(&shown, line);
+    void *reply = usual.createString(task, (char *)strbuf_text(&shown), shown.length);
+    strbuf_free(&shown);
+    return reply;
+}
+
 static void learn_usual(void)
 {
     redisReader *reader = redisReaderCreate();
@@ -122,6 +139,7 @@ static bool bounded_functions(redisReplyObjectFunctions *out)
     pthread_once(&once, learn_usual);
     *out = usual;
     out->createArray = create_bounded;
+    out->createString = create_clean;
     return usual.freeObject != NULL;
 }
 
@@ -356,6 +374,12 @@ static enum status talk(struct redis_link *link, struct redis_batch *batch, int6
     return status;
 }
 
+/* Some servers repeat the command that they do not know; what was cut may be the rest of a password. */
+static bool may_hold(const char *error, const char *password)
+{
+    return *password && (strlen(error) > MOST_ERROR_BYTES - 4 || strstr(error, password));
+}
+
 static enum status log_in(struct redis_link *link, int64_t deadline_ns)
 {
     const struct redis_address *address = &link->address;
@@ -369,10 +393,8 @@ static enum status log_in(struct redis_link *link, int64_t deadline_ns)
     if (status == LORAD_OK && batch.n > 0) status = talk(link, &batch, deadline_ns);
     for (size_t i = 0; status == LORAD_OK && i < batch.n; i++) {
         const char *error = redis_reply_error(batch.replies[i]);
-        if (error) /* some servers repeat the command that they do not know */
-            status =
-                refuse(link, *address->password && strstr(error, address->password) ? "the log-in is refused"
-                                                                                    : error);
+        if (error)
+            status = refuse(link, may_hold(error, address->password) ? "the log-in is refused" : error);
     }
     redis_batch_free(&batch);
     return status;

@@ -25,7 +25,8 @@ bool redis_link_has_tls(void);
 
 struct redis_reply;
 
-/* What an error reply says ("OOM command not allowed ..."); NULL: it is none. */
+/* What an error reply says ("OOM command not allowed ..."), at most 300 bytes without control characters;
+ * NULL: it is none. */
 const char *redis_reply_error(const struct redis_reply *reply);
 /* A string or status, NUL-terminated; NULL: the reply is no text. *length may be NULL. */
 const char *redis_reply_text(const struct redis_reply *reply, size_t *length);

@@ -3,7 +3,7 @@
 # LORAD_SOAK: how many of what, "rank=4 mpirun=2 all=1 supervisor=1 stop=1 usr1=1 disk=1" by default:
 #   rank kill -9 of one, mpirun kill -9 of it, all kill -9 of the ranks and mpirun, supervisor kill -9 of `lorad run`,
 #   stop SIGSTOP of a rank until the watchdog ends the run, usr1 a stop on request, disk a full disk for half a second,
-#   redis kill -9 of a redis-server and a new one (needs redis-server and redis_url)
+#   redis kill -9 of a redis-server and an empty new one, in which the run must show again (needs redis-server)
 # LORAD_SOAK_LANES (1): so many runs at a time. LORAD_SOAK_RANKS (2), LORAD_SOAK_TP (1), LORAD_SOAK_STEPS (100),
 # LORAD_SOAK_WINDOW_MS (1200): a fault comes at most so long after a start; half of them wait for a save.
 # LORAD_KILL_SEED. LORAD_SOAK_TALK=1 prints each fault. Prints a line a lane and the counts by kind and phase.
@@ -84,7 +84,7 @@ hit() {
         rm -f "$work/fill"
         ;;
     redis)
-        kill -9 "$(cat "$base/redis.pid")"
+        kill -9 "$(cat "$base/${work##*/}.pid")"
         sleep 0.3
         redis_up
         ;;
@@ -124,11 +124,17 @@ continued() {
         echo "continued from step $got instead of $wanted" >>"$work/problems"
 }
 
+# shown_again SECONDS: that long after its server was replaced the run has ended, and Redis knows; less than 10 s may be too short
+shown_again() {
+    [ "$1" -lt 10 ] || [ "$(redis-cli -s "$base/${work##*/}.sock" HGET "lorad:{${work##*/}}:info" state)" = ended ] ||
+        echo "redis: the end of the run is not told there" >>"$work/problems"
+}
+
 # ---- a lane ----
 
 # attempt KIND: one start with one fault; 1: the run ended before it came
 attempt() {
-    local kind=$1 job before newest mode=any phase
+    local kind=$1 job before newest mode=any phase since
     before=$(committed_steps | tail -n 1)
     supervised=no
     [ "$kind" != supervisor ] || supervised=yes
@@ -141,8 +147,11 @@ attempt() {
     phase=$(phase_now)
     newest=$(committed_steps | tail -n 1)
     if [ -n "$kind" ] && hit "$kind" $job; then
+        since=$SECONDS
         case $kind in
-        disk | redis) wait $job || [ $? = 74 ] || { tail -n 5 "$work/attempt.log" >>"$work/problems"; } ;;
+        disk | redis) wait $job || [ $? = 74 ] || { tail -n 5 "$work/attempt.log" >>"$work/problems"; } ;;&
+        redis) shown_again $((SECONDS - since)) ;;
+        disk) ;;
         *) ended "$kind" $job ;;
         esac
         echo "$kind $phase" >>"$work/faults"
@@ -168,6 +177,10 @@ same() {
 lane() {
     local kind rounds=0 disk_was_full
     : >"$work/problems"
+    if [[ " $* " == *" redis "* ]]; then
+        redis_up
+        extra=(--set redis_url="unix://$base/${work##*/}.sock" --set run_name="${work##*/}")
+    fi
     while [ $# -gt 0 ]; do
         rm -rf "$work/run"
         : >"$work/attempt.log"
@@ -189,8 +202,8 @@ lane() {
     echo "lane: $(wc -l <"$work/faults") faults in $rounds runs, $(grep -c "continuing from" "$work/run.log") continued"
 }
 
-redis_up() {
-    redis-server --port 0 --unixsocket "$base/redis.sock" --pidfile "$base/redis.pid" --daemonize yes --dir "$base" \
+redis_up() { # the lane's own
+    redis-server --port 0 --unixsocket "$base/${work##*/}.sock" --pidfile "$base/${work##*/}.pid" --daemonize yes --dir "$base" \
         --save "" >/dev/null
 }
 
@@ -207,18 +220,13 @@ for part in $mix; do
     for ((i = 0; i < count; i++)); do kinds+=("$kind"); done
 done
 mapfile -t kinds < <(printf '%s\n' "${kinds[@]}" | shuf --random-source=<(yes "$RANDOM"))
-if [[ " ${kinds[*]} " == *" redis "* ]]; then
-    redis_up
-    extra=(--set redis_url="unix://$base/redis.sock")
-fi
-
 head -n 12 tests/data/finance-zh/fin_heldout.jsonl >"$base/eval.jsonl"
 whole >"$base/whole.log" 2>&1 || { cat "$base/whole.log"; fail "the uninterrupted run failed"; }
 result whole >"$base/whole.txt"
 [ "$(wc -l <"$base/whole.txt")" -gt "$steps" ] || fail "the uninterrupted run logged too little"
 begin=$SECONDS
 trap 'kill $(jobs -p) 2>/dev/null; pgrep -f "output_dir=$base/lane" | xargs -r kill -9
-    umount -l "$base"/lane* 2>/dev/null; [ ! -e "$base/redis.pid" ] || kill -9 "$(cat "$base/redis.pid")"; rm -rf "$base"' EXIT
+    umount -l "$base"/lane* 2>/dev/null; cat "$base"/lane*.pid 2>/dev/null | xargs -r kill -9; rm -rf "$base"' EXIT
 for ((l = 0; l < lanes; l++)); do
     mkdir "$base/lane$l"
     mine=()

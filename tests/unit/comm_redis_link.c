@@ -158,6 +158,39 @@ static void replies_are_read(void **state)
     redis_batch_free(&batch);
 }
 
+/* What a server says goes into the log: neither colours nor lines nor pages of it. */
+static void errors_are_cleaned_and_cut(void **state)
+{
+    (void)state;
+    static const char dirty[] = "-ERR \x1b[31mred\x07 \0 tab\there \xc2\x9b c1 \xe6\x9c\x8d 123\r\n";
+    struct redis_batch batch = REDIS_BATCH_EMPTY;
+    redis_batch_add(&batch, "PING");
+    assert_ok(redis_batch_parse(&batch, dirty, sizeof dirty - 1));
+    assert_string_equal(redis_reply_error(redis_batch_reply(&batch, 0)),
+                        "ERR ?[31mred? ? tab?here ? c1 \xe6\x9c\x8d 123");
+    char text[1000] = "-ERR ";
+    memset(text + 5, 'x', 293);
+    memcpy(text + 298, "\xe6\x9c\x8d\xe6\x9c\x8d and more",
+           15); /* bytes 298 to 300 of what is kept: a sign and a part */
+    memset(text + 313, 'y', 600);
+    memcpy(text + 913, "\r\n", 2);
+    assert_ok(redis_batch_parse(&batch, text, 915));
+    const char *error = redis_reply_error(redis_batch_reply(&batch, 0));
+    assert_int_equal(strlen(error), 300);
+    assert_string_equal(error + 290, "xxxxxxx\xe6\x9c\x8d");
+    text[4] = 'y'; /* one byte more: the sign at the end is cut whole */
+    memmove(text + 5, text + 4, 911);
+    assert_ok(redis_batch_parse(&batch, text, 916));
+    error = redis_reply_error(redis_batch_reply(&batch, 0));
+    assert_int_equal(strlen(error), 298);
+    assert_string_equal(error + 290, "xxxxxxxx");
+
+    /* A string is left as it is. */
+    assert_ok(redis_batch_parse(&batch, "$3\r\na\x1b\n\r\n", 9));
+    assert_string_equal(redis_reply_text(redis_batch_reply(&batch, 0), NULL), "a\x1b\n");
+    redis_batch_free(&batch);
+}
+
 /* ---- the breaker ---- */
 
 static void the_breaker_waits_longer_and_longer(void **state)
@@ -252,6 +285,7 @@ int main(void)
         cmocka_unit_test(a_password_may_come_from_the_environment),
         cmocka_unit_test(prefixes_are_checked),
         cmocka_unit_test(replies_are_read),
+        cmocka_unit_test(errors_are_cleaned_and_cut),
         cmocka_unit_test(the_breaker_waits_longer_and_longer),
         cmocka_unit_test(bad_servers_cost_a_second),
         cmocka_unit_test(nobody_listens),
