@@ -445,6 +445,14 @@ static void run_block()
     }
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+static void watch_signals() /* the sanitizer tells more */
+{
+}
+static void signals_back()
+{
+}
+#else
 /* A bad access in a kernel is named before the process ends by the same signal. */
 static void on_signal(int number)
 {
@@ -456,13 +464,11 @@ static void on_signal(int number)
     raise(number); /* the handler is gone: SA_RESETHAND */
 }
 
-/* From here to signals_back. A test program has handlers of its own. */
 static const int watched[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-static struct sigaction handlers_before[4];
+static struct sigaction handlers_before[4]; /* a test program has some of its own */
 
 static void watch_signals()
 {
-#if !defined(__SANITIZE_ADDRESS__)
     static char room[64 * 1024]; /* the stack of a fiber may be what overflowed */
     stack_t stack = {};
     stack.ss_sp = room;
@@ -472,15 +478,13 @@ static void watch_signals()
     action.sa_handler = on_signal;
     action.sa_flags = SA_ONSTACK | (int)SA_RESETHAND | SA_NODEFER;
     for (int i = 0; i < 4; i++) sigaction(watched[i], &action, &handlers_before[i]);
-#endif
 }
 
 static void signals_back()
 {
-#if !defined(__SANITIZE_ADDRESS__)
     for (int i = 0; i < 4; i++) sigaction(watched[i], &handlers_before[i], nullptr);
-#endif
 }
+#endif
 
 void run(const launch &kernel)
 {
