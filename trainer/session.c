@@ -210,7 +210,7 @@ static enum status create_model(struct session *session, bool training)
         log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));
     TRY(model_create(&session->model, &session->arch, &session->part, session->lora, &session->model_options,
                      session->device, session->tp));
-    return weights_load(session->model, session->weights);
+    return weights_load(session->model, session->weights, count_threads(&session->ranks));
 }
 
 static enum status create_adapter(struct session *session, const char *adapter_dir, bool training)

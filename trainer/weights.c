@@ -11,7 +11,7 @@
 #include "trainer/model_parts.h"
 #include "trainer/request.h"
 
-enum { NAME_BYTES = 128, STAGING_BYTES = 8 << 20 };
+enum { NAME_BYTES = 128, STAGING_BYTES = 8 << 20, STAGING_BYTES_A_THREAD = 4 << 20 };
 
 /* ---- which tensors a model has ---- */
 
@@ -129,7 +129,8 @@ enum status weights_check(const struct st_set *set, const struct arch *arch)
 struct loading {
     struct model *model;
     const struct st_set *set;
-    char *staging; /* STAGING_BYTES, or one row if that is longer */
+    int threads;   /* that read */
+    char *staging; /* a block of rows: one row at least */
     size_t staging_bytes;
     float *vector; /* the longest vector in f32 */
 };
@@ -161,16 +162,34 @@ static bool all_finite(const void *data, enum dtype dtype, int64_t n)
     return !bad;
 }
 
-static enum status read_block(struct loading *load, const struct st_tensor *tensor, int64_t row, int64_t rows,
-                              int64_t col, int64_t cols)
+/* A part of a tensor, dense. Thread: any. */
+static enum status read_piece(const struct loading *load, const struct st_tensor *tensor, int64_t row,
+                              int64_t rows, int64_t col, int64_t cols, char *to)
 {
-    TRY(st_read_part(load->set, tensor, row, rows, col, cols, load->staging));
-    if (!all_finite(load->staging, host_dtype(tensor->dtype), rows * cols))
+    TRY(st_read_part(load->set, tensor, row, rows, col, cols, to));
+    if (!all_finite(to, host_dtype(tensor->dtype), rows * cols))
         return FAIL(LORAD_DATA,
                     "%s: tensor %s has a value that is not finite (rows %lld to %lld); the file is damaged",
                     st_file_path(load->set, tensor->file), tensor->name, (long long)row,
                     (long long)(row + rows - 1));
     return LORAD_OK;
+}
+
+/* Into load->staging, by several threads: one alone reads from memory slower than a GPU takes. What one of
+ * them could not read is read again here, for the message is the thread's own. */
+static enum status read_block(struct loading *load, const struct st_tensor *tensor, int64_t row, int64_t rows,
+                              int64_t col, int64_t cols)
+{
+    int64_t step = (rows + load->threads - 1) / load->threads;
+    size_t row_bytes = (size_t)cols * st_dtype_bytes(tensor->dtype);
+    bool failed = false;
+#pragma omp parallel for schedule(static) num_threads(load->threads) reduction(|| : failed)
+    for (int64_t first = 0; first < rows; first += step) {
+        int64_t n = rows - first < step ? rows - first : step;
+        char *to = load->staging + (size_t)first * row_bytes;
+        if (read_piece(load, tensor, row + first, n, col, cols, to) != LORAD_OK) failed = true;
+    }
+    return failed ? read_piece(load, tensor, row, rows, col, cols, load->staging) : LORAD_OK;
 }
 
 static int64_t rows_per_block(const struct loading *load, const struct st_tensor *tensor, int64_t cols)
@@ -267,6 +286,22 @@ static enum status load_layer(struct loading *load, int32_t number)
     return load_norm(load, layer->k_norm, arch->head_dim, name);
 }
 
+/* Rows of load->staging, by way of f32 unless they are what the device wants. */
+static enum status put_rows(struct loading *load, const struct st_tensor *tensor, struct matrix to,
+                            float *block)
+{
+    int64_t n = to.rows * to.cols;
+    enum dtype dtype = host_dtype(tensor->dtype);
+    if (dtype == to.dtype) {
+        TRY(device_copy_to(load->model->device, STREAM_COMPUTE, to.data, load->staging,
+                           (size_t)n * dtype_bytes(dtype)));
+        return device_sync(load->model->device);
+    }
+#pragma omp parallel for schedule(static) num_threads(load->threads)
+    for (int64_t i = 0; i < n; i++) block[i] = to_f32(load->staging, dtype, i);
+    return put_act(load, to.data, block, n);
+}
+
 static enum status load_embedding(struct loading *load)
 {
     struct model *model = load->model;
@@ -279,9 +314,8 @@ static enum status load_embedding(struct loading *load)
     for (int64_t done = 0; status == LORAD_OK && done < rows; done += step) {
         int64_t n = rows - done < step ? rows - done : step;
         status = read_block(load, tensor, first + done, n, 0, d);
-        if (status != LORAD_OK) break;
-        for (int64_t i = 0; i < n * d; i++) block[i] = to_f32(load->staging, host_dtype(tensor->dtype), i);
-        status = put_act(load, matrix_part(model->embedding, done, n, 0, d).data, block, n * d);
+        if (status == LORAD_OK)
+            status = put_rows(load, tensor, matrix_part(model->embedding, done, n, 0, d), block);
     }
     free(block);
     return status;
@@ -305,12 +339,14 @@ static int64_t longest_row(const struct arch *arch)
     return arch->intermediate > most ? arch->intermediate : most;
 }
 
-enum status weights_load(struct model *model, const struct st_set *set)
+enum status weights_load(struct model *model, const struct st_set *set, int threads)
 {
     TRY(weights_check(set, model->arch));
     size_t row = (size_t)longest_row(model->arch) * sizeof(float);
+    size_t block = (size_t)threads * STAGING_BYTES_A_THREAD;
+    if (block < STAGING_BYTES) block = STAGING_BYTES;
     struct loading load = {
-        .model = model, .set = set, .staging_bytes = row > STAGING_BYTES ? row : STAGING_BYTES};
+        .model = model, .set = set, .threads = threads, .staging_bytes = row > block ? row : block};
     load.staging = memory_new(load.staging_bytes, 1);
     load.vector = memory_new(row, 1);
     enum status status = load.staging && load.vector ? LORAD_OK : LORAD_NOMEM;

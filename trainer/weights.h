@@ -14,8 +14,8 @@
  * is none that would change the arithmetic. LORAD_DATA names the tensor. */
 enum status weights_check(const struct st_set *set, const struct arch *arch) LORAD_WARN_UNUSED;
 
-/* Loads this rank's part and seals the panels. LORAD_DATA for a value that is not finite;
+/* Loads this rank's part, read by `threads` threads, and seals the panels. LORAD_DATA for a value that is not finite;
  * LORAD_REQUEUE when this rank was asked to stop (request.h). */
-enum status weights_load(struct model *model, const struct st_set *set) LORAD_WARN_UNUSED;
+enum status weights_load(struct model *model, const struct st_set *set, int threads) LORAD_WARN_UNUSED;
 
 #endif

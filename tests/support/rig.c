@@ -6,25 +6,27 @@
 #include "support/test_device.h"
 #include "trainer/weights.h"
 
-static enum status open_parallel(struct rig *rig, int32_t tp, const struct comm_world_info *world)
+static enum status open_parallel(struct rig *rig, const struct rig_options *options,
+                                 const struct comm_world_info *world)
 {
     struct device_options device = {.kind = test_device_kind(),
                                     .local_rank = world->local_rank,
                                     .threads = world->threads,
-                                    .deterministic = true};
+                                    .deterministic = !options->fast};
     TRY(test_device_opened(device_open(&rig->device, &device)));
-    TRY(comm_create(&rig->world, &(struct comm_options){.device = rig->device, .deterministic = true}));
-    TRY(partition_make(&rig->partition, &rig->arch, tp, world->world, world->rank));
+    TRY(comm_create(&rig->world,
+                    &(struct comm_options){.device = rig->device, .deterministic = !options->fast}));
+    TRY(partition_make(&rig->partition, &rig->arch, options->tp, world->world, world->rank));
     TRY(comm_split(&rig->tp, rig->world, rig->partition.dp_rank, rig->partition.tp_rank));
     return comm_split(&rig->dp, rig->world, rig->partition.tp_rank, rig->partition.dp_rank);
 }
 
-static enum status load_weights(struct rig *rig, const char *model_dir)
+static enum status load_weights(struct rig *rig, const char *model_dir, int threads)
 {
     struct st_set *set;
     TRY(st_open_dir(&set, model_dir));
     enum status status = weights_check(set, &rig->arch);
-    if (status == LORAD_OK) status = weights_load(rig->model, set);
+    if (status == LORAD_OK) status = weights_load(rig->model, set, threads);
     st_close(set);
     return status;
 }
@@ -33,14 +35,14 @@ static enum status build(struct rig *rig, const struct rig_options *options,
                          const struct comm_world_info *world)
 {
     TRY(arch_read(&rig->arch, options->model_dir));
-    TRY(open_parallel(rig, options->tp, world));
+    TRY(open_parallel(rig, options, world));
     if (options->adapter_dir) {
         TRY(adapter_shape(&rig->shape, &rig->config, options->adapter_dir));
         TRY(lora_create(&rig->lora, &rig->shape, &rig->arch, &rig->partition));
     }
     TRY(model_create(&rig->model, &rig->arch, &rig->partition, rig->lora, &options->model, rig->device,
                      rig->tp));
-    TRY(load_weights(rig, options->model_dir));
+    TRY(load_weights(rig, options->model_dir, world->threads));
     if (!rig->lora) return LORAD_OK;
     TRY(adapter_create(&rig->adapter, rig->lora, rig->device, rig->tp, rig->dp));
     TRY(adapter_load(rig->adapter, options->adapter_dir));
