@@ -50,9 +50,9 @@ void device_free(struct device *device, void *block);
 enum status device_alloc_host(void **out, struct device *device, size_t bytes) LORAD_WARN_UNUSED;
 void device_free_host(struct device *device, void *block);
 
-/* A copy is done when an event behind it is. device_copy_to: from memory of device_alloc_host, which keeps its
- * contents until then; other memory may be used again when the call returns. device_copy_from: into memory of
- * device_alloc_host; with other memory the call also waits for what is before it on the stream. */
+/* A copy is done when an event behind it is. device_copy_to: from memory of device_alloc_host, which keeps
+ * its contents until then; other memory may be used again when the call returns. device_copy_from: into
+ * memory of device_alloc_host; with other memory the call also waits for what is before it on the stream. */
 enum status device_copy_to(struct device *device, enum device_stream stream, void *to_device,
                            const void *from_host, size_t bytes) LORAD_WARN_UNUSED;
 enum status device_copy_from(struct device *device, enum device_stream stream, void *to_host,
@@ -71,7 +71,8 @@ enum status device_stream_wait(struct device *device, enum device_stream stream,
                                struct device_event *event) LORAD_WARN_UNUSED;
 enum status device_event_sync(struct device *device,
                               struct device_event *event) LORAD_WARN_UNUSED; /* blocks */
-enum status device_sync(struct device *device) LORAD_WARN_UNUSED;            /* blocks */
+/* Blocks until all that was enqueued on STREAM_COMPUTE is done. */
+enum status device_sync(struct device *device) LORAD_WARN_UNUSED;
 
 /* What a backend's library offers beside this header, by name (comm's NCCL); NULL: nothing. Borrowed. */
 const void *device_extension(const struct device *device, const char *name);

@@ -361,7 +361,6 @@ enum status cuda_sync(struct device *device)
 {
     TRY(enter(device));
     CUDA_TRY(cudaStreamSynchronize(cuda_of(device)->stream[STREAM_COMPUTE]));
-    CUDA_TRY(cudaStreamSynchronize(cuda_of(device)->stream[STREAM_COPY]));
     return LORAD_OK;
 }
 
