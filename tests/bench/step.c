@@ -3,15 +3,19 @@
  * test.
  *
  *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT]
- *                [--steps N] [--threads N] [--micros N] [--elastic 1]
+ *                [--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1]
+ *                [--square SECONDS] [--square-size N]
  *
  * MODEL and ADAPTER are folders (tests/bench/make_model.py makes some). A step is one micro-batch of T random
  * tokens packed from rows of N, forward, loss, backward, norm, clip and AdamW. First the products of each
  * shape of the model run alone, frozen, without an adapter; their time, summed over what a step executes (no
  * dx below the lowest adapted module, the head on supervised tokens only), is the floor. Useful operations
  * are those products, nothing else: 2 per weight and token and direction. --micros: micro-batches of a step,
- * the same one each time. --elastic 1: instead, steps whose gradients are summed as floats and in fixed point
- * in turn.
+ * the same one each time. --phases 1: then also steps
+ * whose operations are timed one by one. --square: also the
+ * rate of a large square product kept up so long, and the step's share of it. --fast 1: a GPU need not be
+ * deterministic. LORAD_TEST_DEVICE chooses the device. --elastic 1: instead, steps whose gradients are summed
+ * as floats and in fixed point in turn.
  */
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +25,9 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/random.h"
 #include "kernels/panel.h"
+#include "support/op_timer.h"
 #include "support/rig.h"
 #include "support/test_device.h"
 #include "trainer/step.h"
@@ -32,11 +38,23 @@ struct bench {
     const char *model_dir, *adapter_dir;
     enum dtype dtype;
     int32_t tokens, row, supervised_percent, steps, threads, micros;
-    bool elastic;
+    bool elastic, phases, fast;
     struct arch arch;
     struct device *device;
     double product_seconds, product_work; /* of a step */
+    double square;                        /* seconds to measure the device's own rate for; 0: do not */
+    int64_t square_size;
+    int64_t start; /* TIME's */
 };
+
+static void put_float(char *to, enum dtype dtype, float value)
+{
+    uint16_t half = dtype == DTYPE_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
+    if (dtype == DTYPE_F32)
+        memcpy(to, &value, sizeof value);
+    else
+        memcpy(to, &half, sizeof half);
+}
 
 static void check(enum status status)
 {
@@ -52,8 +70,27 @@ static void *device_new(struct bench *b, size_t bytes)
     return block;
 }
 
-/* A frozen panel's best seconds of a forward and of a dx over n tokens. */
-static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, double best[2])
+/* [rows, cols] in [-1, 1) on the device; zeros would run faster than what a step sees. */
+static void *random_new(struct bench *b, int64_t rows, int64_t cols)
+{
+    size_t n = (size_t)(rows * cols), item = dtype_bytes(b->dtype);
+    char *host = memory_new(n, item);
+    check(host ? LORAD_OK : LORAD_NOMEM);
+    for (size_t i = 0; i < n; i++) {
+        struct random_block block = {{0}};
+        if (i % 4 == 0) block = random_philox(7, RANDOM_TEST, i);
+        for (size_t j = 0; i % 4 == 0 && j < 4 && i + j < n; j++)
+            put_float(host + (i + j) * item, b->dtype, 2 * random_unit_f32(block.word[j]) - 1);
+    }
+    void *block = device_new(b, n * item);
+    check(device_copy_to(b->device, STREAM_COMPUTE, block, host, n * item));
+    check(device_sync(b->device));
+    free(host);
+    return block;
+}
+
+/* A frozen panel with random weights. */
+static struct panel *panel_new(struct bench *b, void **scratch, int64_t n, int64_t in, int64_t out)
 {
     struct panel_spec spec = {.in = in,
                               .part = {{.out = out}},
@@ -62,36 +99,73 @@ static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, do
                               .y_dtype = b->dtype,
                               .needs_dx = true,
                               .max_tokens = n};
-    size_t item = dtype_bytes(b->dtype), weights, scratch_bytes;
+    size_t weights, scratch_bytes;
     panel_bytes(device_backend(b->device), &spec, &weights, &scratch_bytes);
-    void *scratch = device_new(b, scratch_bytes + 1);
+    *scratch = device_new(b, scratch_bytes + 1);
     struct panel *panel;
-    check(panel_create(&panel, b->device, &spec, scratch));
-    void *x = device_new(b, (size_t)(n * in) * item), *y = device_new(b, (size_t)(n * out) * item);
-    void *dx = device_new(b, (size_t)(n * in) * item);
-    struct matrix ones = matrix_of(memory_new((size_t)in, sizeof(float)), DTYPE_F32, 1, in, in);
-    for (int64_t j = 0; ones.data && j < in; j++) ((float *)ones.data)[j] = (float)(j % 7) - 3;
-    for (int64_t i = 0; i < out; i++) check(panel_load_rows(panel, 0, i, ones));
+    check(panel_create(&panel, b->device, &spec, *scratch));
+    enum { ROWS = 64 };
+    float *rows = memory_new((size_t)(ROWS * in), sizeof *rows);
+    check(rows ? LORAD_OK : LORAD_NOMEM);
+    for (int64_t i = 0; i < ROWS * in; i++)
+        rows[i] = random_unit_f32(random_philox(8, RANDOM_TEST, (uint64_t)i).word[0]) - 0.5f;
+    for (int64_t i = 0; i < out; i += ROWS) {
+        int64_t some = out - i < ROWS ? out - i : ROWS;
+        check(panel_load_rows(panel, 0, i, matrix_of(rows, DTYPE_F32, some, in, in)));
+    }
     check(panel_seal(panel));
+    free(rows);
+    return panel;
+}
+
+/* Seconds of one call, waited for. */
+#define TIME(b, call)                                                                                        \
+    (check(device_sync((b)->device)), (b)->start = clock_monotonic_ns(), check(call),                        \
+     check(device_sync((b)->device)), clock_seconds_since((b)->start))
+
+/* A frozen panel's best seconds of a forward and of a dx over n tokens. */
+static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, double best[2])
+{
+    void *scratch;
+    struct panel *panel = panel_new(b, &scratch, n, in, out);
+    void *x = random_new(b, n, in), *y = device_new(b, (size_t)(n * out) * dtype_bytes(b->dtype));
+    void *dy = random_new(b, n, out), *dx = device_new(b, (size_t)(n * in) * dtype_bytes(b->dtype));
     struct panel_forward forward = {.x = matrix_of(x, b->dtype, n, in, in),
                                     .y = matrix_of(y, b->dtype, n, out, out)};
     struct panel_backward backward = {
-        .x = forward.x, .dy = forward.y, .dx = matrix_of(dx, b->dtype, n, in, in)};
+        .x = forward.x, .dy = matrix_of(dy, b->dtype, n, out, out), .dx = matrix_of(dx, b->dtype, n, in, in)};
     best[0] = best[1] = INFINITY;
     for (int i = 0; i < 7; i++) {
-        int64_t start = clock_monotonic_ns();
-        check(panel_forward(panel, &forward));
-        check(device_sync(b->device));
-        best[0] = fmin(best[0], clock_seconds_since(start));
-        start = clock_monotonic_ns();
-        check(panel_backward(panel, &backward));
-        check(device_sync(b->device));
-        best[1] = fmin(best[1], clock_seconds_since(start));
+        best[0] = fmin(best[0], TIME(b, panel_forward(panel, &forward)));
+        best[1] = fmin(best[1], TIME(b, panel_backward(panel, &backward)));
     }
     panel_destroy(panel);
-    free(ones.data);
-    void *const blocks[] = {scratch, x, y, dx};
-    for (int i = 0; i < 4; i++) device_free(b->device, blocks[i]);
+    void *const blocks[] = {scratch, x, y, dy, dx};
+    for (int i = 0; i < 5; i++) device_free(b->device, blocks[i]);
+}
+
+/* Operations a second of a large square product, kept up for b->square seconds: what the device can do. */
+static double square_rate(struct bench *b)
+{
+    int64_t n = b->square_size;
+    void *scratch;
+    struct panel *panel = panel_new(b, &scratch, n, n, n);
+    void *x = random_new(b, n, n), *y = device_new(b, (size_t)(n * n) * dtype_bytes(b->dtype));
+    struct panel_forward forward = {.x = matrix_of(x, b->dtype, n, n, n),
+                                    .y = matrix_of(y, b->dtype, n, n, n)};
+    check(panel_forward(panel, &forward));
+    check(device_sync(b->device));
+    enum { AT_ONCE = 20 };
+    double seconds = 0;
+    int64_t calls = 0, start = clock_monotonic_ns();
+    for (; seconds < b->square; seconds = clock_seconds_since(start), calls += AT_ONCE) {
+        for (int i = 0; i < AT_ONCE; i++) check(panel_forward(panel, &forward));
+        check(device_sync(b->device));
+    }
+    panel_destroy(panel);
+    void *const blocks[] = {scratch, x, y};
+    for (int i = 0; i < 3; i++) device_free(b->device, blocks[i]);
+    return 2e-9 * (double)n * (double)n * (double)n * (double)calls / seconds;
 }
 
 /* times[0] forwards and times[1] dx of this shape in a step. */
@@ -111,7 +185,9 @@ static void time_products(struct bench *b, int32_t supervised, int32_t first_lay
 {
     const struct arch *a = &b->arch;
     int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
-    b->device = test_device_open(b->threads);
+    struct device_options options = {
+        .kind = test_device_kind(), .threads = b->threads, .deterministic = !b->fast};
+    check(device_open(&b->device, &options));
     printf("%s\n", device_describe(b->device));
     int32_t above = a->layers - first_layer;
     const int32_t first[2] = {a->layers, above - 1}, rest[2] = {a->layers, above}, head[2] = {1, 1};
@@ -172,6 +248,7 @@ static double run_step(struct bench *b, struct step_context *context, const stru
         check(step_finish(context, (struct step_targets){batch->n_supervised * b->micros, targets}, 1.0,
                           &(struct boundary_report){0}, result));
     } while (result->again);
+    check(device_sync(context->adapter->device));
     return clock_seconds_since(start);
 }
 
@@ -212,6 +289,12 @@ static double time_steps(struct bench *b, struct step_context *context, const st
         if (step == b->steps - 1)
             printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
     }
+    if (b->phases) {
+        struct step_result result;
+        op_timer_begin(context->adapter->device);
+        for (int32_t step = 0; step < b->steps; step++) run_step(b, context, batch, step, &result);
+        op_timer_end(context->adapter->device, b->steps);
+    }
     qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
     return seconds[b->steps / 2];
 }
@@ -243,6 +326,27 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
     return median;
 }
 
+/* The products and causal attention (two products forward, four backward: its own recomputation is not
+ * counted), as a share of what a square product runs at in this same process. */
+static void tell_share(struct bench *b, const struct micro_batch *batch, double step, int32_t first_layer)
+{
+    double scores = 0, columns = (double)b->arch.heads * b->arch.head_dim;
+    for (int32_t s = 0; s < batch->n_sequences; s++) {
+        double length = batch->seq_start[s + 1] - batch->seq_start[s];
+        scores += length * (length + 1) / 2;
+    }
+    double attention = 2e-9 * scores * columns * (2 * b->arch.layers + 4 * (b->arch.layers - first_layer));
+    double rate = (b->product_work + attention) * b->micros / step, square;
+    struct device_options options = {
+        .kind = test_device_kind(), .threads = b->threads, .deterministic = !b->fast};
+    check(device_open(&b->device, &options));
+    square = square_rate(b);
+    device_close(b->device);
+    printf("products and attention: %.1f GFLOP/s, %.1f %% of a square product of %lld, which ran at %.1f for "
+           "%.0f s\n",
+           rate, 100 * rate / square, (long long)b->square_size, square, b->square);
+}
+
 static void tell(struct bench *b, const struct micro_batch *batch, double step, int32_t first_layer)
 {
     struct rusage usage;
@@ -255,6 +359,7 @@ static void tell(struct bench *b, const struct micro_batch *batch, double step, 
            b->tokens * b->micros / step, b->product_work * b->micros / step, usage.ru_maxrss / 1024,
            b->product_seconds, b->product_work / b->product_seconds,
            100 * b->product_seconds * b->micros / step);
+    if (b->square > 0) tell_share(b, batch, step, first_layer);
 }
 
 static void run(struct bench *b)
@@ -268,7 +373,9 @@ static void run(struct bench *b)
                                             .max_tokens = b->tokens,
                                             .max_sequences = batch.n_sequences,
                                             .max_positions = b->row,
-                                            .training = true},
+                                            .training = true,
+                                            .deterministic = !b->fast},
+                                  .fast = b->fast,
                                   .tp = 1};
     struct comm_world_info alone = {.world = 1, .local_world = 1, .threads = b->threads};
     struct rig *rig;
@@ -290,11 +397,13 @@ int main(int argc, char **argv)
                       .supervised_percent = 100,
                       .steps = 5,
                       .threads = 2,
-                      .micros = 1};
+                      .micros = 1,
+                      .square_size = 8192};
     if (argc < 3) {
         fprintf(stderr, "usage: bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] "
                         "[--supervised PERCENT] "
-                        "[--steps N] [--threads N] [--micros N] [--elastic 1]\n");
+                        "[--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1] "
+                        "[--square SECONDS] [--square-size N]\n");
         return 64;
     }
     b.model_dir = argv[1];
@@ -302,7 +411,9 @@ int main(int argc, char **argv)
     for (int i = 3; i + 1 < argc; i += 2) {
         int value = atoi(argv[i + 1]);
         if (strcmp(argv[i], "--dtype") == 0)
-            b.dtype = strcmp(argv[i + 1], "bf16") == 0 ? DTYPE_BF16 : DTYPE_F32;
+            b.dtype = strcmp(argv[i + 1], "bf16") == 0  ? DTYPE_BF16
+                      : strcmp(argv[i + 1], "f16") == 0 ? DTYPE_F16
+                                                        : DTYPE_F32;
         if (strcmp(argv[i], "--tokens") == 0) b.tokens = value;
         if (strcmp(argv[i], "--row") == 0) b.row = value;
         if (strcmp(argv[i], "--supervised") == 0) b.supervised_percent = value;
@@ -310,6 +421,10 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--threads") == 0) b.threads = value;
         if (strcmp(argv[i], "--micros") == 0) b.micros = value;
         if (strcmp(argv[i], "--elastic") == 0) b.elastic = value != 0;
+        if (strcmp(argv[i], "--square") == 0) b.square = value;
+        if (strcmp(argv[i], "--square-size") == 0) b.square_size = value;
+        if (strcmp(argv[i], "--phases") == 0) b.phases = value != 0;
+        if (strcmp(argv[i], "--fast") == 0) b.fast = value != 0;
     }
     run(&b);
     return 0;

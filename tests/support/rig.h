@@ -19,6 +19,7 @@ struct rig_options {
     const char *model_dir;
     const char *adapter_dir; /* a PEFT folder; NULL: the frozen base alone */
     struct model_options model;
+    bool fast;  /* a GPU need not be deterministic; then model.deterministic is false too */
     int32_t tp; /* ranks of a tensor-parallel group; the world's other factor is data parallel */
 };
 
