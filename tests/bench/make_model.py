@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes what a comparison needs: a random-weight model folder, an initial PEFT adapter and chat rows of one length.
 
-    python3 tests/bench/make_model.py --shape 100m|qwen2-0.5b|tiny --out DIR [--rows 8] [--row-tokens 256]
+    python3 tests/bench/make_model.py --shape NAME --out DIR [--rows 8] [--row-tokens 256] [--device cpu|cuda]
 
 DIR/model     config.json, model.safetensors (bf16) and the tokenizer of tests/data/models/fin-zh-tiny, whose 6,400 ids are
               the first of the model's vocabulary
@@ -16,12 +16,12 @@ import os
 import pathlib
 import shutil
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import peft
 import torch
 import transformers
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "data"
+# Names of config classes and what differs from their defaults; the small ones are Qwen2 with a tied head.
 SHAPES = {
     "qwen2-0.5b": dict(hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
                        intermediate_size=4864, vocab_size=151936),
@@ -29,20 +29,30 @@ SHAPES = {
                  intermediate_size=2816, vocab_size=32000),
     "tiny": dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
                  intermediate_size=384, vocab_size=8000),
+    "llama-2-7b": dict(family="Llama", hidden_size=4096, num_hidden_layers=32, num_attention_heads=32,
+                       num_key_value_heads=32, intermediate_size=11008, vocab_size=32000, rope_theta=1e4,
+                       rms_norm_eps=1e-5, tie_word_embeddings=False),
+    "llama-3-8b": dict(family="Llama", hidden_size=4096, num_hidden_layers=32, num_attention_heads=32,
+                       num_key_value_heads=8, intermediate_size=14336, vocab_size=128256, rope_theta=5e5,
+                       rms_norm_eps=1e-5, tie_word_embeddings=False),
+    "qwen2-7b": dict(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+                     intermediate_size=18944, vocab_size=152064, tie_word_embeddings=False),
 }
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def make_model(shape, out):
-    config = transformers.Qwen2Config(**SHAPES[shape], tie_word_embeddings=True, max_position_embeddings=4096,
-                                      rms_norm_eps=1e-6, rope_theta=1e6, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+def make_model(shape, out, device):
+    values = dict(tie_word_embeddings=True, max_position_embeddings=8192, rms_norm_eps=1e-6, rope_theta=1e6,
+                  bos_token_id=1, eos_token_id=2, pad_token_id=0) | SHAPES[shape]
+    config = getattr(transformers, values.pop("family", "Qwen2") + "Config")(**values)
     torch.manual_seed(1)
-    model = transformers.AutoModelForCausalLM.from_config(config, torch_dtype=torch.bfloat16)
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(config, torch_dtype=torch.bfloat16)
     model.save_pretrained(out / "model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(DATA / "models" / "fin-zh-tiny" / name, out / "model" / name)
     torch.manual_seed(2)
-    model = peft.get_peft_model(model.float(), peft.LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32,
+    model = peft.get_peft_model(model.float() if device == "cpu" else model, peft.LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32,
                                                                lora_dropout=0.0, target_modules=TARGETS))
     model.save_pretrained(out / "adapter")
     parameters = sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n)
@@ -88,12 +98,13 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--row-tokens", type=int, default=256)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(2)
     if not (arguments.out / "adapter" / "adapter_model.safetensors").exists():
-        make_model(arguments.shape, arguments.out)
+        make_model(arguments.shape, arguments.out, arguments.device)
     make_rows(arguments.out, arguments.rows, arguments.row_tokens)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""PEFT + PyTorch on the CPU: the peer of a speed comparison. Trains one variant and prints one JSON object.
+"""PEFT + PyTorch: the peer of a speed comparison. Trains one variant and prints one JSON object.
 
     python3 tests/bench/peer_peft.py --work DIR --dtype f32|bf16 --cutoff 512 [options]
 
@@ -14,17 +14,16 @@ PEFT; a fair comparison takes the fastest that works:
   --head      all      logits of every token, as transformers computes them
               supervised   the head on supervised tokens alone (no stock trainer does this)
   --compile            torch.compile of the model
+  --device cuda        on the GPU; --packs N packs are one micro-batch [N, cutoff]
 Step times exclude the first --warmup steps; memory is the peak resident set, whole process and since training began.
 """
 import argparse
 import json
-import os
 import pathlib
 import resource
 import statistics
 import time
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import peft
 import torch
 import torch.nn.functional as F
@@ -53,13 +52,14 @@ def read_packs(work, tokenizer, cutoff, mask):
     return packs + [pack]
 
 
-def tensors_of(pack, attention):
-    ids = torch.tensor([[t for row, _ in pack for t in row]])
-    labels = torch.tensor([t for _, row in pack for t in row])
-    positions = torch.cat([torch.arange(len(row)) for row, _ in pack])[None]
+def tensors_of(packs, attention, device):
+    """Packs of one length as a batch: ids, labels, positions [packs, cutoff]."""
+    ids = torch.tensor([[t for row, _ in pack for t in row] for pack in packs])
+    labels = torch.tensor([[t for _, row in pack for t in row] for pack in packs])
+    positions = torch.stack([torch.cat([torch.arange(len(row)) for row, _ in pack]) for pack in packs])
     if attention == "causal":
-        positions = torch.arange(ids.shape[1])[None]
-    return ids, labels, positions
+        positions = torch.arange(ids.shape[1])[None].expand_as(ids)
+    return ids.to(device), labels.flatten().to(device), positions.to(device)
 
 
 def resident_peak():
@@ -81,6 +81,8 @@ def main():
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--packs", type=int, default=1)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     arguments = parser.parse_args()
 
@@ -89,7 +91,8 @@ def main():
     dtype = torch.float32 if arguments.dtype == "f32" else torch.bfloat16
     model_dir = arguments.work / "model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, torch_dtype=dtype, attn_implementation="sdpa")
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, torch_dtype=dtype, attn_implementation="sdpa",
+                                                              device_map=arguments.device)
     model = peft.PeftModel.from_pretrained(model, arguments.work / "adapter", is_trainable=True,
                                            autocast_adapter_dtype=arguments.adapter == "f32")
     if arguments.adapter == "same":
@@ -104,37 +107,42 @@ def main():
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.0, fused=True)
 
-    packs = [tensors_of(p, arguments.attention) for p in
-             read_packs(arguments.work, tokenizer, arguments.cutoff, arguments.mask)]
+    packs = read_packs(arguments.work, tokenizer, arguments.cutoff, arguments.mask)
+    packs = [tensors_of(packs[i:i + arguments.packs], arguments.attention, arguments.device)
+             for i in range(0, len(packs), arguments.packs)]
     tokens = sum(ids.numel() for ids, _, _ in packs)
     divisor = sum(int((labels >= 0).sum()) for _, labels, _ in packs)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts again here
+    gpu = arguments.device == "cuda"
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak starts again here
     seconds, losses, norms = [], [], []
     for _ in range(arguments.steps):
         start = time.perf_counter()
         total = 0.0
         for ids, labels, positions in packs:
-            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.autocast):
-                hidden = body(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+            with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.autocast):
+                hidden = body(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state.flatten(0, 1)
                 if arguments.head == "supervised":
                     keep = labels >= 0
                     hidden, labels = hidden[keep], labels[keep]
                 logits = head(hidden)
             loss = F.cross_entropy(logits.float(), labels, ignore_index=-100, reduction="sum") / divisor
             loss.backward()
-            total += loss.item()
+            total += loss.detach()
         norms.append(torch.nn.utils.clip_grad_norm_(parameters, 1.0).item())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(total)
+        losses.append(float(total))  # waits for the device
         seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[arguments.warmup:])
     result = {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(arguments).items()}
     result |= dict(program=f"peft {peft.__version__}, torch {torch.__version__}, transformers {transformers.__version__}",
                    packs=len(packs), tokens=tokens, supervised=divisor, step_seconds=median, all_seconds=seconds,
                    tokens_per_second=tokens / median, losses=losses, grad_norms=norms,
-                   train_peak_mib=resident_peak(),
+                   train_peak_mib=torch.cuda.max_memory_reserved() / 2**20 if gpu else resident_peak(),
                    process_peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(result))
 
