@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Everything that must hold on a GPU, in one command and a few minutes:
+#
+#     tests/gpu/check.sh build/lorad .          with LORAD_TEST_BUILD (default: tests beside the program)
+#
+# operations, panels and models against the references; whole runs against the processor at TP 1 and 2 (two ranks share the
+# GPU through MPI), with and without NCCL, in bf16, f32 and fp16; the same bits twice, and after kill -9. Every part runs whatever
+# became of those before it; the last lines say which failed. LORAD_GPU_CHECKS chooses parts ("ops models"). Parts that take
+# longer (compute-sanitizer) run only when named.
+LORAD_TEST_BUILD=${LORAD_TEST_BUILD:-$(dirname "$(realpath "$1")")/tests}
+. "$(dirname "$0")/../support/lib.sh"
+LORAD_TEST_BUILD=$(realpath "$LORAD_TEST_BUILD")
+export LORAD_TEST_BUILD LORAD_TEST_DEVICE=cuda LORAD_REQUIRE_GPU=1 LORAD_SHARE_GPU=1
+parts=${LORAD_GPU_CHECKS:-ops panel models attention runs layouts resume fp16}
+failed=()
+steps=${LORAD_GPU_STEPS:-20}
+model=${LORAD_GPU_MODEL:-tests/data/models/fin-zh-tiny}
+
+say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
+
+# part NAME COMMAND...
+part() {
+    local name=$1 start=$SECONDS
+    shift
+    if "$@" >"$work/$name.out" 2>&1; then
+        say "ok      $name ($((SECONDS - start)) s)"
+    else
+        say "FAILED  $name ($((SECONDS - start)) s)"
+        tail -n 25 "$work/$name.out" | sed 's/^/    /'
+        failed+=("$name")
+    fi
+}
+
+program() { "$LORAD_TEST_BUILD/test_parity_$1"; }
+
+# train NAME RANKS SETTINGS...: losses in $work/NAME.loss
+train() {
+    local name=$1 n=$2 more=()
+    shift 2
+    for setting in "$@"; do more+=(--set "$setting"); done
+    ranks "$n" "$lorad" --config configs/fin_stage1.yaml --set model_name_or_path="$model" --set tensor_parallel_size=1 \
+        --set output_dir="$work/$name" --set cache_dir="$work/cache" --set max_steps="$steps" --set logging_steps=1 \
+        --set per_device_train_batch_size=2 --set global_batch_size=8 --set eval_strategy=no --set save_strategy=no \
+        --set load_best_model_at_end=false --set report_to=none --set deterministic=true --set device=cuda "${more[@]}" \
+        >"$work/$name.log" 2>&1 || { tail -n 20 "$work/$name.log"; return 1; }
+    field "$work/$name/logs/metrics.jsonl" loss >"$work/$name.loss"
+    [ "$(wc -l <"$work/$name.loss")" = "$steps" ] || { echo "$name logged too few steps"; return 1; }
+}
+
+# like NAME OTHER BOUND: the losses of two runs
+like() {
+    local by
+    by=$(worst "$work/$1.loss" "$work/$2.loss")
+    echo "$1 against $2: within $by (bound $3)"
+    at_most "$by" "$3"
+}
+
+same_bits() { cmp "$work/$1.loss" "$work/$2.loss" && cmp "$work/$1/adapter_model.safetensors" "$work/$2/adapter_model.safetensors"; }
+
+# The processor's own losses, once for each precision; dropout on, for its masks must agree too.
+on_processor() {
+    local key=$1
+    [ -e "$work/cpu-$key.loss" ] || train "cpu-$key" 1 device=cpu "$key=true" "bf16=$([ "$key" = bf16 ] && echo true || echo false)"
+}
+
+runs_agree() {
+    on_processor fp32 && on_processor bf16 &&
+        train f32 1 fp32=true bf16=false && like f32 cpu-fp32 1e-5 &&
+        train bf16 1 bf16=true && like bf16 cpu-bf16 2e-3 &&
+        train again 1 bf16=true && same_bits bf16 again &&
+        train fast 1 bf16=true deterministic=false && like fast cpu-bf16 2e-3
+}
+
+layouts_agree() {
+    on_processor bf16 &&
+        train tp2 2 bf16=true tensor_parallel_size=2 comm=mpi && like tp2 cpu-bf16 2e-3 &&
+        train dp2 2 bf16=true comm=mpi && like dp2 cpu-bf16 2e-3 &&
+        train nccl1 1 bf16=true comm=nccl && like nccl1 cpu-bf16 2e-3
+}
+
+# Killed where it may hurt; the end must be the bits of a run that was left alone.
+resume_is_exact() {
+    train whole 1 bf16=true save_strategy=steps save_steps=2 || return 1
+    local kills=0 status
+    for i in 1 2 3 4 5; do
+        "$lorad" --config configs/fin_stage1.yaml --set model_name_or_path="$model" --set tensor_parallel_size=1 \
+            --set output_dir="$work/killed" --set cache_dir="$work/cache" --set max_steps="$steps" --set logging_steps=1 \
+            --set per_device_train_batch_size=2 --set global_batch_size=8 --set eval_strategy=no --set save_strategy=steps \
+            --set save_steps=2 --set load_best_model_at_end=false --set report_to=none --set deterministic=true --set bf16=true \
+            --set device=cuda --set resume_from_checkpoint=auto >"$work/killed.log" 2>&1 &
+        local pid=$!
+        if [ $i -lt 5 ]; then
+            until [ "$(field "$work/killed/logs/metrics.jsonl" loss 2>/dev/null | wc -l)" -ge $((i * steps / 5)) ] || ! kill -0 $pid 2>/dev/null; do
+                sleep 0.02
+            done
+            kill -9 $pid 2>/dev/null && kills=$((kills + 1))
+        fi
+        wait $pid 2>/dev/null
+        status=$?
+    done
+    [ $status = 0 ] || { tail -n 20 "$work/killed.log"; return 1; }
+    field "$work/killed/logs/metrics.jsonl" loss >"$work/killed.loss"
+    echo "$kills kills"
+    [ $kills -ge 2 ] && same_bits whole killed
+}
+
+fp16_follows() { on_processor fp32 && train fp16 1 fp16=true bf16=false && like fp16 cpu-fp32 2e-3; }
+
+say "$("$lorad" --version | grep -E 'device|cuda' | head -n 3 | tr -s ' ' | paste -sd ';')"
+for each in $parts; do
+    case $each in
+    ops | panel) part "$each" program "$each" ;;
+    models) for name in golden_models fin_zh_tiny loss_weights; do part "$name" program $name; done ;;
+    attention)
+        part attention_own env LORAD_CUDA_ATTENTION=own "$LORAD_TEST_BUILD/test_parity_ops"
+        part attention_cudnn env LORAD_CUDA_ATTENTION=cudnn LORAD_TEST_FAST=1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
+    runs) part runs runs_agree ;;
+    layouts) part layouts layouts_agree ;;
+    resume) part resume resume_is_exact ;;
+    fp16) part fp16 fp16_follows ;;
+    memcheck) part memcheck compute-sanitizer --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
+    racecheck) part racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
+    *) say "there is no part \"$each\""; failed+=("$each") ;;
+    esac
+    grep -h -E 'within|kills' "$work/$each.out" 2>/dev/null | sed 's/^/    /'
+done
+[ ${#failed[@]} = 0 ] && say "all parts hold" && exit 0
+say "failed: ${failed[*]}"
+exit 1
