@@ -8,11 +8,18 @@
 
 #include <stdint.h>
 
+/* Kernels call these functions too. */
+#ifdef __CUDACC__
+#define RANDOM_INLINE static inline __host__ __device__
+#else
+#define RANDOM_INLINE static inline
+#endif
+
 struct random_block {
     uint32_t word[4];
 };
 
-static inline struct random_block random_philox(uint64_t key, uint64_t counter_high, uint64_t counter_low)
+RANDOM_INLINE struct random_block random_philox(uint64_t key, uint64_t counter_high, uint64_t counter_low)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);
@@ -31,7 +38,7 @@ static inline struct random_block random_philox(uint64_t key, uint64_t counter_h
 }
 
 /* A key for a purpose: mixes a user's seed with a stream number and up to three coordinates (splitmix64 finaliser). */
-static inline uint64_t random_key(uint64_t seed, uint64_t stream, uint64_t a, uint64_t b, uint64_t c)
+RANDOM_INLINE uint64_t random_key(uint64_t seed, uint64_t stream, uint64_t a, uint64_t b, uint64_t c)
 {
     uint64_t parts[5] = {seed, stream, a, b, c}, h = 0x9E3779B97F4A7C15u;
     for (int i = 0; i < 5; i++) {
@@ -57,13 +64,13 @@ enum random_stream {
 };
 
 /* Uniform in [0, 1), 24 bits, exactly representable in f32. */
-static inline float random_unit_f32(uint32_t word)
+RANDOM_INLINE float random_unit_f32(uint32_t word)
 {
     return (float)(word >> 8) * 0x1p-24f;
 }
 
 /* Uniform in [0, 1), 53 bits. */
-static inline double random_unit_f64(uint32_t high, uint32_t low)
+RANDOM_INLINE double random_unit_f64(uint32_t high, uint32_t low)
 {
     return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
 }
