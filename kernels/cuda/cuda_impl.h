@@ -24,8 +24,9 @@ extern "C" {
 #include "kernels/device_impl.h"
 #include "kernels/panel_impl.h"
 
-struct cuda_gemm; /* gemm.h */
-struct cuda_sdpa; /* sdpa.h */
+struct cuda_gemm;   /* gemm.h */
+struct cuda_sdpa;   /* sdpa.h */
+struct cuda_loader; /* load.h */
 
 /* Device memory that one operation may use from its begin to its end, and that matrix products use too. */
 enum { CUDA_WORKSPACE_BYTES = 64 << 20 };
@@ -41,7 +42,8 @@ struct cuda_device {
     void *workspace;        /* CUDA_WORKSPACE_BYTES */
     struct cuda_ring *ring; /* [2], device_cuda.c: pinned blocks that small copies pass through */
     struct cuda_gemm *gemm;
-    struct cuda_sdpa *sdpa; /* NULL: cuDNN is not used */
+    struct cuda_sdpa *sdpa;     /* NULL: cuDNN is not used */
+    struct cuda_loader *loader; /* NULL until the first rows */
 };
 
 static inline struct cuda_device *cuda_of(struct device *device)
@@ -68,10 +70,6 @@ static inline enum status cuda_launched(const char *kernel)
 #define OP(name) enum status cuda_##name(struct device *device, const struct op_##name *args);
 #include "kernels/ops.def"
 #undef OP
-
-/* What matrix products keep for a device. */
-enum status cuda_gemm_create(struct cuda_gemm **out, struct cuda_device *device) LORAD_WARN_UNUSED;
-void cuda_gemm_destroy(struct cuda_gemm *gemm); /* NULL is fine */
 
 extern const struct device_ops lorad_cuda_backend;                  /* backend.c */
 size_t cuda_attention_scratch(const struct attention_shape *shape); /* attention.c */

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/load.h"
 #include "kernels/cuda/sdpa.h"
 
 enum { RING_BLOCKS = 16, RING_BLOCK_BYTES = 64 << 10, RING_ALIGN = 256, OLDEST_ARCH = 80 };
@@ -186,6 +188,7 @@ void cuda_close(struct device *device)
         if (cuda->stream[i]) cudaStreamSynchronize(cuda->stream[i]);
     cuda_sdpa_destroy(cuda->sdpa);
     cuda_gemm_destroy(cuda->gemm);
+    cuda_loader_destroy(cuda->loader);
     cudaFree(cuda->workspace);
     for (int i = 0; i < 2; i++) {
         if (cuda->ring) ring_empty(&cuda->ring[i]);

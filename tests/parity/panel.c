@@ -21,7 +21,7 @@ static const float SENTINEL = 12345;
 struct shape {
     int64_t rows, in, out[PANEL_PARTS];
     int32_t rank[PANEL_PARTS], parts;
-    enum dtype dtype, y_dtype;
+    enum dtype dtype, y_dtype, w_dtype; /* w: of the rows that are loaded */
     bool bias, needs_dx, adapter;
     float p;
     int threads;
@@ -35,21 +35,25 @@ static float uniform(uint64_t key, int64_t i)
 
 static float rounded(float value, enum dtype dtype)
 {
+    if (dtype == DTYPE_F16) return f16_to_f32(f32_to_f16(value));
     return dtype == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(value)) : value;
 }
 
 static void put(struct matrix m, int64_t i, int64_t j, float value)
 {
+    int64_t at = i * m.stride + j;
     if (m.dtype == DTYPE_F32)
-        ((float *)m.data)[i * m.stride + j] = value;
+        ((float *)m.data)[at] = value;
     else
-        ((uint16_t *)m.data)[i * m.stride + j] = f32_to_bf16(value);
+        ((uint16_t *)m.data)[at] = m.dtype == DTYPE_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
 }
 
 static double get(struct matrix m, int64_t i, int64_t j)
 {
-    return m.dtype == DTYPE_F32 ? (double)((float *)m.data)[i * m.stride + j]
-                                : (double)bf16_to_f32(((uint16_t *)m.data)[i * m.stride + j]);
+    int64_t at = i * m.stride + j;
+    if (m.dtype == DTYPE_F32) return (double)((float *)m.data)[at];
+    uint16_t half = ((uint16_t *)m.data)[at];
+    return (double)(m.dtype == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half));
 }
 
 static struct matrix matrix_new(int64_t rows, int64_t cols, int64_t stride, enum dtype dtype)
@@ -160,6 +164,15 @@ static void spoil_scratch(struct run *r, size_t bytes)
     free(nan);
 }
 
+/* The CPU anew for every run, with its threads; a GPU once, since opening it takes longer than a run. */
+static struct device *device_for(const struct shape *s)
+{
+    static struct device *gpu;
+    if (test_device_is_cpu()) return test_device_open(s->threads);
+    if (!gpu) gpu = test_device_open(0);
+    return gpu;
+}
+
 static void run_open(struct run *r, struct shape s)
 {
     *r = (struct run){.s = s};
@@ -175,7 +188,7 @@ static void run_open(struct run *r, struct shape s)
         r->out += s.out[i];
     }
     r->spare = panel_spare(&spec);
-    r->device = test_device_open(s.threads);
+    r->device = device_for(&s);
     size_t weights_bytes, scratch_bytes;
     panel_bytes(device_backend(r->device), &spec, &weights_bytes, &scratch_bytes);
     assert_true(weights_bytes > 0 && scratch_bytes > 0);
@@ -183,7 +196,7 @@ static void run_open(struct run *r, struct shape s)
     spoil_scratch(r, scratch_bytes);
     assert_ok(panel_create(&r->panel, r->device, &spec, r->scratch));
 
-    r->w = matrix_new(r->out, s.in, s.in + 5, s.dtype);
+    r->w = matrix_new(r->out, s.in, s.in + 5, s.w_dtype);
     matrix_fill(r->w, 1, 1 / sqrtf((float)s.in));
     int64_t first = 0;
     for (int i = 0; i < s.parts; i++) {
@@ -252,7 +265,7 @@ static void run_close(struct run *r)
     panel_destroy(r->panel);
     device_free(r->device, r->scratch);
     for (int i = 0; i < r->mirrors; i++) device_free(r->device, r->mirror[i].device);
-    device_close(r->device);
+    if (test_device_is_cpu()) device_close(r->device);
     free(r->w.data);
     free(r->x.data);
     free(r->y.data);
@@ -280,10 +293,11 @@ static void error_add(struct error *e, double value, double expected)
 }
 
 /* f32: sums of a few thousand products. bf16: an output is rounded once (2^-9 at most, 1.7e-3 in the mean), u
- * and g once more; f32 outputs of bf16 inputs see only the rounding of u, g, A and sB. */
+ * and g once more, under dropout the adapter's part of dx too on a GPU; f32 outputs of bf16 inputs see only
+ * the rounding of u, g, A and sB. f16 has three bits more. */
 static void error_check(const struct error *e, const struct shape *s, const char *what)
 {
-    double limit = s->dtype == DTYPE_F32 ? 2e-6 : 4e-3;
+    double limit = s->dtype == DTYPE_F32 ? 2e-6 : s->dtype == DTYPE_BF16 ? 4e-3 : 5e-4;
     double error = sqrt(e->difference / (e->size + 1e-30));
     if (!(error < limit))
         fail_msg("%s is off by %g (limit %g): %s %s, %lld x %lld", what, error, limit, dtype_name(s->dtype),
@@ -391,7 +405,7 @@ static void run_check(const struct run *r)
         for (int64_t o = 0; o < r->out; o++) {
             double sum = s->bias ? (double)r->bias[o] : 0, back = get(r->dy, t, o);
             for (int64_t c = 0; c < s->in; c++) {
-                double w = get(r->w, o, c);
+                double w = (double)rounded((float)get(r->w, o, c), s->dtype);
                 sum += get(r->x, t, c) * w;
                 dx[t * s->in + c] += back * w;
             }
@@ -479,6 +493,14 @@ static const struct shape shapes[] = {
      .p = 0.5f},
 };
 
+/* More columns of R than a block of a GPU sums at once, and than its own kernels take; sums in ranges. */
+static const struct shape gpu_shapes[] = {
+    {.rows = 131, .in = 264, .out = {136, 60, 4}, .rank = {40, 61, 3}, .parts = 3, .bias = true},
+    {.rows = 70, .in = 136, .out = {72, 80, 8}, .rank = {64, 64, 8}, .parts = 3},
+    {.rows = 70, .in = 136, .out = {24, 8}, .rank = {7, 130}, .parts = 2, .p = 0.3f},
+    {.rows = 270, .in = 584, .out = {264, 8}, .rank = {12, 1}, .parts = 2, .p = 0.3f},
+};
+
 static const struct {
     enum dtype dtype;
     const char *name;
@@ -494,6 +516,7 @@ static void for_each_kernel(void (*body)(enum dtype dtype))
     if (!test_device_is_cpu()) {
         body(DTYPE_F32);
         body(DTYPE_BF16);
+        body(DTYPE_F16);
         return;
     }
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0]; i++) {
@@ -511,20 +534,32 @@ static void for_each_kernel(void (*body)(enum dtype dtype))
     }
 }
 
+static void run_shape(struct shape s)
+{
+    struct run r;
+    run_open(&r, s);
+    run_go(&r);
+    run_check(&r);
+    run_close(&r);
+}
+
 static void every_shape(enum dtype dtype)
 {
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int wide = 0; wide < (dtype == DTYPE_F32 ? 1 : 2); wide++) {
-            struct run r;
             struct shape s = shapes[i];
             s.dtype = dtype;
             s.y_dtype = wide ? DTYPE_F32 : dtype;
+            s.w_dtype = (enum dtype[]){dtype, DTYPE_F32, DTYPE_F16, DTYPE_BF16}[i % 4];
             s.threads = 1 + (int)(i % 2);
-            run_open(&r, s);
-            run_go(&r);
-            run_check(&r);
-            run_close(&r);
+            run_shape(s);
         }
+    for (size_t i = 0; i < sizeof gpu_shapes / sizeof gpu_shapes[0] && !test_device_is_cpu(); i++) {
+        struct shape s = gpu_shapes[i];
+        s.dtype = s.y_dtype = s.w_dtype = dtype;
+        s.adapter = s.needs_dx = true;
+        run_shape(s);
+    }
 }
 
 static void panels_follow_the_formulas(void **state)
@@ -542,7 +577,7 @@ static void same_for_threads(enum dtype dtype)
 {
     for (int i = 0; i < 2; i++) { /* without and with dropout */
         struct shape s = {.rows = 70, .in = 136, .out = {264, 40, 336}, .rank = {8, 0, 16}, .parts = 3};
-        s.dtype = s.y_dtype = dtype;
+        s.dtype = s.y_dtype = s.w_dtype = dtype;
         s.adapter = s.needs_dx = true;
         s.p = i ? 0.2f : 0;
         struct run one;
@@ -616,7 +651,7 @@ static void backward_is_the_slope_of_forward(void **state)
     (void)state;
     enum { ROWS = 9, IN = 16, OUT = 24, RANK = 4 };
     struct shape s = {.rows = ROWS, .in = IN, .out = {OUT}, .rank = {RANK}, .parts = 1};
-    s.dtype = s.y_dtype = DTYPE_F32;
+    s.dtype = s.y_dtype = s.w_dtype = DTYPE_F32;
     s.adapter = s.needs_dx = true;
     s.p = 0.3f;
     s.threads = 1;
@@ -639,7 +674,7 @@ static void broken_contracts_are_named(void **state)
 {
     (void)state;
     struct shape s = {.rows = 4, .in = 16, .out = {8}, .rank = {4}, .parts = 1, .adapter = true};
-    s.dtype = s.y_dtype = DTYPE_F32;
+    s.dtype = s.y_dtype = s.w_dtype = DTYPE_F32;
     s.threads = 1;
     struct run r;
     run_open(&r, s);
