@@ -146,6 +146,8 @@ static void small_copies_take_their_bytes_along(void **state)
     enum { COPIES = 4000, MOST = 70000 };
     struct device *device = open_gpu(0);
     unsigned char *block, *host = malloc(MOST), *seen = malloc(MOST);
+    struct device_event *copied;
+    assert_ok(device_event_create(&copied, device));
     size_t at[64], bytes[64];
     for (int round = 0; round < COPIES / 64; round++) {
         size_t total = 0;
@@ -160,13 +162,15 @@ static void small_copies_take_their_bytes_along(void **state)
             assert_ok(
                 device_copy_to(device, i % 2 ? STREAM_COPY : STREAM_COMPUTE, block + at[i], host, bytes[i]));
         }
-        assert_ok(device_sync(device));
+        assert_ok(device_event_record(device, STREAM_COPY, copied));
+        assert_ok(device_stream_wait(device, STREAM_COMPUTE, copied));
         for (int i = 0; i < 64; i++) {
             assert_ok(device_copy_from(device, STREAM_COMPUTE, seen, block + at[i], bytes[i]));
             for (size_t b = 0; b < bytes[i]; b++) assert_int_equal(seen[b], (unsigned char)(round + i));
         }
         device_free(device, block);
     }
+    device_event_destroy(device, copied);
     free(host);
     free(seen);
     device_close(device);
