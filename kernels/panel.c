@@ -10,27 +10,9 @@
 
 #include "kernels/panel_impl.h"
 
-static int64_t round_up(int64_t value, int64_t step)
-{
-    return (value + step - 1) / step * step;
-}
-
 int64_t panel_spare(const struct panel_spec *spec)
 {
-    int64_t sum = 0;
-    for (int32_t i = 0; i < spec->n_parts; i++) sum += spec->part[i].rank;
-    return round_up(sum, PANEL_ALIGN);
-}
-
-void panel_shape_init(struct panel *shape, struct device *device, const struct panel_spec *spec)
-{
-    *shape = (struct panel){.device = device, .spec = *spec, .spare = panel_spare(spec)};
-    for (int32_t i = 0; i < spec->n_parts; i++) {
-        shape->out_first[i] = shape->out;
-        shape->rank_first[i] = shape->rank_sum;
-        shape->out += spec->part[i].out;
-        shape->rank_sum += spec->part[i].rank;
-    }
+    return panel_spare_columns(spec);
 }
 
 static enum status spec_check(const struct panel_spec *spec)

@@ -8,6 +8,8 @@
 #ifndef LORAD_KERNELS_PANEL_IMPL_H
 #define LORAD_KERNELS_PANEL_IMPL_H
 
+#include <string.h>
+
 #include "kernels/device_impl.h"
 #include "kernels/panel.h"
 
@@ -37,7 +39,28 @@ struct panel_ops {
     enum status (*backward)(struct panel *panel, const struct panel_backward *args);
 };
 
-/* Fills everything of *shape from a spec that panel_create accepted. */
-void panel_shape_init(struct panel *shape, struct device *device, const struct panel_spec *spec);
+/* Columns of the parts' ranks, padded: panel_spare. */
+static inline int64_t panel_spare_columns(const struct panel_spec *spec)
+{
+    int64_t sum = 0;
+    for (int32_t i = 0; i < spec->n_parts; i++) sum += spec->part[i].rank;
+    return (sum + PANEL_ALIGN - 1) / PANEL_ALIGN * PANEL_ALIGN;
+}
+
+/* Fills everything of *shape from a spec that panel_create accepted. In this header, since a backend that is
+ * opened at run time cannot count on what the program was linked with. */
+static inline void panel_shape_init(struct panel *shape, struct device *device, const struct panel_spec *spec)
+{
+    memset(shape, 0, sizeof *shape);
+    shape->device = device;
+    shape->spec = *spec;
+    shape->spare = panel_spare_columns(spec);
+    for (int32_t i = 0; i < spec->n_parts; i++) {
+        shape->out_first[i] = shape->out;
+        shape->rank_first[i] = shape->rank_sum;
+        shape->out += spec->part[i].out;
+        shape->rank_sum += spec->part[i].rank;
+    }
+}
 
 #endif
