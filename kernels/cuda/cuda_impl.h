@@ -74,6 +74,7 @@ static inline enum status cuda_launched(const char *kernel)
 extern const struct device_ops lorad_cuda_backend;                  /* backend.c */
 size_t cuda_attention_scratch(const struct attention_shape *shape); /* attention.c */
 extern const struct panel_ops cuda_panel_ops;                       /* linear.c */
+extern const struct cuda_products lorad_cuda_products;              /* linear.c; products.h */
 
 #ifdef __cplusplus
 }

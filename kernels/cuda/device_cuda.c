@@ -378,5 +378,6 @@ extern const struct comm_device_ops lorad_nccl_ops __attribute__((weak)); /* com
 const void *cuda_extension(const char *name)
 {
     if (strcmp(name, "lorad_nccl_ops") == 0) return &lorad_nccl_ops;
+    if (strcmp(name, "lorad_products") == 0) return &lorad_cuda_products;
     return NULL;
 }

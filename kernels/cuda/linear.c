@@ -272,3 +272,19 @@ const struct panel_ops cuda_panel_ops = {
     .forward = cuda_panel_forward,
     .backward = cuda_panel_backward,
 };
+
+static enum status product(struct device *device, const struct cuda_product *args)
+{
+    return cuda_gemm_run(cuda_of(device)->gemm, args);
+}
+
+const struct cuda_products lorad_cuda_products = {
+    .product = product,
+    .mask_bytes = skinny_mask_bytes,
+    .mask = skinny_mask,
+    .u = skinny_u,
+    .g = skinny_g,
+    .da = skinny_da,
+    .db = skinny_db,
+    .dx = skinny_dx,
+};
