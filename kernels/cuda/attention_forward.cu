@@ -25,6 +25,8 @@ template <int M> struct softmax {
     float most[M][2], sum[M][2];
 };
 
+/* Scores that are not to be start at -inf and stay there: hidden after the product, they would cost registers
+ * where these are fewest. */
 template <int M, int N>
 INLINE void hide(float (&scores)[M][N][4], int query, int key, const struct tile_call &call)
 {
@@ -133,6 +135,7 @@ static __global__ __launch_bounds__(forward_shape<T, D>::THREADS) void forward_k
         commit_copies();
         if (seen) {
             product_zero(scores);
+            if (any_hidden(warp_first, 16 * M, key, KEYS, call.window)) hide(scores, warp_first, key, call);
             multiply_rows<T, D>(scores, q_tile + warp_row * LD, k_tile);
         }
         wait_copies<0>();
@@ -142,7 +145,6 @@ static __global__ __launch_bounds__(forward_shape<T, D>::THREADS) void forward_k
             tile_load<T, D, KEYS, S::THREADS>(k_tile, k, a.k.stride, end - key - KEYS, call);
         commit_copies();
         if (seen) {
-            if (any_hidden(warp_first, 16 * M, key, KEYS, call.window)) hide(scores, warp_first, key, call);
             softmax_step(soft, scores, out, call.scale2);
             multiply_product<T, D>(out, scores, v_tile);
         }
