@@ -36,6 +36,8 @@ static const struct option options[] = {
     {"--", OPTION_FLAG, FIELD(n_rest), "|run|", "ARGUMENTS", "the rest goes to mpirun as it is"},
     {"--ranks", OPTION_COUNT, FIELD(plan_ranks), "|check|", "N",
      "plan for N ranks (default: tensor_parallel_size)"},
+    {"--gpu", OPTION_TEXT, FIELD(gpu), "|check|", "NAME",
+     "plan for this GPU, which need not be here: h200, a100-80gb, l40s, ... or 24GiB"},
     {"--value", OPTION_TEXT, FIELD(value_of), "|check|", "KEY",
      "print the value of one key, as it is understood, and nothing else"},
     {"--adapter", OPTION_TEXT, FIELD(adapter_dir), "|eval|generate|", "DIR",

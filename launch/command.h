@@ -44,6 +44,7 @@ struct command {
     bool decode, template; /* tokenize */
     int max_new_tokens;
     int plan_ranks;       /* 0: not given */
+    const char *gpu;      /* check: to plan for; NULL: none */
     int np;               /* run: ranks; 0: not given */
     int restarts;         /* run; -1: not given */
     const char *hostfile; /* run; NULL: none */

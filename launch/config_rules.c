@@ -165,11 +165,19 @@ static void rule_batch(struct config *config)
     if (run->global_batch_size > 0 && run->gradient_accumulation_steps > 1)
         contradiction(config, "gradient_accumulation_steps",
                       "cannot be used together with global_batch_size, which decides it: remove one of them");
-    if (run->global_batch_size > 0 && run->global_batch_size < run->per_device_train_batch_size)
+    if (run->auto_find_batch_size && run->global_batch_size == 0)
+        contradiction(config, "auto_find_batch_size", "needs global_batch_size, the rows of one step");
+    if (run->auto_find_batch_size && given(config, "per_device_train_batch_size"))
+        contradiction(
+            config, "auto_find_batch_size",
+            "cannot be used together with per_device_train_batch_size, which it decides: remove one of "
+            "them");
+    if (!run->auto_find_batch_size && run->global_batch_size > 0 &&
+        run->global_batch_size < run->per_device_train_batch_size)
         contradiction(config, "global_batch_size",
                       "is smaller than per_device_train_batch_size: a step needs at least one micro-batch");
     if (!given(config, "per_device_eval_batch_size"))
-        run->per_device_eval_batch_size = run->per_device_train_batch_size;
+        run->per_device_eval_batch_size = run->auto_find_batch_size ? 0 : run->per_device_train_batch_size;
 }
 
 static void rule_schedule(struct config *config)

@@ -180,6 +180,11 @@ const struct config_key config_keys[] = {
     {"per_device_train_batch_size", "batch_size micro_batch_size train_batch_size", TYPE_INT32, "8",
      "[1,65536]", SECTION_TRAINING, SHARED, RUN(per_device_train_batch_size), NULL,
      "Rows (with packing: packs) that one data-parallel rank computes at once."},
+    {"auto_find_batch_size", "", TYPE_BOOL, "false", NULL, SECTION_TRAINING, SHARED,
+     RUN(auto_find_batch_size), NULL,
+     "Choose per_device_train_batch_size: as many rows as the memory of a rank holds, up to 16384 tokens. "
+     "Needs "
+     "global_batch_size, so that a step stays the same whatever fits."},
     {"gradient_accumulation_steps", "", TYPE_INT32, "1", "[1,1e6]", SECTION_TRAINING, SHARED,
      RUN(gradient_accumulation_steps), NULL,
      "Micro-batches of a rank in one optimizer step. Not together with global_batch_size."},

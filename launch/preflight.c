@@ -70,10 +70,10 @@ static void check_tokenizer(struct preflight *p)
 }
 
 /* Model headers, adapter; with the rows memory and steps too. */
-static void check_plan(struct preflight *p, int ranks, bool rows)
+static void check_plan(struct preflight *p, const struct run_plan_request *request)
 {
     struct strbuf plan = STRBUF_EMPTY;
-    if (check(p, run_plan(&plan, p->run, ranks, rows)) && rows) printf("%s\n", strbuf_text(&plan));
+    if (check(p, run_plan(&plan, p->run, request)) && request->rows) printf("%s\n", strbuf_text(&plan));
     strbuf_free(&plan);
 }
 
@@ -194,7 +194,8 @@ enum status verb_check(const struct command *command)
     int before = p.n_problems;
     for (int32_t i = 0; rows && i < run_stages(run); i++) check_rows(&p, i, command->verify);
     if (has_model && run_stage(run, 0).n_train_sources > 0)
-        check_plan(&p, ranks, rows && p.n_problems == before);
+        check_plan(&p, &(struct run_plan_request){
+                           .world = ranks, .gpu = command->gpu, .rows = rows && p.n_problems == before});
     chat_template_close(p.chat);
     tokenizer_close(p.tokenizer);
     print_problems(&p);

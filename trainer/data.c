@@ -133,7 +133,7 @@ struct loader_options data_train_loader(const struct session *session, int64_t g
         .packing = o->packing,
         .shuffle = true,
         .cutoff_len = o->cutoff_len,
-        .micro_batch_size = o->per_device_train_batch_size,
+        .micro_batch_size = session->micro_batch_size,
         .global_batch_size = global_batch_size,
         .dp_rank = session->part.dp_rank,
         .dp_size = session->part.dp > 0 ? session->part.dp : 1,
@@ -144,12 +144,14 @@ struct loader_options data_eval_loader(const struct session *session)
 {
     const struct run_options *o = session->options;
     int dp = session->part.dp > 0 ? session->part.dp : 1;
+    int32_t rows =
+        o->per_device_eval_batch_size > 0 ? o->per_device_eval_batch_size : session->micro_batch_size;
     return (struct loader_options){
         .packing = true, /* rows never see each other, so packing changes nothing but speed */
         .shuffle = false,
         .cutoff_len = o->cutoff_len,
-        .micro_batch_size = o->per_device_eval_batch_size,
-        .global_batch_size = (int64_t)o->per_device_eval_batch_size * dp,
+        .micro_batch_size = rows,
+        .global_batch_size = (int64_t)rows * dp,
         .dp_rank = session->part.dp_rank,
         .dp_size = dp,
     };

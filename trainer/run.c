@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "trainer/batch_size.h"
 #include "trainer/data.h"
 #include "trainer/output_dir.h"
 #include "trainer/request.h"
@@ -84,8 +85,24 @@ enum status run_choose_rates(struct run *run)
     return LORAD_OK;
 }
 
+/* The same on all ranks: what the one with the least memory holds. */
+static enum status find_batch_size(struct run *run)
+{
+    struct session *session = &run->session;
+    struct plan_request request = session_plan_request(session);
+    enum status status = lora_create(&session->lora, &session->lora_options, &session->arch, &session->part);
+    if (status == LORAD_OK) status = batch_size_choose(session, &run->stages, &request);
+    lora_destroy(session->lora);
+    session->lora = NULL;
+    TRY(comm_agree(session->world, status));
+    TRY(comm_host_all_reduce(session->world, &session->micro_batch_size, 1, DTYPE_I32, COMM_MIN));
+    log_info("auto_find_batch_size: per_device_train_batch_size %d", (int)session->micro_batch_size);
+    return LORAD_OK;
+}
+
 static enum status load_model(struct run *run)
 {
+    if (run->options->auto_find_batch_size) TRY(find_batch_size(run));
     struct loader_capacity capacity = stages_capacity(&run->stages, &run->session);
     TRY(session_load(&run->session, capacity, run->options->adapter_dir, SESSION_TRAIN));
     log_info("%s: %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)", run->session.arch.family,
@@ -107,7 +124,7 @@ static enum status load_model(struct run *run)
 static enum status prepare_sums(struct run *run)
 {
     struct fixed_sums *sums = run->session.adapter->sums;
-    int64_t packs = run->options->per_device_train_batch_size;
+    int64_t packs = run->session.micro_batch_size;
     if (!sums) {
         run->state.scales.n = 0;
         return LORAD_OK;

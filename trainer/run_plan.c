@@ -6,33 +6,50 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "trainer/batch_size.h"
+#include "trainer/gpu_memory.h"
 #include "trainer/schedule.h"
 #include "trainer/stage.h"
 
-static enum status plan_memory(struct strbuf *out, struct session *session, struct loader_capacity capacity,
-                               int world)
+/* What each rank will have: a GPU of that name, or its share of this machine. */
+static enum status find_memory(struct plan_request *out, const struct run_options *o,
+                               const struct run_plan_request *request)
+{
+    *out = (struct plan_request){.wanted = o->gradient_checkpointing,
+                                 .elastic = o->deterministic == DETERMINISM_ELASTIC,
+                                 .host = !request->gpu};
+    if (request->gpu) {
+        TRY(gpu_memory_find(&out->available, request->gpu));
+        return device_backend_find(&out->backend, "cuda");
+    }
+    out->available = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE) / request->world;
+    return device_backend_find(&out->backend, "cpu");
+}
+
+static enum status plan_memory(struct strbuf *out, struct session *session, const struct stages *stages,
+                               const struct run_plan_request *request)
 {
     const struct run_options *o = session->options;
-    const struct device_backend *backend;
-    TRY(device_backend_find(&backend, "cpu"));
-    struct plan_request request = {.backend = backend,
-                                   .model = session_model_options(session, capacity, true),
-                                   .wanted = o->gradient_checkpointing,
-                                   .elastic = o->deterministic == DETERMINISM_ELASTIC,
-                                   .host = true,
-                                   .available =
-                                       (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE) / world};
+    struct plan_request memory;
     struct plan plan;
+    TRY(find_memory(&memory, o, request));
     for (int rank = 0; rank < o->tensor_parallel_size; rank++)
-        TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, world, rank));
-    TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, world, 0));
+        TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, request->world, rank));
+    TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, request->world, 0));
     TRY(lora_create(&session->lora, &session->lora_options, &session->arch, &session->part));
-    TRY(plan_make(&plan, &session->arch, &session->part, session->lora, &request));
+    if (o->auto_find_batch_size) TRY(batch_size_choose(session, stages, &memory));
+    memory.model = session_model_options(session, stages_capacity(stages, session), true);
+    TRY(plan_make(&plan, &session->arch, &session->part, session->lora, &memory));
     strbuf_printf(out, "model: %s, %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)\n",
                   session->arch.family, (double)arch_parameters(&session->arch) * 1e-6,
                   (double)session->lora->parameters * 1e-6, session->lora->rank, session->lora->alpha);
     strbuf_printf(out, "ranks: tensor parallel %d x data parallel %d\n", session->part.tp, session->part.dp);
+    if (o->auto_find_batch_size)
+        strbuf_printf(out, "auto_find_batch_size: per_device_train_batch_size %d\n",
+                      (int)session->micro_batch_size);
     plan_print(out, &plan);
+    strbuf_printf(out, "  %-26s %10.1f MiB\n", request->gpu ? request->gpu : "there is",
+                  (double)memory.available / (1 << 20));
     return LORAD_OK;
 }
 
@@ -98,13 +115,14 @@ static enum status plan_stage(struct strbuf *out, const struct session *session,
     return mixed ? plan_mixture(out, stage) : LORAD_OK;
 }
 
-static enum status plan_all(struct strbuf *out, struct session *session, struct stages *stages, int world)
+static enum status plan_all(struct strbuf *out, struct session *session, struct stages *stages,
+                            const struct run_plan_request *request)
 {
     const struct run_options *o = session->options;
     TRY(stages_open(stages, session, NULL));
-    TRY(plan_memory(out, session, stages_capacity(stages, session), world));
+    TRY(plan_memory(out, session, stages, request));
     int64_t batch = o->global_batch_size > 0 ? o->global_batch_size
-                                             : (int64_t)o->per_device_train_batch_size *
+                                             : (int64_t)session->micro_batch_size *
                                                    o->gradient_accumulation_steps * session->part.dp;
     TRY(stages_measure(stages, session, batch));
     for (int32_t i = 0; i < stages->n; i++) TRY(plan_stage(out, session, stages, i, batch));
@@ -114,12 +132,13 @@ static enum status plan_all(struct strbuf *out, struct session *session, struct 
     return LORAD_OK;
 }
 
-enum status run_plan(struct strbuf *out, const struct run_options *options, int world, bool rows)
+enum status run_plan(struct strbuf *out, const struct run_options *options,
+                     const struct run_plan_request *request)
 {
     struct session session;
     struct stages stages = {0};
     enum status status = session_read(&session, options, options->adapter_dir, SESSION_TRAIN);
-    if (status == LORAD_OK && rows) status = plan_all(out, &session, &stages, world);
+    if (status == LORAD_OK && request->rows) status = plan_all(out, &session, &stages, request);
     stages_close(&stages);
     session_close(&session);
     return status;

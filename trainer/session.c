@@ -111,7 +111,7 @@ enum status session_read_text(struct session *session, const struct run_options 
 enum status session_read(struct session *session, const struct run_options *options, const char *adapter_dir,
                          enum session_use use)
 {
-    *session = (struct session){.options = options};
+    *session = (struct session){.options = options, .micro_batch_size = options->per_device_train_batch_size};
     TRY(arch_read(&session->arch, options->model_dir));
     TRY(session_read_text(session, options));
     TRY(st_open_dir(&session->weights, options->model_dir));
@@ -193,17 +193,22 @@ struct model_options session_model_options(const struct session *session, struct
                                   .deterministic = session->options->deterministic != DETERMINISM_OFF};
 }
 
+struct plan_request session_plan_request(const struct session *session)
+{
+    bool host = device_is_host(session->device);
+    int64_t available = device_memory_bytes(session->device);
+    if (host) available /= session->ranks.local_world;
+    return (struct plan_request){.backend = device_backend(session->device),
+                                 .wanted = session->options->gradient_checkpointing,
+                                 .elastic = session->options->deterministic == DETERMINISM_ELASTIC,
+                                 .host = host,
+                                 .available = available};
+}
+
 static enum status create_model(struct session *session, bool training)
 {
-    const struct run_options *options = session->options;
-    int64_t available = device_memory_bytes(session->device);
-    if (device_is_host(session->device)) available /= session->ranks.local_world;
-    struct plan_request request = {.backend = device_backend(session->device),
-                                   .model = session->model_options,
-                                   .wanted = options->gradient_checkpointing,
-                                   .elastic = options->deterministic == DETERMINISM_ELASTIC,
-                                   .host = device_is_host(session->device),
-                                   .available = available};
+    struct plan_request request = session_plan_request(session);
+    request.model = session->model_options;
     TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &request));
     session->model_options.checkpointing = session->plan.checkpointing;
     if (training && session->plan.checkpointing != CHECKPOINTING_NONE)

@@ -33,6 +33,7 @@ struct session {
     char cache_dir[4096]; /* of prepared data */
     struct word_list *words;
     struct inspect_options inspect; /* of rows, as they are prepared */
+    int32_t micro_batch_size;       /* rows (packs) a rank computes at once */
     struct plan plan;
     struct model_options model_options;
     struct model *model;
@@ -65,6 +66,9 @@ enum status session_load(struct session *session, struct loader_capacity capacit
                          enum session_use use) LORAD_WARN_UNUSED;
 
 void session_close(struct session *session);
+
+/* What memory there is for this rank, and how it may be used; all but the model's size. */
+struct plan_request session_plan_request(const struct session *session);
 
 /* Sizes for model_create, from the options and a micro-batch's capacity. */
 struct model_options session_model_options(const struct session *session, struct loader_capacity capacity,

@@ -28,7 +28,7 @@ void run_identity_make(struct run_identity *out, const struct session *session)
         .use_rslora = session->lora->use_rslora,
         .lora_parameters = session->lora->parameters,
         .cutoff_len = o->cutoff_len,
-        .micro_batch_size = o->per_device_train_batch_size,
+        .micro_batch_size = session->micro_batch_size,
         .packing = o->packing,
         .data_seed = o->data_seed,
         .seed = o->seed,

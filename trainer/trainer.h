@@ -133,7 +133,8 @@ struct run_options {
     int64_t max_steps;                   /* > 0 overrides epochs */
     int64_t max_tokens;                  /* > 0 overrides epochs: real tokens, without padding */
     int32_t per_device_train_batch_size; /* packs in a micro-batch */
-    int32_t per_device_eval_batch_size;
+    bool auto_find_batch_size;           /* as many as fit instead */
+    int32_t per_device_eval_batch_size;  /* 0: as in training */
     int32_t gradient_accumulation_steps; /* used when global_batch_size == 0 */
     int64_t global_batch_size;           /* packs; 0: per_device * accumulation * dp at the first start */
     uint64_t seed, data_seed;
@@ -194,11 +195,15 @@ struct generate_options {
 enum status run_generate(const struct run_options *options, const struct generate_options *generate,
                          const struct comm_world_info *world) LORAD_WARN_UNUSED;
 
+struct run_plan_request {
+    int world;       /* ranks to plan for */
+    const char *gpu; /* each has one of these (gpu_memory.h); NULL: they share this machine's processor */
+    bool rows; /* false: they could not be prepared; then only the model and the adapter are looked at */
+};
 /* The plan without running it: the part of `lorad check` that knows the model. Appends a memory table per
- * rank and the step count to `out`; needs neither MPI nor a device. world: the number of ranks to plan for.
- * rows: false when they could not be prepared; then only the model and the adapter are looked at. */
-enum status run_plan(struct strbuf *out, const struct run_options *options, int world,
-                     bool rows) LORAD_WARN_UNUSED;
+ * rank and the step count to `out`; needs neither MPI nor a device. */
+enum status run_plan(struct strbuf *out, const struct run_options *options,
+                     const struct run_plan_request *request) LORAD_WARN_UNUSED;
 
 /* The rows of a run without the run: for `lorad prepare` and `lorad check`. Needs neither MPI nor a
  * device. */
