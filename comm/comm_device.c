@@ -43,7 +43,7 @@ struct comm_device {
 
 enum fitness { FIT, NO_LIBRARY, OTHER_RELEASE, NO_PLACE };
 
-/* What a rank says of itself; compared as it stands, so unused bytes are zero. */
+/* What a rank says of itself. */
 struct facts {
     char host[HOST_BYTES];
     int32_t fitness;
