@@ -406,6 +406,7 @@ static enum status check_loss_grad(const struct device *device, const char *op,
     POINTER(correct_sum);
     REQUIRE(args->parts > 0, "%s: %d parts", op, args->parts);
     if (args->dlogits.data) {
+        REQUIRE(isfinite(args->scale) && args->scale > 0, "%s: scale is %g", op, (double)args->scale);
         LEAD(dlogits);
         TRY(check_shape(op, "dlogits", &args->dlogits, args->logits.rows, args->logits.cols));
         /* In place, narrower or not, every row must start where it did. */

@@ -211,12 +211,13 @@ struct op_loss_stats {
 /* Second pass: dlogits = weight (softmax - onehot) over this rank's columns, padding zero; loss and correct
  * per row. `all` holds `parts` arrays of n stats, in TP rank order (combined in that order on every rank).
  * Weights are unscaled here (1 or a row's loss weight): the division by the global sum happens once at the
- * optimizer step. */
+ * optimizer step. dlogits alone are multiplied by `scale`, a power of two (loss scaling of f16; else 1). */
 struct op_loss_grad {
     struct matrix logits; /* [n, columns] f32 */
     int64_t first_col, valid_cols;
     const int32_t *labels;       /* [n] */
     const float *weights;        /* [n] or NULL for 1 */
+    float scale;                 /* of dlogits */
     const struct loss_stat *all; /* [parts][n] */
     int32_t parts;
     struct matrix dlogits; /* [n, columns] act or f32, optional; may lie in the logits' memory, row on row */

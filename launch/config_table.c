@@ -42,6 +42,13 @@ const struct config_key config_keys[] = {
      "Half precision with dynamic loss scaling, for GPUs without bfloat16. The CPU backend trains such a "
      "configuration "
      "in float32 and says so."},
+    {"initial_scale_power", "fp16_initial_scale_power", TYPE_INT32, "16", "[0,24]", SECTION_MODEL, SHARED,
+     RUN(loss_scale.initial_power), NULL,
+     "fp16: the loss scale is 2^initial_scale_power at first. A gradient that overflows halves it, and costs "
+     "the step "
+     "its update."},
+    {"loss_scale_window", "", TYPE_INT64, "1000", "[1,1e9]", SECTION_MODEL, SHARED, RUN(loss_scale.window),
+     NULL, "fp16: after so many steps without an overflow the loss scale is doubled, up to 2^24."},
     {"fp32", "", TYPE_BOOL, NULL, NULL, SECTION_MODEL, SHARED, SWITCH(fp32), NULL, "float32 throughout."},
     {"gradient_checkpointing", "", TYPE_OWN, "auto", "auto, none, mlp, layer; true means layer, false none",
      SECTION_MODEL, SHARED, RUN(gradient_checkpointing), config_set_checkpointing,

@@ -211,6 +211,12 @@ static void put_progress(struct strbuf *out, const struct json *state)
                       (long long)number(state, "best_step"), js_real(js_get(state, "best_metric"), 0),
                       (long long)number(state, "evaluations_without_gain"));
     }
+    const struct json *scale = js_get(state, "loss_scale");
+    if (scale) {
+        label(out, "loss scale");
+        strbuf_printf(out, "%.0f; %lld steps without an overflow\n", js_real(js_get(scale, "value"), 0),
+                      (long long)number(scale, "good_steps"));
+    }
     if (js_bool(js_get(state, "evaluation_owed"), false)) {
         label(out, "owed");
         strbuf_puts(out, "an evaluation of this step comes first when the run goes on\n");

@@ -29,7 +29,7 @@ static enum status chunk_logits(struct model *model, const int32_t *rows, int32_
 }
 
 static enum status chunk_loss(struct model *model, const int32_t *labels, const float *weights, int32_t n,
-                              bool want_gradient, float *row_loss)
+                              float gradient_scale, float *row_loss)
 {
     struct head_chunk *chunk = &model->chunk;
     struct matrix logits = rows_of(chunk->logits, n), none = {0};
@@ -44,18 +44,19 @@ static enum status chunk_loss(struct model *model, const int32_t *labels, const 
         TRY(comm_all_gather(model->tp, chunk->stats, chunk->all_stats, words, DTYPE_I32));
         all = chunk->all_stats;
     }
-    return op_loss_grad(model->device,
-                        &(struct op_loss_grad){.logits = logits,
-                                               .first_col = model->part->first_vocab,
-                                               .valid_cols = model->part->vocab_valid,
-                                               .labels = labels,
-                                               .weights = weights,
-                                               .all = all,
-                                               .parts = model->part->tp,
-                                               .dlogits = want_gradient ? rows_of(chunk->dlogits, n) : none,
-                                               .loss_sum = model->loss_sum,
-                                               .correct_sum = model->correct_sum,
-                                               .row_loss = row_loss});
+    return op_loss_grad(model->device, &(struct op_loss_grad){
+                                           .logits = logits,
+                                           .first_col = model->part->first_vocab,
+                                           .valid_cols = model->part->vocab_valid,
+                                           .labels = labels,
+                                           .weights = weights,
+                                           .scale = gradient_scale,
+                                           .all = all,
+                                           .parts = model->part->tp,
+                                           .dlogits = gradient_scale > 0 ? rows_of(chunk->dlogits, n) : none,
+                                           .loss_sum = model->loss_sum,
+                                           .correct_sum = model->correct_sum,
+                                           .row_loss = row_loss});
 }
 
 /* dlogits -> gradient of the gathered residual rows, into `out` [n, d]. */
@@ -77,18 +78,19 @@ static enum status chunk_backward(struct model *model, struct matrix out)
                                                                             .dx = out});
 }
 
-enum status model_head(struct model *model, bool want_gradient, float *row_loss)
+enum status model_head(struct model *model, float gradient_scale, float *row_loss)
 {
     int32_t n = model->n_supervised;
     for (int32_t first = 0; first < n; first += model->chunk.rows) {
         int32_t rows = n - first < model->chunk.rows ? n - first : model->chunk.rows;
         TRY(chunk_logits(model, model->supervised + first, rows));
-        TRY(chunk_loss(model, model->labels + first, model->label_weights + first, rows, want_gradient,
+        TRY(chunk_loss(model, model->labels + first, model->label_weights + first, rows, gradient_scale,
                        row_loss ? row_loss + first : NULL));
         /* dh is free until the layers' backward: it holds the gradient of all supervised rows. */
-        if (want_gradient) TRY(chunk_backward(model, matrix_part(model->dh, first, rows, 0, model->dh.cols)));
+        if (gradient_scale > 0)
+            TRY(chunk_backward(model, matrix_part(model->dh, first, rows, 0, model->dh.cols)));
     }
-    if (!want_gradient) return LORAD_OK;
+    if (gradient_scale == 0) return LORAD_OK;
     return op_scatter_rows(model->device,
                            &(struct op_scatter_rows){.in = rows_of(model->dh, n),
                                                      .index = model->supervised,

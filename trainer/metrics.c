@@ -237,6 +237,8 @@ void metrics_log_step(struct metrics *metrics, const struct step_record *record)
     add_real(line, "packing_efficiency", share((double)record->tokens, (double)record->slots));
     add_int(line, "skipped_steps", record->skipped_steps);
     if (record->skipped) add_bool(line, "skipped", true);
+    if (record->loss_scale > 0) add_real(line, "loss_scale", record->loss_scale);
+    if (record->overflowed) add_bool(line, "overflow", true);
     write_line(metrics);
 
     const struct event_value values[] = {
@@ -247,8 +249,10 @@ void metrics_log_step(struct metrics *metrics, const struct step_record *record)
         {"train/tokens_per_second", rate},
         {"train/supervised_tokens", (double)record->supervised_tokens},
         {"train/skipped_steps", (double)record->skipped_steps},
+        {"train/loss_scale", record->loss_scale}, /* the last: left out where there is none */
     };
-    event_file_add(metrics->events, record->step, values, (int)(sizeof values / sizeof *values));
+    int n = sizeof values / sizeof *values;
+    event_file_add(metrics->events, record->step, values, record->loss_scale > 0 ? n : n - 1);
 }
 
 void metrics_log_eval(struct metrics *metrics, const struct eval_record *record)

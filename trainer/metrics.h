@@ -32,6 +32,8 @@ struct step_record {
     double loader_wait_seconds; /* of step_seconds */
     double save_stall_seconds;  /* spent on checkpoints since the step before: at its end and in this one */
     int64_t skipped_steps;      /* since step 1, non-finite ones */
+    double loss_scale;          /* of this step; 0: none */
+    bool overflowed;            /* at that scale: no update */
     bool skipped;               /* this one */
 };
 

@@ -268,7 +268,7 @@ enum status model_train(struct model *model, const struct train_pass *args)
         .use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
     TRY(model_load_batch(model, args->batch));
     TRY(model_forward(model, &pass));
-    TRY(model_head(model, true, NULL));
+    TRY(model_head(model, args->gradient_scale, NULL));
     return model_backward(model, &pass, args->adapter);
 }
 
@@ -277,7 +277,7 @@ enum status model_eval(struct model *model, const struct eval_pass *args)
     struct pass pass = {.use_adapter = args->use_adapter};
     TRY(model_load_batch(model, args->batch));
     TRY(model_forward(model, &pass));
-    TRY(model_head(model, false, args->row_loss ? model->row_loss : NULL));
+    TRY(model_head(model, 0, args->row_loss ? model->row_loss : NULL));
     if (!args->row_loss) return LORAD_OK;
     TRY(device_copy_from(model->device, STREAM_COMPUTE, args->row_loss, model->row_loss,
                          (size_t)model->n_supervised * sizeof(float)));

@@ -57,11 +57,13 @@ void model_destroy(struct model *model);
 /* Refreshes the compute copies of the adapter from its masters: after every update, and once at the start. */
 enum status model_set_adapter(struct model *model, const struct adapter *adapter) LORAD_WARN_UNUSED;
 
-/* Forward, loss and backward: adds the unscaled gradient (sum over supervised tokens) to adapter->grad and
- * the loss to the model's sums. step: optimizer step number, part of the dropout key; seed likewise. */
+/* Forward, loss and backward: adds the gradient (sum over supervised tokens, times gradient_scale) to
+ * adapter->grad and the loss to the model's sums. step: optimizer step number, part of the dropout key; seed
+ * likewise. */
 struct train_pass {
     const struct micro_batch *batch; /* host memory */
     struct adapter *adapter;
+    float gradient_scale; /* a power of two: loss_scale.h; else 1 */
     uint64_t seed;
     int64_t step;
 };

@@ -141,9 +141,9 @@ enum status model_recompute(struct model *model, const struct pass *pass, int32_
 /* From model->dres (gradient of the final residual) down to the lowest adapted module. */
 enum status model_backward(struct model *model, const struct pass *pass,
                            struct adapter *adapter) LORAD_WARN_UNUSED;
-/* Final norm, head and loss over the supervised rows; with want_gradient leaves dres. row_loss:
- * [n_supervised] or NULL. */
-enum status model_head(struct model *model, bool want_gradient, float *row_loss) LORAD_WARN_UNUSED;
+/* Final norm, head and loss over the supervised rows; leaves dres, the gradient times gradient_scale, unless
+ * that is 0. row_loss: [n_supervised] or NULL. */
+enum status model_head(struct model *model, float gradient_scale, float *row_loss) LORAD_WARN_UNUSED;
 /* Logits of rows [first, first + n) of the final residual of the last forward, whole vocabulary, to host [n,
  * vocab]. */
 enum status model_last_logits(struct model *model, int32_t first, int32_t n, float *host) LORAD_WARN_UNUSED;

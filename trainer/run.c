@@ -133,6 +133,17 @@ static enum status prepare_sums(struct run *run)
     return fixed_sums_restore(sums, &run->state.scales);
 }
 
+/* fp16 alone has one: the checkpoint's, or the first. */
+static void prepare_loss_scale(struct run *run)
+{
+    struct loss_scale *scale = &run->state.loss_scale;
+    if (run->session.model_options.dtype != DTYPE_F16)
+        *scale = (struct loss_scale){0};
+    else if (!loss_scale_in_use(scale))
+        *scale = loss_scale_first(&run->options->loss_scale);
+    run->step.loss_scale = loss_scale_in_use(scale) ? scale : NULL;
+}
+
 /* Before anything of output_dir is changed. Collective. */
 static enum status check_owner(const struct run *run)
 {
@@ -181,6 +192,7 @@ static enum status begin_or_resume(struct run *run)
         if (resume) log_info("no checkpoint in %s yet: starting from the beginning", o->output_dir);
         TRY(begin_anew(run));
     }
+    prepare_loss_scale(run);
     return prepare_sums(run);
 }
 
@@ -265,11 +277,16 @@ static enum status follow_preparing(struct run *run)
     return run->preparing ? LORAD_OK : stages_identify(&run->identity, &run->stages, false);
 }
 
+static struct step_targets targets_of(const struct step_info *info)
+{
+    return (struct step_targets){.tokens = info->supervised_tokens, .weight = info->loss_weight};
+}
+
 /* The micro-batches of the step in hand, which begins with the next one. */
 static enum status accumulate_step(struct run *run, struct step_info *info)
 {
     TRY(loader_next_step(run->loader, info));
-    TRY(step_begin(&run->step));
+    TRY(step_begin(&run->step, targets_of(info)));
     run->last_row = -1;
     for (int32_t i = 0; i < info->my_micro_batches; i++) {
         struct micro_batch batch;
@@ -297,15 +314,14 @@ static enum status train_step(struct run *run, struct step_info *info, struct st
                                     stage->steps);
     watchdog_note(run->watchdog, run->preparing ? WATCH_WAIT_ROWS : WATCH_TRAIN, run->state.step);
     TRY(accumulate_step(run, info));
-    struct step_targets targets = {.tokens = info->supervised_tokens, .weight = info->loss_weight};
     struct boundary_report report = {.wants = request_wants(),
                                      .commands = commands_due(&run->commands, run->state.step + 1)};
     saver_vote(&run->saver, report.saves);
-    TRY(step_finish(&run->step, targets, factor, &report, result));
+    TRY(step_finish(&run->step, targets_of(info), factor, &report, result));
     if (result->again) {
         TRY(rewind_step(run));
         TRY(accumulate_step(run, info));
-        TRY(step_finish(&run->step, targets, factor, &report, result));
+        TRY(step_finish(&run->step, targets_of(info), factor, &report, result));
     }
     return saver_settle(&run->saver, run->step.reports);
 }
@@ -331,6 +347,22 @@ static enum status note_skip(const struct run *run, const struct step_result *re
                 state->skipped_in_row);
 }
 
+/* The scale of the next step. Too large a scale is no fault of the run's. */
+static void follow_loss_scale(struct run *run, const struct step_result *result)
+{
+    struct loss_scale *scale = &run->state.loss_scale;
+    if (!loss_scale_in_use(scale)) return;
+    if (result->overflowed) {
+        loss_scale_overflowed(scale);
+        log_info("step %lld: the gradient overflowed at loss scale %.0f: no update; the scale is %.0f now",
+                 (long long)run->state.step, result->loss_scale, scale->value);
+    } else if (result->skipped) {
+        scale->good_steps = 0;
+    } else {
+        loss_scale_went_well(scale, &run->options->loss_scale);
+    }
+}
+
 /* The batch is consumed whether or not the update was applied. */
 static enum status advance(struct run *run, const struct step_info *info, const struct step_result *result)
 {
@@ -343,8 +375,9 @@ static enum status advance(struct run *run, const struct step_info *info, const 
     state->epoch = info->epoch;
     state->tokens += info->tokens;
     state->supervised_tokens += info->supervised_tokens;
-    state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
+    if (!result->overflowed) state->skipped_in_row = result->skipped ? state->skipped_in_row + 1 : 0;
     state->skipped_steps += result->skipped;
+    follow_loss_scale(run, result);
     return result->skipped ? note_skip(run, result) : LORAD_OK;
 }
 
@@ -377,6 +410,8 @@ static void report(struct run *run, const struct step_info *info, const struct s
                                  .loader_wait_seconds = waited - run->waited_seconds,
                                  .save_stall_seconds = saver_take_stall_seconds(&run->saver),
                                  .skipped_steps = run->state.skipped_steps,
+                                 .loss_scale = result->loss_scale,
+                                 .overflowed = result->overflowed,
                                  .skipped = result->skipped};
     bool logged = run->state.step % run->options->logging_steps == 0 || run->state.step == 1 ||
                   run->state.step == run->state.total_steps;

@@ -16,12 +16,6 @@ static const char *template_note(const struct run_options *options, const struct
            "to choose one (`lorad help template`)";
 }
 
-/* The CPU backend has no fp16: such a run computes in f32 there, which is more exact, and says so. */
-enum dtype session_dtype(const struct run_options *options)
-{
-    return options->precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
-}
-
 static bool same_modules(const struct lora *a, const struct lora *b)
 {
     if (a->n_tensors != b->n_tensors) return false;
@@ -165,6 +159,7 @@ enum status session_join(struct session *session, const struct comm_world_info *
                                              .local_rank = ranks->local_rank,
                                              .threads = count_threads(ranks),
                                              .deterministic = options->deterministic != DETERMINISM_OFF}));
+    session->on_gpu = !device_is_host(session->device);
     TRY(comm_create(&session->world,
                     &(struct comm_options){.kind = options->comm,
                                            .device = session->device,
@@ -173,7 +168,7 @@ enum status session_join(struct session *session, const struct comm_world_info *
     TRY(session_compare(session, tokenizer_hash(session->tokenizer), "tokenizer", "model_name_or_path"));
     TRY(comm_split(&session->tp, session->world, session->part.dp_rank, session->part.tp_rank));
     TRY(comm_split(&session->dp, session->world, session->part.tp_rank, session->part.dp_rank));
-    if (options->precision == PRECISION_F16 && device_is_host(session->device))
+    if (options->precision == PRECISION_F16 && !session->on_gpu)
         log_info("fp16: the CPU computes in f32 instead (no loss scaling needed)");
     log_info("%s", device_describe(session->device));
     if (ranks->world > 1)
@@ -182,10 +177,18 @@ enum status session_join(struct session *session, const struct comm_world_info *
     return LORAD_OK;
 }
 
+/* The CPU backend has no fp16: such a run computes in f32 there, which is more exact, and says so. */
+static enum dtype choose_dtype(const struct session *session)
+{
+    enum precision precision = session->options->precision;
+    if (precision == PRECISION_F16 && session->on_gpu) return DTYPE_F16;
+    return precision == PRECISION_BF16 ? DTYPE_BF16 : DTYPE_F32;
+}
+
 struct model_options session_model_options(const struct session *session, struct loader_capacity capacity,
                                            bool training)
 {
-    return (struct model_options){.dtype = session_dtype(session->options),
+    return (struct model_options){.dtype = choose_dtype(session),
                                   .max_tokens = capacity.tokens,
                                   .max_sequences = capacity.sequences,
                                   .max_positions = session->options->cutoff_len,

@@ -20,6 +20,7 @@ struct session {
     const struct run_options *options;
     struct comm_world_info ranks;
     struct device *device;
+    bool on_gpu; /* the device is one, or the plan is for one */
     struct comm *world, *tp, *dp;
     struct arch arch;
     struct partition part;
@@ -73,8 +74,5 @@ struct plan_request session_plan_request(const struct session *session);
 /* Sizes for model_create, from the options and a micro-batch's capacity. */
 struct model_options session_model_options(const struct session *session, struct loader_capacity capacity,
                                            bool training);
-
-/* The configuration that must be the same to continue a run: model, tokenizer, adapter shape. */
-enum dtype session_dtype(const struct run_options *options);
 
 #endif

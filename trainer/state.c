@@ -34,7 +34,7 @@ void run_identity_make(struct run_identity *out, const struct session *session)
         .seed = o->seed,
     };
     snprintf(out->template_name, sizeof out->template_name, "%s", chat_template_name(session->chat));
-    snprintf(out->precision, sizeof out->precision, "%s", dtype_name(session_dtype(o)));
+    snprintf(out->precision, sizeof out->precision, "%s", dtype_name(session->model_options.dtype));
 }
 
 static void write_hash(struct strbuf *out, const char *key, struct hash128 value)
@@ -138,6 +138,14 @@ static void write_scales(struct strbuf *out, const struct fixed_scales *scales)
     strbuf_puts(out, "],");
 }
 
+static void write_loss_scale(struct strbuf *out, const struct loss_scale *scale)
+{
+    if (!loss_scale_in_use(scale)) return;
+    strbuf_puts(out, "\"loss_scale\":{");
+    write_real(out, "value", scale->value);
+    strbuf_printf(out, "\"good_steps\":%lld},", (long long)scale->good_steps);
+}
+
 void run_state_write(struct strbuf *out, const struct run_state *state, const struct run_identity *identity,
                      const struct session *session)
 {
@@ -156,6 +164,7 @@ void run_state_write(struct strbuf *out, const struct run_state *state, const st
     if (state->has_best) write_real(out, "best_metric", state->best_metric);
     strbuf_printf(out, "\"evaluation_owed\":%s,", state->evaluation_owed ? "true" : "false");
     write_scales(out, &state->scales);
+    write_loss_scale(out, &state->loss_scale);
     write_stage(out, &state->stage);
     strbuf_puts(out, "\"overrides\":");
     overrides_write(out, state);
@@ -253,6 +262,18 @@ static enum status read_scales(struct fixed_scales *out, const struct json *json
     return LORAD_OK;
 }
 
+/* Checkpoints without one are of other precisions. */
+static enum status read_loss_scale(struct loss_scale *out, const struct json *json, const char *where)
+{
+    const struct json *scale = js_get(json, "loss_scale");
+    if (!scale) return LORAD_OK;
+    TRY(js_need_real(&out->value, scale, "value", where));
+    TRY(js_need_int(&out->good_steps, scale, "good_steps", where));
+    if (loss_scale_is_valid(out)) return LORAD_OK;
+    return FAIL(LORAD_DATA, "%s: loss_scale %g after %lld good steps makes no sense", where, out->value,
+                (long long)out->good_steps);
+}
+
 enum status run_state_read(struct run_state *out, const struct json *json, const char *where)
 {
     struct run_state state = {0};
@@ -283,6 +304,7 @@ enum status run_state_read(struct run_state *out, const struct json *json, const
     TRY(js_need_real(&state.epoch, json, "epoch", where));
     state.evaluation_owed = js_bool(js_get(json, "evaluation_owed"), false);
     TRY(read_scales(&state.scales, json, where));
+    TRY(read_loss_scale(&state.loss_scale, json, where));
     TRY(js_need(&overrides, json, "overrides", JS_ARRAY, where));
     TRY(overrides_parse(&state, overrides, where));
     TRY(read_stage(&state.stage, json, where));

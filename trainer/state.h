@@ -79,6 +79,7 @@ struct run_state {
     bool evaluation_owed; /* one was due at `step`, but the run was asked to stop: it comes first */
     int64_t metrics_bytes;
     struct fixed_scales scales;                       /* of the gradient sums of the next step */
+    struct loss_scale loss_scale;                     /* of the next step */
     struct override_record overrides[MOST_OVERRIDES]; /* [n_overrides], in the order in which they came */
     int32_t n_overrides;
 };

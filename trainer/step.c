@@ -31,8 +31,10 @@ void step_release(struct step_context *context)
     context->reports = NULL;
 }
 
-enum status step_begin(struct step_context *context)
+enum status step_begin(struct step_context *context, struct step_targets targets)
 {
+    context->gradient_scale =
+        context->loss_scale ? loss_scale_factor(context->loss_scale, targets.weight) : 1;
     context->start_ns = clock_monotonic_ns();
     context->waited_seconds = activity_waited_seconds();
     context->work = 0;
@@ -47,9 +49,11 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
     if (context->arch) context->work += straggler_work(context->arch, batch);
     struct adapter *adapter = context->adapter;
-    TRY(model_train(
-        context->model,
-        &(struct train_pass){.batch = batch, .adapter = adapter, .seed = context->seed, .step = step}));
+    TRY(model_train(context->model, &(struct train_pass){.batch = batch,
+                                                         .adapter = adapter,
+                                                         .gradient_scale = (float)context->gradient_scale,
+                                                         .seed = context->seed,
+                                                         .step = step}));
     return adapter->sums ? fixed_sums_add(adapter->sums, adapter->grad) : LORAD_OK;
 }
 
@@ -96,20 +100,25 @@ enum status step_finish(struct step_context *context, struct step_targets target
     mine.report.own_work = context->work;
     TRY(gather_shares(context, &mine, &total));
 
-    double weight = targets.weight, max_norm = context->optimizer->options.max_grad_norm;
+    double weight = targets.weight, scaled = weight * context->gradient_scale,
+           max_norm = context->optimizer->options.max_grad_norm;
     *out = (struct step_result){
         .loss = loss_sum_value(&total.sums.loss) / weight,
-        .grad_norm = sqrt(total.replicated_squares + total.local_squares) / weight,
+        .grad_norm = sqrt(total.replicated_squares + total.local_squares) / scaled,
         .accuracy = (double)total.sums.correct / (double)targets.tokens,
         .learning_rate = context->optimizer->options.learning_rate * factor,
+        .loss_scale = context->loss_scale ? context->loss_scale->value : 0,
         .wants = total.report.wants,
     };
     if (!isfinite(greatest)) out->grad_norm = greatest;
-    out->skipped = !isfinite(out->loss) || !isfinite(out->grad_norm);
-    if (out->skipped) return LORAD_OK;
+    bool finite = isfinite(out->loss) && isfinite(out->grad_norm);
+    out->overflowed =
+        !finite && isfinite(out->loss) && context->loss_scale && loss_scale_can_fall(context->loss_scale);
+    out->skipped = !finite && !out->overflowed;
+    if (!finite) return LORAD_OK;
     if (sums) fixed_sums_accept(sums);
     if (context->gate) TRY(context->gate(context->gate_context));
     double clip = max_norm > 0 ? fmin(1.0, max_norm / (out->grad_norm + 1e-6)) : 1.0;
-    TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / weight));
+    TRY(optimizer_apply(context->optimizer, context->adapter, factor, clip / scaled));
     return model_set_adapter(context->model, context->adapter);
 }

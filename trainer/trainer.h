@@ -16,6 +16,7 @@
 #include "comm/comm.h"
 #include "dataloader/dataloader.h"
 #include "dataloader/row_inspect.h"
+#include "trainer/loss_scale.h"
 
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
 enum schedule_kind {
@@ -101,6 +102,7 @@ struct run_options {
     const char *adapter_dir; /* continue this PEFT adapter; NULL: new */
     struct lora_options lora;
     enum precision precision;
+    struct loss_scale_options loss_scale; /* where fp16 is computed with */
     enum checkpointing gradient_checkpointing;
     const char *device; /* "auto", "cpu", "cuda" */
     enum determinism deterministic;

@@ -162,6 +162,19 @@ static bool all_finite(const void *data, enum dtype dtype, int64_t n)
     return !bad;
 }
 
+/* bf16 reaches 2^128, fp16 only 65504, and what rounds above it is infinite. */
+static enum status check_range(const struct loading *load, const struct st_tensor *tensor, const void *data,
+                               int64_t n)
+{
+    enum dtype dtype = host_dtype(tensor->dtype);
+    float most = 0;
+    if (load->model->options.dtype != DTYPE_F16 || dtype == DTYPE_F16) return LORAD_OK;
+    for (int64_t i = 0; i < n; i++) most = fmaxf(most, fabsf(to_f32(data, dtype, i)));
+    if (most < 65520) return LORAD_OK;
+    return FAIL(LORAD_CONFIG, "%s: tensor %s has a value of %g, which fp16 cannot hold: use bf16 or fp32",
+                st_file_path(load->set, tensor->file), tensor->name, (double)most);
+}
+
 /* A part of a tensor, dense. Thread: any. */
 static enum status read_piece(const struct loading *load, const struct st_tensor *tensor, int64_t row,
                               int64_t rows, int64_t col, int64_t cols, char *to)
@@ -172,7 +185,7 @@ static enum status read_piece(const struct loading *load, const struct st_tensor
                     "%s: tensor %s has a value that is not finite (rows %lld to %lld); the file is damaged",
                     st_file_path(load->set, tensor->file), tensor->name, (long long)row,
                     (long long)(row + rows - 1));
-    return LORAD_OK;
+    return check_range(load, tensor, to, rows * cols);
 }
 
 /* Into load->staging, by several threads: one alone reads from memory slower than a GPU takes. What one of
@@ -223,6 +236,7 @@ static enum status read_vector(struct loading *load, const char *name, int64_t c
     if (!all_finite(load->staging, host_dtype(tensor->dtype), count))
         return FAIL(LORAD_DATA, "%s: tensor %s has a value that is not finite; the file is damaged",
                     st_file_path(load->set, tensor->file), name);
+    TRY(check_range(load, tensor, load->staging, count));
     for (int64_t i = 0; i < count; i++) load->vector[i] = to_f32(load->staging, host_dtype(tensor->dtype), i);
     return LORAD_OK;
 }
@@ -232,9 +246,9 @@ static enum status put_act(struct loading *load, void *to, float *values, int64_
 {
     enum dtype act = load->model->options.dtype;
     uint16_t *halves = (uint16_t *)values; /* each value is read before its place is overwritten */
-    if (act == DTYPE_BF16)
+    if (act != DTYPE_F32)
         for (int64_t i = 0; i < n; i++) {
-            uint16_t half = f32_to_bf16(values[i]);
+            uint16_t half = act == DTYPE_BF16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
             memcpy(&halves[i], &half, sizeof half);
         }
     TRY(device_copy_to(load->model->device, STREAM_COMPUTE, to, values, (size_t)n * dtype_bytes(act)));

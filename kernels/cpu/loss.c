@@ -136,7 +136,7 @@ enum status CPU_OP(loss_grad)(struct cpu_device *device, const struct op_loss_gr
             struct loss_stat whole = combine(args, row);
             loss[i] = (double)whole.max + log((double)whole.sum) - (double)whole.label_logit;
             hit[i] = whole.best == args->labels[row];
-            float weight = args->weights ? args->weights[row] : 1.0f;
+            float weight = (args->weights ? args->weights[row] : 1.0f) * args->scale;
             if (args->dlogits.data && args->dlogits.dtype == DTYPE_F32)
                 grad_row(args, row, &whole, weight, DTYPE_F32);
             if (args->dlogits.data && args->dlogits.dtype == DTYPE_BF16)

@@ -180,7 +180,7 @@ static __global__ void __launch_bounds__(THREADS) loss_grad_kernel(struct op_los
     const float *z = (const float *)args.logits.data + row * args.logits.stride;
     T *dz = (T *)args.dlogits.data + row * args.dlogits.stride;
     const struct loss_stat whole = combine(&args, row);
-    const float weight = args.weights ? args.weights[row] : 1.0f, factor = weight / whole.sum;
+    const float weight = (args.weights ? args.weights[row] : 1.0f) * args.scale, factor = weight / whole.sum;
     int64_t label = args.labels[row] - args.first_col;
     if (label >= args.valid_cols) label = -1;
     for (int64_t first = 0; first < cols; first += TILE) {

@@ -240,13 +240,12 @@ static int ascending(const void *a, const void *b)
 static double run_step(struct bench *b, struct step_context *context, const struct micro_batch *batch,
                        int32_t step, struct step_result *result)
 {
-    double targets = (double)batch->n_supervised * b->micros;
+    struct step_targets all = {batch->n_supervised * b->micros, (double)batch->n_supervised * b->micros};
     int64_t start = clock_monotonic_ns();
     do {
-        check(step_begin(context));
+        check(step_begin(context, all));
         for (int32_t i = 0; i < b->micros; i++) check(step_accumulate(context, batch, step));
-        check(step_finish(context, (struct step_targets){batch->n_supervised * b->micros, targets}, 1.0,
-                          &(struct boundary_report){0}, result));
+        check(step_finish(context, all, 1.0, &(struct boundary_report){0}, result));
     } while (result->again);
     check(device_sync(context->adapter->device));
     return clock_seconds_since(start);

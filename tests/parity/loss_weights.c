@@ -88,7 +88,9 @@ static double pass(struct rig *rig, const struct rows *rows, float *gradient)
     struct model_sums sums;
     assert_ok(model_zero_sums(rig->model));
     assert_ok(adapter_zero_grad(rig->adapter));
-    assert_ok(model_train(rig->model, &(struct train_pass){.batch = &rows->batch, .adapter = rig->adapter}));
+    assert_ok(model_train(
+        rig->model,
+        &(struct train_pass){.batch = &rows->batch, .adapter = rig->adapter, .gradient_scale = 1}));
     assert_ok(model_read_sums(rig->model, &sums));
     assert_ok(adapter_read(rig->adapter, ADAPTER_GRAD, gradient));
     return loss_sum_value(&sums.loss) / rows->weight;

@@ -80,14 +80,14 @@ static enum status train_step(struct trial *trial, struct step_context *context,
     const struct partition *part = &trial->rig->partition;
     struct step_result result;
     int32_t first = golden->step_micro[step];
-    TRY(step_begin(context));
+    struct step_targets targets = {golden->supervised[step], (double)golden->supervised[step]};
+    TRY(step_begin(context, targets));
     for (int32_t m = first; m < golden->step_micro[step + 1]; m++) {
         if ((m - first) % part->dp != part->dp_rank) continue;
         struct micro_batch batch = golden_micro(golden, m);
         TRY(step_accumulate(context, &batch, step));
     }
     double factor = schedule_factor(&trial->options, step, golden->steps);
-    struct step_targets targets = {golden->supervised[step], (double)golden->supervised[step]};
     TRY(step_finish(context, targets, factor, &(struct boundary_report){0}, &result));
     if (result.skipped) return FAIL(LORAD_NUMERIC, "step %d was skipped", step + 1);
     worst_of(&errors->loss, relative(result.loss, golden->loss[step]));

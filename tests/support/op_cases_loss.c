@@ -107,8 +107,8 @@ static struct matrix in_their_place(struct matrix logits, enum dtype dtype)
     return matrix_of(logits.data, dtype, logits.rows, logits.cols, logits.stride * narrower);
 }
 
-/* variant 1: in place of the logits; 2: no gradient; 3: without weights; 4: a row with NaN, whose loss is
- * counted as broken and not added */
+/* variant 0: with a scale; 1: in place of the logits; 2: no gradient; 3: without weights; 4: a row with NaN,
+ * whose loss is counted as broken and not added */
 static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
 {
     bool in_place = shape->variant == 1;
@@ -134,7 +134,7 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
             if (s.z[i * s.vocab + c] > s.z[i * s.vocab + best]) best = c;
         correct += best == s.host_labels[i];
     }
-    const double before[] = {1000, 0, 0};
+    const double before[] = {1000, 0, 0}, scale = shape->variant == 0 ? 64 : 1;
     for (int64_t p = 0; p < parts; p++) {
         struct part *part = &s.part[p];
         struct matrix sum = op_matrix_of(run, OP_INOUT, DTYPE_I64, 1, 3, 0, before);
@@ -148,6 +148,7 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
                                     .valid_cols = part->valid,
                                     .labels = s.labels,
                                     .weights = shape->variant == 3 ? NULL : weights.data,
+                                    .scale = (float)scale,
                                     .all = all.data,
                                     .parts = (int32_t)parts,
                                     .dlogits = dlogits,
@@ -167,7 +168,7 @@ static void loss_grad_body(struct op_run *run, const struct op_shape *shape)
         op_expect(run, "row_loss", row_loss, losses, approx_for("loss_grad", DTYPE_F32));
         for (int64_t i = 0; i < rows; i++)
             for (int64_t c = 0; c < part->valid; c++)
-                want[i * s.per_part + c] = dz[i * s.vocab + part->first + c];
+                want[i * s.per_part + c] = scale * dz[i * s.vocab + part->first + c];
         if (dlogits.data) OP_EXPECT(run, dlogits, want);
     }
 }

@@ -33,11 +33,12 @@ static enum status train_step(struct layout *layout, int32_t step, const struct 
     struct step_targets targets = {golden->supervised[step], 0};
     struct step_result result;
     int32_t first = golden->step_micro[step];
-    TRY(step_begin(&layout->context));
+    for (int32_t t = golden->micro_start[first]; t < golden->micro_start[golden->step_micro[step + 1]]; t++)
+        targets.weight += (double)layout->weights[t];
+    TRY(step_begin(&layout->context, targets));
     for (int32_t m = first; m < golden->step_micro[step + 1]; m++) {
         struct micro_batch batch = golden_micro(golden, m);
         batch.weights = layout->weights + golden->micro_start[m];
-        for (int32_t t = 0; t < batch.n_tokens; t++) targets.weight += (double)batch.weights[t];
         if ((m - first) % part->dp == part->dp_rank) TRY(step_accumulate(&layout->context, &batch, step));
     }
     TRY(step_finish(&layout->context, targets, 1.0, &(struct boundary_report){0}, &result));

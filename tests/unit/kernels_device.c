@@ -216,6 +216,7 @@ static void bad_logits_reach_the_loss(void **state)
             assert_ok(op_loss_grad(device, &(struct op_loss_grad){.logits = f32(z, 1, 37),
                                                                   .valid_cols = 37,
                                                                   .labels = &label,
+                                                                  .scale = 1,
                                                                   .all = &stat,
                                                                   .parts = 1,
                                                                   .dlogits = f32(dz, 1, 37),

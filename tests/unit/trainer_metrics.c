@@ -74,6 +74,8 @@ static void steps_read_back_bit_for_bit(void **state)
     assert_true(js_real(js_get(line, "tokens_per_second"), 0) == 2000.0);
     assert_true(js_real(js_get(line, "packing_efficiency"), 0) == 1000.0 / 1024.0);
     assert_null(js_get(line, "skipped"));
+    assert_null(js_get(line, "loss_scale"));
+    assert_null(js_get(line, "overflow"));
     js_destroy(line);
     assert_ok(js_parse(&line, second, strlen(second), "line 2"));
     assert_true(js_real(js_get(line, "eval_loss"), 0) == eval.loss);
@@ -100,6 +102,30 @@ static void a_skipped_step_has_null_for_its_loss(void **state)
     assert_ok(js_parse(&line, text, length, "line"));
     assert_int_equal(js_type(js_get(line, "loss")), JS_NULL);
     assert_true(js_bool(js_get(line, "skipped"), false));
+    js_destroy(line);
+    free(text);
+}
+
+static void an_overflow_names_its_scale(void **state)
+{
+    (void)state;
+    const char *folder = new_folder();
+    struct metrics *metrics;
+    struct metrics_options options = {.output_dir = folder};
+    assert_ok(metrics_open(&metrics, &options));
+    struct step_record record = step_of(1);
+    record.grad_norm = INFINITY;
+    record.loss_scale = 4096;
+    record.overflowed = true;
+    metrics_log_step(metrics, &record);
+    metrics_close(metrics);
+    size_t length = 0;
+    char *text = read_lines(folder, &length);
+    struct json *line;
+    assert_ok(js_parse(&line, text, length, "line"));
+    assert_true(js_real(js_get(line, "loss_scale"), 0) == 4096);
+    assert_true(js_bool(js_get(line, "overflow"), false));
+    assert_null(js_get(line, "skipped"));
     js_destroy(line);
     free(text);
 }
@@ -386,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_read_back_bit_for_bit),
         cmocka_unit_test(a_skipped_step_has_null_for_its_loss),
+        cmocka_unit_test(an_overflow_names_its_scale),
         cmocka_unit_test(a_resume_gives_the_file_of_the_uninterrupted_run),
         cmocka_unit_test(a_new_run_keeps_the_old_file),
         cmocka_unit_test(an_earlier_start_writes_where_nobody_looks),

@@ -124,7 +124,8 @@ static const char good_state[] =
     "tokens\":1,"
     "\"skipped_in_row\":0,\"skipped_steps\":0,\"best_step\":-1,\"evaluations_without_gain\":0,\"metrics_"
     "bytes\":0,"
-    "\"epoch\":0.5,\"fixed_exponents\":[-3,null,128],\"evaluation_owed\":true,\"overrides\":[],\"cursor\":{"
+    "\"epoch\":0.5,\"fixed_exponents\":[-3,null,128],\"loss_scale\":{\"value\":1024,\"good_steps\":17},"
+    "\"evaluation_owed\":true,\"overrides\":[],\"cursor\":{"
     "\"epoch\":0,"
     "\"window\":0,\"pack\":3},"
     "\"stage\":{\"number\":1,\"first_step\":5,\"evaluations_on_plateau\":1,\"last_loss\":2.5,\"level\":2.25,"
@@ -158,7 +159,12 @@ static void the_journal_is_read(void **state)
     assert_true(s.scales.n == 3 && s.scales.exponent[0] == -3 && s.scales.exponent[1] == FIXED_UNKNOWN &&
                 s.scales.exponent[2] == 128);
 
+    assert_true(s.loss_scale.value == 1024 && s.loss_scale.good_steps == 17);
+
     static const char *const wrong[][2] = {
+        {"\"value\":1024", "\"value\":1000"},
+        {"\"value\":1024", "\"worth\":1024"},
+        {"\"good_steps\":17", "\"good_steps\":-1"},
         {"[-3,null", "[-150,null"},
         {"[-3,null", "[129,null"},
         {"[-3,null,128]", "-3"},
