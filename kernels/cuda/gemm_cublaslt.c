@@ -10,8 +10,8 @@
  * its algorithm fits.
  *
  * 1. Split sums are added in f32 and in one order (no INPLACE, no OUTPUT_TYPE reduction).
- * 2. Timing repeats a product, so it is done only where repeating changes nothing: beta = 0, and no stream
- * capture.
+ * 2. Timing repeats a product, so it is done only where that spoils nothing: beta = 0, or d may be spoiled,
+ * or another d can be had; and not while a stream is captured.
  */
 #include <cublasLt.h>
 
@@ -259,26 +259,32 @@ static enum status time_one(struct cuda_gemm *gemm, struct description *d, const
     return LORAD_OK;
 }
 
-static enum status may_time(const struct cuda_gemm *gemm, const struct cuda_product *p, bool *yes)
+/* *yes: whether *p may be repeated; its d is then one that may. */
+static enum status may_time(const struct cuda_gemm *gemm, struct cuda_product *p, bool spoils, bool *yes)
 {
     enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     CUDA_TRY(cudaStreamIsCapturing(gemm->device->stream[STREAM_COMPUTE], &capture));
-    *yes = !gemm->device->deterministic && p->beta == 0 && capture == cudaStreamCaptureStatusNone;
+    *yes = !gemm->device->deterministic && capture == cudaStreamCaptureStatusNone;
+    if (!*yes || p->beta == 0 || spoils) return LORAD_OK;
+    *yes =
+        (size_t)(p->d.rows * p->d.stride) * dtype_bytes(p->d.dtype) <= CUDA_WORKSPACE_BYTES - WORKSPACE_BYTES;
+    if (*yes) p->d.data = (char *)gemm->device->workspace + WORKSPACE_BYTES;
     return LORAD_OK;
 }
 
 static enum status choose(struct gemm_entry **out, struct cuda_gemm *gemm, struct description *d,
-                          const struct cuda_product *p, const struct gemm_key *key)
+                          const struct cuda_product *p, const struct gemm_key *key, bool spoils)
 {
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0, best = 0;
     bool timed = false;
     TRY(candidates(gemm, d, p, key, found, &count));
-    TRY(may_time(gemm, p, &timed));
+    struct cuda_product trial = *p;
+    TRY(may_time(gemm, &trial, spoils, &timed));
     float least = FLT_MAX;
     for (int i = 0; timed && i < count; i++) {
         float time;
-        TRY(time_one(gemm, d, p, &found[i].algo, &time));
+        TRY(time_one(gemm, d, &trial, &found[i].algo, &time));
         if (time >= least) continue;
         least = time;
         best = i;
@@ -309,20 +315,36 @@ static bool fits(struct cuda_gemm *gemm, struct description *d, const struct cud
     return true;
 }
 
+/* *out: an entry whose algorithm fits. spoils: d may be written. */
+static enum status entry_for(struct gemm_entry **out, struct cuda_gemm *gemm, struct description *d,
+                             const struct cuda_product *p, bool spoils)
+{
+    for (int exact = gemm->device->deterministic; exact < 2; exact++) {
+        struct gemm_key key = key_of(p, exact);
+        struct gemm_entry *entry = gemm_cache_find(gemm->cache, &key);
+        if (!entry) TRY(choose(&entry, gemm, d, p, &key, spoils));
+        if (!fits(gemm, d, p, entry)) continue;
+        *out = entry;
+        return LORAD_OK;
+    }
+    return FAIL(LORAD_DEVICE, "GPU: cuBLASLt refuses the algorithm that it chose");
+}
+
+enum status cuda_gemm_choose(struct cuda_gemm *gemm, const struct cuda_product *product)
+{
+    struct description d;
+    struct gemm_entry *entry;
+    TRY(describe(&d, product));
+    return entry_for(&entry, gemm, &d, product, true);
+}
+
 enum status cuda_gemm_run(struct cuda_gemm *gemm, const struct cuda_product *product)
 {
     struct description d;
     struct gemm_entry *entry = NULL;
     cublasLtMatmulAlgo_t algorithm;
     TRY(describe(&d, product));
-    for (int exact = gemm->device->deterministic; exact < 2; exact++) {
-        struct gemm_key key = key_of(product, exact);
-        entry = gemm_cache_find(gemm->cache, &key);
-        if (!entry) TRY(choose(&entry, gemm, &d, product, &key));
-        if (fits(gemm, &d, product, entry)) break;
-        entry = NULL;
-    }
-    if (!entry) return FAIL(LORAD_DEVICE, "GPU: cuBLASLt refuses the algorithm that it chose");
+    TRY(entry_for(&entry, gemm, &d, product, false));
     memcpy(&algorithm, entry->algorithm.bytes, sizeof algorithm);
     return check(multiply(gemm, &d, product, &algorithm), "cublasLtMatmul");
 }

@@ -240,12 +240,16 @@ static enum status backward_dx(struct cuda_panel *p, const struct panel_backward
 {
     struct panel *s = &p->base;
     int64_t k = s->out + (args->dropout ? 0 : s->spare);
-    if (args->dropout) TRY(skinny_dx(s, g, a_of(p), p->bits, 1 / (1 - args->dropout->p), args->dx));
-    return multiply(s, &(struct cuda_product){.a = matrix_part(args->dy, 0, args->dy.rows, 0, k),
-                                              .b = matrix_part(p->all, 0, k, 0, s->spec.in),
-                                              .d = args->dx,
-                                              .alpha = 1,
-                                              .beta = args->dropout ? 1 : 0});
+    struct cuda_product product = {.a = matrix_part(args->dy, 0, args->dy.rows, 0, k),
+                                   .b = matrix_part(p->all, 0, k, 0, s->spec.in),
+                                   .d = args->dx,
+                                   .alpha = 1};
+    if (args->dropout) {
+        product.beta = 1;
+        TRY(cuda_gemm_choose(cuda_of(s->device)->gemm, &product));
+        TRY(skinny_dx(s, g, a_of(p), p->bits, 1 / (1 - args->dropout->p), args->dx));
+    }
+    return multiply(s, &product);
 }
 
 static enum status cuda_panel_backward(struct panel *panel, const struct panel_backward *args)
@@ -273,12 +277,18 @@ const struct panel_ops cuda_panel_ops = {
     .backward = cuda_panel_backward,
 };
 
+static enum status choose(struct device *device, const struct cuda_product *args)
+{
+    return cuda_gemm_choose(cuda_of(device)->gemm, args);
+}
+
 static enum status product(struct device *device, const struct cuda_product *args)
 {
     return cuda_gemm_run(cuda_of(device)->gemm, args);
 }
 
 const struct cuda_products lorad_cuda_products = {
+    .choose = choose,
     .product = product,
     .mask_bytes = skinny_mask_bytes,
     .mask = skinny_mask,

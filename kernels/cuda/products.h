@@ -18,8 +18,9 @@ struct cuda_product {
     float alpha, beta;
 };
 
-/* The library's product (gemm.h), and the functions of skinny.h. */
+/* The library's product and its choice (gemm.h), and the functions of skinny.h. */
 struct cuda_products {
+    enum status (*choose)(struct device *device, const struct cuda_product *product);
     enum status (*product)(struct device *device, const struct cuda_product *product);
     size_t (*mask_bytes)(int32_t parts, int64_t tokens, int64_t cols);
     enum status (*mask)(const struct panel *panel, const struct panel_dropout *dropout, int64_t tokens,

@@ -213,8 +213,13 @@ static void backward_added(struct work *w, int64_t n)
 
 static void backward_onto(struct work *w, int64_t n)
 {
-    multiply(w, rows_of(w, w->dy, n), part_of_all(w, 0, w->out, 0, w->spec.in), false, rows_of(w, w->dx, n),
-             1);
+    struct cuda_product product = {.a = rows_of(w, w->dy, n),
+                                   .b = part_of_all(w, 0, w->out, 0, w->spec.in),
+                                   .d = rows_of(w, w->dx, n),
+                                   .alpha = 1,
+                                   .beta = 1};
+    check(w->products->choose(w->device, &product));
+    check(w->products->product(w->device, &product));
 }
 
 static struct matrix a_of(const struct work *w)
