@@ -1,8 +1,8 @@
 /*
  * ops.c: every operation of ops.def against the double reference, with redzones: on every instruction path of
  * this processor, with the same bits for 1, 2 and 4 threads; or on the GPU (LORAD_TEST_DEVICE=cuda), with the
- * same bits twice. Arguments are names of operations: only those. LORAD_TEST_FAST=1: a GPU that is not
- * deterministic.
+ * same bits twice. Arguments are names of operations: only those, or with a minus, all but those.
+ * LORAD_TEST_FAST=1: a GPU that is not deterministic.
  */
 #include "support/op_run.h"
 #include "support/test.h"
@@ -52,9 +52,13 @@ static void run_twice(const struct op_case *test, enum dtype dtype)
 
 static bool is_wanted(const struct op_case *test)
 {
-    for (char **name = only; *name; name++)
-        if (strcmp(*name, op_names[test->op]) == 0) return true;
-    return !*only;
+    bool all = true; /* but those with a minus */
+    for (char **name = only; *name; name++) {
+        bool leave_out = **name == '-';
+        if (strcmp(*name + leave_out, op_names[test->op]) == 0) return !leave_out;
+        all &= leave_out;
+    }
+    return all;
 }
 
 static void run_list(int which, void (*run)(const struct op_case *, enum dtype))
