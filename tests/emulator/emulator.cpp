@@ -114,6 +114,7 @@ struct copy {
 struct worker {
     fiber where;
     char *stack;
+    uint3 index;   /* threadIdx */
     uint32_t mask; /* of the collective that it waits at */
     collective *complete;
     void *mine;
@@ -252,9 +253,8 @@ static worker *worker_new()
 static void resume(int number)
 {
     worker *chosen = machine.thread[number];
-    unsigned n = (unsigned)number, x = machine.kernel->block.x, y = machine.kernel->block.y;
     machine.current = number;
-    threadIdx = {n % x, n / x % y, n / x / y};
+    threadIdx = chosen->index;
     switch_to(&machine.scheduler, &chosen->where, chosen->stack, STACK);
     machine.current = -1;
 }
@@ -494,8 +494,11 @@ void run(const launch &kernel)
     machine.kernel = &kernel;
     machine.threads = (int)(kernel.block.x * kernel.block.y * kernel.block.z);
     machine.warps = (machine.threads + WARP - 1) / WARP;
-    for (int i = 0; i < machine.threads; i++)
+    for (int i = 0; i < machine.threads; i++) {
         if (!machine.thread[i]) machine.thread[i] = worker_new();
+        unsigned n = (unsigned)i, x = kernel.block.x, y = kernel.block.y;
+        machine.thread[i]->index = {n % x, n / x % y, n / x / y};
+    }
     gridDim = kernel.grid;
     blockDim = kernel.block;
     size_t blocks = (size_t)kernel.grid.x * kernel.grid.y * kernel.grid.z;

@@ -42,6 +42,7 @@ static void run_twice(const struct op_case *test, enum dtype dtype)
     if (!device) device = test_device_open(0);
     uint64_t bits = 0;
     for (int i = 0; i < 2; i++) {
+        test_device_turn(i);
         op_case_run(&run, device, test, dtype, false);
         if (i > 0 && run.bits != bits && !test_device_is_fast())
             fail_msg("%s (%s, %s): other bits the second time", op_names[test->op], test->name,

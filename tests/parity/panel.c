@@ -582,10 +582,12 @@ static void same_for_threads(enum dtype dtype)
         s.p = i ? 0.2f : 0;
         struct run one;
         s.threads = 1;
+        test_device_turn(0);
         run_open(&one, s);
         run_go(&one);
         for (s.threads = 2; s.threads <= 3; s.threads++) {
             struct run r;
+            test_device_turn(s.threads - 1);
             run_open(&r, s);
             run_go(&r);
             same(r.x, one.x);

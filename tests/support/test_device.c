@@ -39,6 +39,17 @@ void test_device_emulate(void)
     setenv("LORAD_CUDA_LIBRARY", LORAD_EMULATED_CUDA, 1);
 }
 
+void test_device_turn(int run)
+{
+    static const char *const orders[] = {"forward", "reverse", "shuffled"};
+    static int first = -1;
+    const char *asked = getenv("LORAD_EMULATOR_ORDER");
+    for (int i = 0; first < 0 && i < 3; i++)
+        if (strcmp(asked ? asked : orders[0], orders[i]) == 0) first = i;
+    assert_true(first >= 0);
+    setenv("LORAD_EMULATOR_ORDER", orders[(first + run) % 3], 1);
+}
+
 struct device *test_device_open(int threads)
 {
     struct device_options options = {

@@ -23,6 +23,10 @@ struct device *test_device_open(int threads);
  * skipped. */
 void test_device_emulate(void);
 
+/* Before run number 0, 1, 2 ... of what must have equal bits every time: on the emulated GPU each runs its
+ * threads in another order, the first in that of LORAD_EMULATOR_ORDER. */
+void test_device_turn(int run);
+
 /* What a device_open of this kind returned: given back, unless it means that the program is to be skipped. */
 enum status test_device_opened(enum status status) LORAD_WARN_UNUSED;
 
