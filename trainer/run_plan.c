@@ -33,6 +33,7 @@ static enum status plan_memory(struct strbuf *out, struct session *session, cons
     struct plan_request memory;
     struct plan plan;
     TRY(find_memory(&memory, o, request));
+    session->on_gpu = !memory.host;
     for (int rank = 0; rank < o->tensor_parallel_size; rank++)
         TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, request->world, rank));
     TRY(partition_make(&session->part, &session->arch, o->tensor_parallel_size, request->world, 0));

@@ -32,3 +32,12 @@ plan 1 --gpu 1.75GiB || fail "$(tail -n 3 "$work/text")"
 [ "$(size)" -lt 16 ] || fail "256 MiB hold $(size)"
 plan 1 --gpu 1.51GiB && fail "10 MiB hold a model"
 grep -q 'a rank needs' "$work/text" || fail "$(tail -n 3 "$work/text")"
+
+# fp16 takes two bytes on a GPU, and is float32 on a processor.
+as() { # PRECISION OPTIONS...: what is planned
+    plan 1 --set bf16=false --set "$1=true" "${@:2}" || fail "$(tail -n 3 "$work/text")"
+    grep ' MiB' "$work/text"
+}
+[ "$(as fp16 --gpu h200)" = "$(as bf16 --gpu h200)" ] || fail "fp16 on a GPU is not planned as two bytes"
+[ "$(as fp16)" = "$(as fp32)" ] || fail "fp16 on a processor is not planned as four bytes"
+[ "$(as fp32)" != "$(as bf16)" ] || fail "all precisions need the same memory"
