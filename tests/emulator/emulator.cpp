@@ -45,7 +45,8 @@ enum {
 };
 enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5 };
 
-/* Fibers: fiber_switch saves where the caller is in *from and goes on where `to` was left. */
+/* Fibers: fiber_start makes one that begins with entry(), which never returns; fiber_switch saves where the
+ * caller is in *from and goes on where `to` was left. */
 
 #if defined(__x86_64__)
 typedef void *fiber;
@@ -75,13 +76,13 @@ emulator_fiber_switch:
     .size emulator_fiber_switch, .-emulator_fiber_switch
 )");
 
-static fiber fiber_new(char *stack, size_t bytes, void (*entry)())
+static void fiber_start(fiber *out, char *stack, size_t bytes, void (*entry)())
 {
     void **top = (void **)(stack + bytes);
     *--top = nullptr; /* entry's return address, which it never uses */
     *--top = (void *)entry;
     for (int i = 0; i < 6; i++) *--top = nullptr;
-    return top;
+    *out = top;
 }
 static inline void fiber_switch(fiber *from, fiber *to)
 {
@@ -89,14 +90,13 @@ static inline void fiber_switch(fiber *from, fiber *to)
 }
 #else
 typedef ucontext_t fiber;
-static fiber fiber_new(char *stack, size_t bytes, void (*entry)())
+static void fiber_start(fiber *out, char *stack, size_t bytes, void (*entry)())
 {
-    fiber made;
-    getcontext(&made);
-    made.uc_stack.ss_sp = stack;
-    made.uc_stack.ss_size = bytes;
-    made.uc_link = nullptr;
-    return made;
+    getcontext(out);
+    out->uc_stack.ss_sp = stack;
+    out->uc_stack.ss_size = bytes;
+    out->uc_link = nullptr;
+    makecontext(out, entry, 0);
 }
 static inline void fiber_switch(fiber *from, fiber *to)
 {
@@ -243,10 +243,7 @@ static worker *worker_new()
     if (stack == MAP_FAILED) fail("no memory for the stacks of threads: %s", strerror(errno));
     mprotect(stack, PAGE, PROT_NONE);
     made->stack = (char *)stack;
-    made->where = fiber_new(made->stack, STACK, fiber_entry);
-#if !defined(__x86_64__)
-    makecontext(&made->where, fiber_entry, 0);
-#endif
+    fiber_start(&made->where, made->stack, STACK, fiber_entry);
     return made;
 }
 
