@@ -113,7 +113,7 @@ for each in $parts; do
     models) for name in golden_models fin_zh_tiny loss_weights; do part "$name" program $name; done ;;
     attention)
         part attention_own env LORAD_CUDA_ATTENTION=own "$LORAD_TEST_BUILD/test_parity_ops"
-        part attention_cudnn env LORAD_CUDA_ATTENTION=cudnn LORAD_TEST_FAST=1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
+        part attention_cudnn program attention_cudnn ;;
     runs) part runs runs_agree ;;
     layouts) part layouts layouts_agree ;;
     resume) part resume resume_is_exact ;;
