@@ -231,10 +231,10 @@ static enum status candidates(struct cuda_gemm *gemm, struct description *d, con
     cublasStatus_t status =
         cublasLtMatmulAlgoGetHeuristic(gemm->handle, &d->operation, &d->a, &d->b, &d->d, &d->d, &preference,
                                        gemm->device->deterministic ? 1 : CANDIDATES, out, &found);
-    if (status == CUBLAS_STATUS_SUCCESS && found > 0) {
-        *count = found;
-        return LORAD_OK;
-    }
+    *count = 0;
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++)
+        if (out[i].state == CUBLAS_STATUS_SUCCESS) out[(*count)++] = out[i];
+    if (*count > 0) return LORAD_OK;
     return FAIL(LORAD_DEVICE,
                 "GPU: cuBLASLt has no algorithm for [%lld, %lld] x [%lld, %lld] of %s into %s: %s",
                 (long long)p->d.rows, (long long)depth(p), (long long)depth(p), (long long)p->d.cols,
