@@ -28,10 +28,17 @@ static enum status choose(bool *use_cudnn, struct device *device, const struct m
 
 enum status cuda_attention(struct device *device, const struct op_attention *args)
 {
-    bool use_cudnn;
+    bool use_cudnn = false;
     TRY(choose(&use_cudnn, device, &args->q, &args->k, args->head_dim, args->scale, args->window,
                &args->sequences));
-    return use_cudnn ? cuda_sdpa_forward(cuda_of(device)->sdpa, args) : flash_attention(device, args);
+    if (use_cudnn) {
+        bool done;
+        TRY(cuda_sdpa_forward(cuda_of(device)->sdpa, args, &done));
+        if (done) return LORAD_OK;
+        TRY(choose(&use_cudnn, device, &args->q, &args->k, args->head_dim, args->scale, args->window,
+                   &args->sequences)); /* it is refused from now on */
+    }
+    return flash_attention(device, args);
 }
 
 enum status cuda_attention_backward(struct device *device, const struct op_attention_backward *args)

@@ -6,8 +6,10 @@
  * 2. Both directions of one step are compiled at the same time, the backward by a thread of its own, as soon
  * as a first backward has told what rows it is called with. Each direction has its own handle of cuDNN, since
  * a handle is for one thread.
- * 3. A kind of heads is taken only if cuDNN has a kernel for both directions, so that the log-sum-exps of a
- * forward are always read by the backward of the same side.
+ * 3. A kind of calls (heads, and the step of sequences and lengths) is taken only if cuDNN has a kernel for
+ * both directions, so that the log-sum-exps of a forward are always read by the backward of the same side.
+ * 4. What cuDNN promises and then cannot compile (no NVRTC beside it, an older driver) is refused from then
+ * on, as long as no forward of its kind has run: lorad's own kernels take over instead of the run ending.
  */
 #include "kernels/cuda/sdpa.h"
 
@@ -17,16 +19,18 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "kernels/cuda/sdpa_graph.h"
 #include "kernels/cuda/sdpa_kernels.h"
 #include "kernels/cuda/sdpa_layout.h"
 
-enum { FORWARD, BACKWARD, DIRECTIONS, MOST_KINDS = 16 };
+enum { FORWARD, BACKWARD, DIRECTIONS, MOST_KINDS = 256 };
 
 struct kind {
     enum dtype dtype;
-    int32_t q_heads, kv_heads, head_dim;
+    int32_t q_heads, kv_heads, head_dim, batch, tokens;
     bool windowed, taken;
+    bool ran; /* forward: there are log-sum-exps that only cuDNN reads */
 };
 
 struct slot {
@@ -172,6 +176,18 @@ static bool ask(struct cuda_sdpa *sdpa, const struct sdpa_key *common)
     return has_kernel(sdpa, &key);
 }
 
+static struct kind *kind_of(struct cuda_sdpa *sdpa, const struct sdpa_key *key)
+{
+    for (int i = 0; i < sdpa->kinds; i++) {
+        struct kind *kind = &sdpa->kind[i];
+        if (kind->dtype == key->dtype && kind->q_heads == key->q_heads && kind->kv_heads == key->kv_heads &&
+            kind->head_dim == key->head_dim && kind->batch == key->batch && kind->tokens == key->tokens &&
+            kind->windowed == key->windowed)
+            return kind;
+    }
+    return NULL;
+}
+
 bool cuda_sdpa_takes(struct cuda_sdpa *sdpa, const struct matrix *q, const struct matrix *k, int32_t head_dim,
                      int32_t window, const struct sequences *sequences)
 {
@@ -179,21 +195,30 @@ bool cuda_sdpa_takes(struct cuda_sdpa *sdpa, const struct matrix *q, const struc
     struct sdpa_key key = key_of(q, k, head_dim, window, sequences);
     if (!sdpa_kind_fits(key.dtype, key.q_heads, key.kv_heads, head_dim) || !key.batch || !key.tokens)
         return false;
-    for (int i = 0; i < sdpa->kinds; i++) {
-        const struct kind *kind = &sdpa->kind[i];
-        if (kind->dtype == key.dtype && kind->q_heads == key.q_heads && kind->kv_heads == key.kv_heads &&
-            kind->head_dim == head_dim && kind->windowed == key.windowed)
-            return kind->taken;
-    }
+    const struct kind *known = kind_of(sdpa, &key);
+    if (known) return known->taken;
     if (sdpa->kinds == MOST_KINDS) return false;
     struct kind kind = {.dtype = key.dtype,
                         .q_heads = key.q_heads,
                         .kv_heads = key.kv_heads,
                         .head_dim = head_dim,
+                        .batch = key.batch,
+                        .tokens = key.tokens,
                         .windowed = key.windowed,
                         .taken = ask(sdpa, &key)};
     sdpa->kind[sdpa->kinds++] = kind;
     return kind.taken;
+}
+
+/* After a plan for a forward could not be made: whether the kind is left to lorad's own kernels. */
+static bool give_up(struct kind *kind)
+{
+    if (kind->ran) return false;
+    log_warn("attention: lorad's own kernels, which are slower, for %d and %d heads of %d: %s", kind->q_heads,
+             kind->kv_heads, kind->head_dim, status_message());
+    status_clear();
+    kind->taken = false;
+    return true;
 }
 
 /* ---- plans ---- */
@@ -255,7 +280,7 @@ static enum status plan_of(const struct sdpa_plan **out, struct cuda_sdpa *sdpa,
     if ((*out = find(sdpa, key))) return LORAD_OK;
     struct compilation work = {.sdpa = sdpa, .key = key}, other = {.sdpa = sdpa, .key = ahead};
     pthread_t thread;
-    bool started = ahead && !find(sdpa, ahead) && pthread_create(&thread, NULL, compile_ahead, &other) == 0;
+    bool started = ahead && !find(sdpa, ahead) && thread_start(&thread, compile_ahead, &other) == 0;
     work.status = compile(&work);
     if (started) {
         pthread_join(thread, NULL);
@@ -298,8 +323,9 @@ static enum status run(struct cuda_sdpa *sdpa, const struct sdpa_plan *plan, con
     return sdpa_plan_run(plan, sdpa->handle[key->backward ? BACKWARD : FORWARD], values);
 }
 
-enum status cuda_sdpa_forward(struct cuda_sdpa *sdpa, const struct op_attention *args)
+enum status cuda_sdpa_forward(struct cuda_sdpa *sdpa, const struct op_attention *args, bool *done)
 {
+    *done = true;
     TRY(check_rows("v", &args->v));
     TRY(check_rows("out", &args->out));
     struct sdpa_key key = key_of_forward(args), ahead = key;
@@ -308,7 +334,15 @@ enum status cuda_sdpa_forward(struct cuda_sdpa *sdpa, const struct op_attention 
                  last->stride[SDPA_DV]);
     bool trained = last->q_heads == key.q_heads && last->kv_heads == key.kv_heads && last->dtype == key.dtype;
     const struct sdpa_plan *plan;
-    TRY(plan_of(&plan, sdpa, &key, trained ? &ahead : NULL));
+    struct kind *kind = kind_of(sdpa, &key);
+    ASSERT(kind && kind->taken);
+    enum status status = plan_of(&plan, sdpa, &key, trained ? &ahead : NULL);
+    if (status == LORAD_DEVICE && give_up(kind)) {
+        *done = false;
+        return LORAD_OK;
+    }
+    TRY(status);
+    kind->ran = true;
     struct sdpa_layout layout = sdpa_layout(&key, args->q.rows);
     struct sdpa_values values = {.scale = args->scale, .window = (float)args->window};
     values.at[SDPA_Q] = args->q.data;

@@ -22,14 +22,16 @@ extern "C" {
 enum status cuda_sdpa_create(struct cuda_sdpa **out, struct cuda_device *device) LORAD_WARN_UNUSED;
 void cuda_sdpa_destroy(struct cuda_sdpa *sdpa); /* NULL is fine */
 
-/* Whether the calls below may be made for these rows. The first question for a kind of heads asks cuDNN and
- * takes some ten milliseconds. sdpa may be NULL. */
+/* Whether the calls below may be made for these rows. The first question for a kind of heads and a size of
+ * sequences asks cuDNN and takes some ten milliseconds. sdpa may be NULL. */
 bool cuda_sdpa_takes(struct cuda_sdpa *sdpa, const struct matrix *q, const struct matrix *k, int32_t head_dim,
                      int32_t window, const struct sequences *sequences);
 
 /* Only what cuda_sdpa_takes. The first call for a size of sequences (steps of powers of two) compiles a
- * kernel, which takes about a second. */
-enum status cuda_sdpa_forward(struct cuda_sdpa *sdpa, const struct op_attention *args) LORAD_WARN_UNUSED;
+ * kernel, which takes about a second. *done false: the kernel could not be compiled and nothing was computed;
+ * cuda_sdpa_takes then refuses the like. */
+enum status cuda_sdpa_forward(struct cuda_sdpa *sdpa, const struct op_attention *args,
+                              bool *done) LORAD_WARN_UNUSED;
 enum status cuda_sdpa_backward(struct cuda_sdpa *sdpa,
                                const struct op_attention_backward *args) LORAD_WARN_UNUSED;
 

@@ -4,7 +4,7 @@
  *
  * It works from what a plan is given alone (offsets, lengths, strides of the key), in plain loops, and stops
  * the process when a table, a length or the workspace is not as cuDNN needs it. Sums that cuDNN keeps in
- * scratch are kept there. LORAD_EMULATOR_CUDNN=0: there is none.
+ * scratch are kept there. LORAD_EMULATOR_CUDNN=0: there is none; broken: it has kernels and compiles none.
  */
 #include "kernels/cuda/sdpa_graph.h"
 
@@ -81,6 +81,9 @@ enum status sdpa_plan_create(struct sdpa_plan **out, const struct sdpa_library *
                              const struct sdpa_key *key, const char *gpu)
 {
     (void)library, (void)handle, (void)gpu;
+    const char *wanted = getenv("LORAD_EMULATOR_CUDNN");
+    if (wanted && strcmp(wanted, "broken") == 0)
+        return FAIL(LORAD_DEVICE, "emulated cuDNN: no kernel compiles");
     struct sdpa_plan *plan = memory_new(1, sizeof *plan);
     if (!plan) return LORAD_NOMEM;
     plan->key = *key;
