@@ -6,8 +6,10 @@
  * on.
  * 2. Both streams are non-blocking: what is on CUDA's stream 0 orders nothing, and what fills new memory is
  * waited for.
- * 3. Small copies to the device pass through a ring of pinned blocks, so that the caller may use its memory
- * again at once and nothing waits. A block is written again when the event behind its last copy is done.
+ * 3. What a step copies to the device (at most RING_MOST_BYTES a call) passes through a ring of pinned
+ * blocks, so that the caller may use its memory again at once and nothing waits; greater copies from memory
+ * that is not pinned may wait for all that is before them. A block is written again when the event behind its
+ * last copy is done.
  */
 #include "kernels/cuda/device_cuda.h"
 
@@ -19,7 +21,13 @@
 #include "kernels/cuda/load.h"
 #include "kernels/cuda/sdpa.h"
 
-enum { RING_BLOCKS = 16, RING_BLOCK_BYTES = 64 << 10, RING_ALIGN = 256, OLDEST_ARCH = 80 };
+enum {
+    RING_BLOCKS = 16,
+    RING_BLOCK_BYTES = 64 << 10,
+    RING_MOST_BYTES = RING_BLOCKS / 2 * RING_BLOCK_BYTES,
+    RING_ALIGN = 256,
+    OLDEST_ARCH = 80,
+};
 
 struct device_event {
     cudaEvent_t event;
@@ -277,17 +285,26 @@ static enum status ring_take(char **room, struct cuda_ring *ring, cudaStream_t s
     return LORAD_OK;
 }
 
+static enum status copy_by_ring(struct cuda_ring *ring, cudaStream_t stream, char *to, const char *from,
+                                size_t bytes)
+{
+    for (size_t done = 0; done < bytes; done += RING_BLOCK_BYTES) {
+        size_t n = bytes - done < RING_BLOCK_BYTES ? bytes - done : RING_BLOCK_BYTES;
+        char *room = NULL;
+        TRY(ring_take(&room, ring, stream, n));
+        memcpy(room, from + done, n);
+        CUDA_TRY(cudaMemcpyAsync(to + done, room, n, cudaMemcpyHostToDevice, stream));
+    }
+    return LORAD_OK;
+}
+
 enum status cuda_copy_to(struct device *device, enum device_stream stream, void *to, const void *from,
                          size_t bytes)
 {
     struct cuda_device *cuda = cuda_of(device);
     TRY(enter(device));
-    if (bytes <= RING_BLOCK_BYTES) {
-        char *room = NULL;
-        TRY(ring_take(&room, &cuda->ring[stream], cuda->stream[stream], bytes));
-        memcpy(room, from, bytes);
-        from = room;
-    }
+    if (bytes <= RING_MOST_BYTES)
+        return copy_by_ring(&cuda->ring[stream], cuda->stream[stream], to, from, bytes);
     CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda->stream[stream]));
     return LORAD_OK;
 }

@@ -31,7 +31,7 @@
 namespace {
 
 enum { RUNTIME_VERSION = CUDART_VERSION, ALIGN = 256, GUARD = 256, MOST_GPUS = 16, SHARED_PLAIN = 48 * 1024 };
-enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5 };
+enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5, PAGEABLE_QUICK = 64 * 1024 };
 const size_t ARENA = (size_t)1 << 38, PAGE = 4096;
 
 struct event {
@@ -519,8 +519,8 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *out, const vo
     return cudaSuccess;
 }
 
-/* Copies. From host memory that is not pinned the bytes are taken at the call; into such memory the call
- * waits. */
+/* Copies. From host memory that is not pinned the bytes are taken at the call, which for many of them waits
+ * for what is before it (CUDA may); into such memory the call waits. */
 
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream)
@@ -544,7 +544,9 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     else
         check_host("a copy's source", from);
     std::shared_ptr<std::vector<char>> taken;
-    if (!from_device && find(pinned, from, from_bytes) == pinned.end())
+    bool pageable = !from_device && find(pinned, from, from_bytes) == pinned.end();
+    if (pageable && from_bytes > PAGEABLE_QUICK) run_stream(stream_of(stream), nullptr, 0);
+    if (pageable)
         taken = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + from_bytes);
     cudaError_t error = put(stream, false, [=] {
         const char *source = taken ? taken->data() : reach(from);

@@ -176,6 +176,37 @@ static void small_copies_take_their_bytes_along(void **state)
     device_close(device);
 }
 
+/* The greatest vectors of a micro-batch: nothing waits for what is before them. */
+static void copies_of_a_step_do_not_wait(void **state)
+{
+    (void)state;
+    enum { BYTES = 512 << 10, COPIES = 3 };
+    struct device *device = open_gpu(0);
+    char *block, *mark, *pinned, *host = malloc(BYTES), *seen = malloc(BYTES);
+    assert_ok(device_alloc((void **)&block, device, COPIES * BYTES));
+    assert_ok(device_alloc((void **)&mark, device, 1));
+    assert_ok(device_alloc_host((void **)&pinned, device, 1));
+    *pinned = 7;
+    assert_ok(device_copy_from(device, STREAM_COMPUTE, pinned, mark, 1));
+    memset(host, 1, BYTES);
+    assert_ok(device_copy_to(device, STREAM_COMPUTE, block, host, BYTES));
+    assert_int_equal(*pinned, 7);
+    for (int i = 1; i < COPIES; i++) { /* more than the ring holds */
+        memset(host, 1 + i, BYTES);
+        assert_ok(device_copy_to(device, STREAM_COMPUTE, block + i * BYTES, host, BYTES));
+    }
+    for (int i = 0; i < COPIES; i++) {
+        assert_ok(device_copy_from(device, STREAM_COMPUTE, seen, block + i * BYTES, BYTES));
+        for (int b = 0; b < BYTES; b++) assert_int_equal(seen[b], 1 + i);
+    }
+    device_free_host(device, pinned);
+    device_free(device, mark);
+    device_free(device, block);
+    free(host);
+    free(seen);
+    device_close(device);
+}
+
 static void events_order_streams(void **state)
 {
     (void)state;
@@ -259,6 +290,7 @@ int main(void)
         cmocka_unit_test_setup(short_memory_is_told_in_numbers, plain_machine),
         cmocka_unit_test_setup(memory_is_aligned_and_zero, plain_machine),
         cmocka_unit_test_setup(small_copies_take_their_bytes_along, plain_machine),
+        cmocka_unit_test_setup(copies_of_a_step_do_not_wait, plain_machine),
         cmocka_unit_test_setup(events_order_streams, plain_machine),
         cmocka_unit_test_setup(another_thread_copies, plain_machine),
     };
