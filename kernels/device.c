@@ -13,23 +13,29 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 #define CUDA_LIBRARY "lorad_cuda.so"
 
-/* *out: the table of the backend, or NULL with the reason in `why` when it is not on this machine. */
-typedef void find_backend(const struct device_ops **out, char *why, size_t why_bytes);
+/* *out: the table of the backend, or NULL with the reason in `why` when it cannot be used on this machine;
+ * `broken` then tells whether it is there. */
+typedef void find_backend(const struct device_ops **out, bool *broken, char *why, size_t why_bytes);
 
-static void find_cpu(const struct device_ops **out, char *why, size_t why_bytes)
+static void find_cpu(const struct device_ops **out, bool *broken, char *why, size_t why_bytes)
 {
-    (void)why, (void)why_bytes;
+    (void)broken, (void)why, (void)why_bytes;
     *out = &cpu_backend;
 }
 
 /* Next to the program first, then wherever the dynamic linker looks; LORAD_CUDA_LIBRARY names another one.
  * The library stays open: its code may be on the stack of other threads at exit. */
-static void *open_library(const char *name)
+static void *open_library(const char *name, bool *is_there)
 {
     const char *wanted = getenv("LORAD_CUDA_LIBRARY");
-    if (wanted) return dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
+    if (wanted) {
+        *is_there = access(wanted, F_OK) == 0;
+        return dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
+    }
     char path[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     char *slash = NULL;
@@ -39,19 +45,22 @@ static void *open_library(const char *name)
     }
     if (slash && (size_t)(slash + 1 - path) + strlen(name) < sizeof path) {
         strcpy(slash + 1, name);
-        if (access(path, F_OK) == 0) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        *is_there = access(path, F_OK) == 0;
+        if (*is_there) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
     }
     return dlopen(name, RTLD_NOW | RTLD_LOCAL);
 }
 
-static void find_cuda(const struct device_ops **out, char *why, size_t why_bytes)
+static void find_cuda(const struct device_ops **out, bool *broken, char *why, size_t why_bytes)
 {
     *out = NULL;
-    void *library = open_library(CUDA_LIBRARY);
+    *broken = false;
+    void *library = open_library(CUDA_LIBRARY, broken);
     if (!library) {
         snprintf(why, why_bytes, "%s", dlerror());
         return;
     }
+    *broken = true;
     const struct device_ops *ops = dlsym(library, "lorad_cuda_backend");
     if (!ops) {
         snprintf(why, why_bytes, "%s is not a library of lorad: %s", CUDA_LIBRARY, dlerror());
@@ -82,7 +91,8 @@ enum status device_open(struct device **out, const struct device_options *option
         if (!any && strcmp(kind, backends[i].kind) != 0) continue;
         const struct device_ops *ops = NULL;
         char why[512] = "";
-        backends[i].find(&ops, why, sizeof why);
+        bool broken = false;
+        backends[i].find(&ops, &broken, why, sizeof why);
         if (ops && ops->count(why, sizeof why) > 0) return ops->open(out, options);
         if (!any) {
             return FAIL(
@@ -90,6 +100,8 @@ enum status device_open(struct device **out, const struct device_options *option
                 "device: %s was asked for, but %s; set device to cpu or auto, or install what is missing",
                 kind, why);
         }
+        /* A slow run on the CPU must not be the first sign of a library that does not load. */
+        log_line(ops ? LOG_INFO : broken ? LOG_WARN : LOG_DEBUG, "device: not %s: %s", backends[i].kind, why);
     }
     return FAIL(LORAD_CONFIG, "device: \"%s\" is not one of auto, cpu, cuda", kind);
 }
@@ -104,13 +116,24 @@ enum status device_backend_find(const struct device_backend **out, const char *k
     for (int i = 0; i < N_BACKENDS; i++) {
         if (strcmp(kind, backends[i].kind) != 0) continue;
         const struct device_ops *ops = NULL;
+        bool broken;
         char why[512] = "";
-        backends[i].find(&ops, why, sizeof why);
+        backends[i].find(&ops, &broken, why, sizeof why);
         if (!ops) return FAIL(LORAD_CONFIG, "device: there is no %s here: %s", kind, why);
         *out = (const struct device_backend *)(const void *)ops;
         return LORAD_OK;
     }
     return FAIL(LORAD_CONFIG, "device: \"%s\" is not one of cpu, cuda", kind);
+}
+
+enum status device_probe(char *words, size_t bytes, const char *kind)
+{
+    const struct device_backend *backend;
+    TRY(device_backend_find(&backend, kind));
+    if (device_backend_ops(backend)->count(words, bytes) > 0) return LORAD_OK;
+    char why[512];
+    snprintf(why, sizeof why, "%s", words);
+    return FAIL(LORAD_CONFIG, "device: there is no %s here: %s", kind, why);
 }
 
 const struct device_backend *device_backend(const struct device *device)

@@ -22,8 +22,9 @@ struct device_ops {
     const char *kind; /* "cpu", "cuda" */
     bool is_host;     /* device pointers are host pointers */
 
-    /* Devices of this kind that this process can use. 0: none (no driver, no GPU), and `why` says so. */
-    int (*count)(char *why, size_t why_bytes);
+    /* Devices of this kind that this process can use; `words` describes them. 0: none (no driver, no GPU),
+     * and `words` says why. Takes none of them: what is asked may be a verb that computes nothing. */
+    int (*count)(char *words, size_t bytes);
     /* options are checked; *out starts with a filled struct device. */
     enum status (*open)(struct device **out, const struct device_options *options);
     void (*close)(struct device *device);

@@ -22,22 +22,31 @@ enum status verb_help(const struct command *command)
     return status;
 }
 
-/* What the device is, or why it cannot be used here. */
-static void describe_device(struct strbuf *out, const char *kind)
+static void describe_cpu(struct strbuf *out)
 {
     struct device *device = NULL;
-    if (device_open(&device, &(struct device_options){.kind = kind}) == LORAD_OK)
+    if (device_open(&device, &(struct device_options){.kind = "cpu"}) == LORAD_OK)
         strbuf_printf(out, "  device      %s\n", device_describe(device));
     else
-        strbuf_printf(out, "  no %-8s %s\n", kind, status_message());
+        strbuf_printf(out, "  no %-8s %s\n", "cpu", status_message());
     device_close(device);
+}
+
+/* A GPU is not opened for this: that takes a second, and memory that a run may be using. */
+static void describe_gpus(struct strbuf *out)
+{
+    char words[512];
+    if (device_probe(words, sizeof words, "cuda") == LORAD_OK)
+        strbuf_printf(out, "  device      %s\n", words);
+    else
+        strbuf_printf(out, "  no %-8s %s\n", "cuda", status_message());
 }
 
 void version_text(struct strbuf *out)
 {
     strbuf_printf(out, "lorad %s\n  built by    %s, %s\n", LORAD_VERSION, LORAD_COMPILER, LORAD_BUILD_TYPE);
-    describe_device(out, "cpu");
-    describe_device(out, "cuda");
+    describe_cpu(out);
+    describe_gpus(out);
     strbuf_printf(out, "  collectives self, shared memory, %s\n  libraries   %s\n", LORAD_MPI,
                   LORAD_LIBRARIES);
 }

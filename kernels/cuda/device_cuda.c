@@ -48,23 +48,42 @@ static const char *with_environment(void)
     return getenv("CUDA_VISIBLE_DEVICES") ? " (CUDA_VISIBLE_DEVICES is set)" : "";
 }
 
-int cuda_count(char *why, size_t why_bytes)
+/* "2 x NAME, compute 9.0, CUDA 13.0, driver 13.0" */
+static void describe_machine(char *words, size_t bytes, int gpus)
+{
+    struct cudaDeviceProp properties;
+    int driver = 0, runtime = 0;
+    if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess ||
+        cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess) {
+        (void)cudaGetLastError();
+        snprintf(words, bytes, "%d GPUs", gpus);
+        return;
+    }
+    snprintf(words, bytes, "%d x %s, %zu GiB, compute %d.%d, CUDA %d.%d, driver %d.%d", gpus, properties.name,
+             properties.totalGlobalMem >> 30, properties.major, properties.minor, runtime / 1000,
+             runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+}
+
+int cuda_count(char *words, size_t bytes)
 {
     int gpus = 0, driver = 0, runtime = 0; /* CUDA leaves them as they are when it fails */
     cudaError_t error = cudaGetDeviceCount(&gpus);
-    if (error == cudaSuccess && gpus > 0) return gpus;
+    if (error == cudaSuccess && gpus > 0) {
+        describe_machine(words, bytes, gpus);
+        return gpus;
+    }
     (void)cudaGetLastError();
     if (cudaDriverGetVersion(&driver) != cudaSuccess || cudaRuntimeGetVersion(&runtime) != cudaSuccess)
         driver = 0;
     if (driver == 0)
-        snprintf(why, why_bytes, "there is no NVIDIA driver");
+        snprintf(words, bytes, "there is no NVIDIA driver");
     else if (error == cudaErrorInsufficientDriver)
-        snprintf(why, why_bytes, "the NVIDIA driver is for CUDA %d.%d, and %d.%d or later is needed",
+        snprintf(words, bytes, "the NVIDIA driver is for CUDA %d.%d, and %d.%d or later is needed",
                  driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     else if (error == cudaSuccess || error == cudaErrorNoDevice)
-        snprintf(why, why_bytes, "the NVIDIA driver shows no GPU%s", with_environment());
+        snprintf(words, bytes, "the NVIDIA driver shows no GPU%s", with_environment());
     else
-        snprintf(why, why_bytes, "the NVIDIA driver shows no GPU: %s (%s)%s", cudaGetErrorString(error),
+        snprintf(words, bytes, "the NVIDIA driver shows no GPU: %s (%s)%s", cudaGetErrorString(error),
                  cudaGetErrorName(error), with_environment());
     return 0;
 }
