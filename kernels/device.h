@@ -22,6 +22,7 @@ struct device_backend; /* a kind of device, with or without one at hand */
 struct device_options {
     const char *kind; /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
     int local_rank;   /* index among the ranks of this host: which GPU */
+    int local_world;  /* ranks of this host, which may have to share a GPU's memory; 0: 1 */
     int threads; /* CPU threads of this rank; 0: allowed cores / ranks on the host, which the caller knows */
     bool deterministic; /* CUDA only; the CPU always is */
 };

@@ -157,6 +157,7 @@ enum status session_join(struct session *session, const struct comm_world_info *
     TRY(device_open(&session->device,
                     &(struct device_options){.kind = options->device,
                                              .local_rank = ranks->local_rank,
+                                             .local_world = ranks->local_world,
                                              .threads = count_threads(ranks),
                                              .deterministic = options->deterministic != DETERMINISM_OFF}));
     session->on_gpu = !device_is_host(session->device);

@@ -89,10 +89,11 @@ int cuda_count(char *words, size_t bytes)
 }
 
 /* The ranks of a host take its GPUs in order. Slurm may show every rank one GPU of its own, each as number 0.
- */
-static enum status choose_gpu(int *number, int local_rank)
+ * *sharers: the ranks that have this one. */
+static enum status choose_gpu(int *number, int *sharers, const struct device_options *options)
 {
     char why[256];
+    int local_rank = options->local_rank;
     int gpus = cuda_count(why, sizeof why);
     const char *per_task = getenv("SLURM_GPUS_PER_TASK"), *share = getenv("LORAD_SHARE_GPU");
     if (gpus == 0) return FAIL(LORAD_CONFIG, "device: %s", why);
@@ -103,6 +104,8 @@ static enum status choose_gpu(int *number, int local_rank)
                     "device: rank %d of this host has no GPU: there %s %d%s; start at most one rank per GPU",
                     local_rank, gpus == 1 ? "is" : "are", gpus, with_environment());
     *number = local_rank % gpus;
+    *sharers =
+        bound || local_rank >= options->local_world ? 1 : (options->local_world - 1 - *number) / gpus + 1;
     return LORAD_OK;
 }
 
@@ -144,13 +147,14 @@ static enum status read_properties(struct cuda_device *cuda)
     return LORAD_OK;
 }
 
-/* What the plan may use: what is free, less what libraries (code, NCCL's buffers) take later. */
-static enum status measure_memory(struct cuda_device *cuda)
+/* What the plan may use: this rank's share of what is free, less what libraries (code, NCCL's buffers) take
+ * later. */
+static enum status measure_memory(struct cuda_device *cuda, int sharers)
 {
     size_t available = 0, total = 0;
     CUDA_TRY(cudaMemGetInfo(&available, &total));
-    size_t reserve = total / 64 + ((size_t)256 << 20);
-    cuda->base.memory_bytes = available > reserve ? (int64_t)(available - reserve) : 0;
+    size_t reserve = total / 64 + ((size_t)256 << 20), share = available / (size_t)sharers;
+    cuda->base.memory_bytes = share > reserve ? (int64_t)(share - reserve) : 0;
     return LORAD_OK;
 }
 
@@ -172,7 +176,7 @@ static enum status block_new(void **out, const struct cuda_device *cuda, size_t 
     return LORAD_OK;
 }
 
-static enum status set_up(struct cuda_device *cuda)
+static enum status set_up(struct cuda_device *cuda, int sharers)
 {
     int least = 0, greatest = 0;
     CUDA_TRY(cudaSetDevice(cuda->number));
@@ -187,17 +191,19 @@ static enum status set_up(struct cuda_device *cuda)
     TRY(block_new(&cuda->workspace, cuda, CUDA_WORKSPACE_BYTES));
     TRY(cuda_gemm_create(&cuda->gemm, cuda));
     TRY(cuda_sdpa_create(&cuda->sdpa, cuda));
-    return measure_memory(cuda);
+    return measure_memory(cuda, sharers);
 }
 
 enum status cuda_open(struct device **out, const struct device_options *options)
 {
+    int number, sharers;
+    TRY(choose_gpu(&number, &sharers, options));
     struct cuda_device *cuda = memory_new(1, sizeof *cuda);
     if (!cuda) return LORAD_NOMEM;
     cuda->base.ops = &lorad_cuda_backend;
+    cuda->number = number;
     cuda->deterministic = options->deterministic;
-    enum status status = choose_gpu(&cuda->number, options->local_rank);
-    if (status == LORAD_OK) status = set_up(cuda);
+    enum status status = set_up(cuda, sharers);
     if (status != LORAD_OK) {
         cuda_close(&cuda->base);
         return status;

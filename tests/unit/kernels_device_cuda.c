@@ -71,6 +71,48 @@ static void every_rank_has_its_gpu(void **state)
     device_close(fast);
 }
 
+static int64_t memory_of(int local_rank, int local_world)
+{
+    struct device *device;
+    struct device_options options = for_rank(local_rank);
+    options.local_world = local_world;
+    assert_ok(device_open(&device, &options));
+    int64_t bytes = device_memory_bytes(device);
+    device_close(device);
+    return bytes;
+}
+
+static void ranks_that_share_a_gpu_share_its_memory(void **state)
+{
+    (void)state;
+    setenv("LORAD_SHARE_GPU", "1", 1);
+    setenv("LORAD_EMULATOR_GPUS", "2", 1);
+    int64_t alone = memory_of(0, 2);
+    assert_true(alone > 7LL << 30);
+    assert_int_equal(memory_of(0, 1), alone);
+    assert_int_equal(memory_of(1, 3), alone);
+    assert_true(memory_of(0, 3) < 4LL << 30 && memory_of(2, 3) < 4LL << 30);
+    setenv("LORAD_EMULATOR_GPUS", "1", 1);
+    assert_true(memory_of(3, 4) < 2LL << 30);
+    setenv("SLURM_GPUS_PER_TASK", "1", 1); /* each its own */
+    assert_int_equal(memory_of(3, 4), alone);
+}
+
+static void looking_takes_no_gpu(void **state)
+{
+    (void)state;
+    char words[256];
+    setenv("LORAD_EMULATOR_GPUS", "2", 1);
+    setenv("LORAD_EMULATOR_MEMORY", "50000000", 1); /* opening one would fail */
+    assert_ok(device_probe(words, sizeof words, "cuda"));
+    assert_string_equal(words, "2 x Emulated GPU, 0 GiB, compute 9.0, CUDA 13.0, driver 13.0");
+    setenv("LORAD_EMULATOR_DRIVER", "0", 1);
+    assert_fails(device_probe(words, sizeof words, "cuda"), LORAD_CONFIG,
+                 "there is no cuda here: there is no NVIDIA driver");
+    assert_ok(device_probe(words, sizeof words, "cpu"));
+    assert_string_equal(words, "");
+}
+
 /* Slurm shows each task one GPU, which is not the same one for all. */
 static void slurm_binds_gpus_to_tasks(void **state)
 {
@@ -285,6 +327,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(every_rank_has_its_gpu, plain_machine),
+        cmocka_unit_test_setup(ranks_that_share_a_gpu_share_its_memory, plain_machine),
+        cmocka_unit_test_setup(looking_takes_no_gpu, plain_machine),
         cmocka_unit_test_setup(slurm_binds_gpus_to_tasks, plain_machine),
         cmocka_unit_test_setup(what_is_missing_is_named, plain_machine),
         cmocka_unit_test_setup(short_memory_is_told_in_numbers, plain_machine),
