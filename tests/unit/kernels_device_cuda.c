@@ -287,6 +287,35 @@ static void events_order_streams(void **state)
     device_close(device);
 }
 
+/* What nobody waits for runs at some time of its own. */
+static void mixed_streams_run_early_and_late(void **state)
+{
+    (void)state;
+    setenv("LORAD_EMULATOR_STREAMS", "mixed", 1);
+    struct device *device = open_gpu(0);
+    char *block, *pinned;
+    int early = 0, late = 0;
+    assert_ok(device_alloc((void **)&block, device, 2));
+    assert_ok(device_alloc_host((void **)&pinned, device, 1));
+    for (int i = 0; i < 200; i++) {
+        *pinned = 1;
+        assert_ok(device_copy(device, STREAM_COPY, block, block + 1, 1));
+        assert_ok(device_copy_from(device, STREAM_COPY, pinned, block, 1));
+        assert_ok(device_zero(device, STREAM_COMPUTE, block + 1, 1));
+        *pinned ? late++ : early++;
+        struct device_event *done;
+        assert_ok(device_event_create(&done, device));
+        assert_ok(device_event_record(device, STREAM_COPY, done));
+        assert_ok(device_event_sync(device, done));
+        assert_int_equal(*pinned, 0);
+        device_event_destroy(device, done);
+    }
+    assert_true(early > 10 && late > 10);
+    device_free_host(device, pinned);
+    device_free(device, block);
+    device_close(device);
+}
+
 struct saver {
     struct device *device;
     const void *block;
@@ -336,6 +365,7 @@ int main(void)
         cmocka_unit_test_setup(small_copies_take_their_bytes_along, plain_machine),
         cmocka_unit_test_setup(copies_of_a_step_do_not_wait, plain_machine),
         cmocka_unit_test_setup(events_order_streams, plain_machine),
+        cmocka_unit_test_setup(mixed_streams_run_early_and_late, plain_machine),
         cmocka_unit_test_setup(another_thread_copies, plain_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
