@@ -85,9 +85,19 @@ lorad_install() {
     rm -f "$log"
 }
 
+# What to build of the CUDA backend for a first look: for the GPU of this machine alone, or nothing where there is none.
+lorad_gpu_here() {
+    if nvidia-smi -L >/dev/null 2>&1; then
+        echo "-DLORAD_CUDA_ARCHITECTURES=native"
+    else
+        echo "-DLORAD_CUDA=off"
+    fi
+}
+
 # lorad_build [cmake options]: the program at build/lorad. Quiet unless something is wrong.
 lorad_build() {
     echo "==> building build/lorad"
+    set -- -DLORAD_CUDA=auto "-DLORAD_CUDA_ARCHITECTURES=80-real;90a-real;100a-real;80-virtual" "$@"
     local log=build/build.log
     mkdir -p build
     if ! { cmake --preset release "$@" && cmake --build build; } >"$log" 2>&1; then
