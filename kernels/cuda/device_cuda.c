@@ -147,6 +147,16 @@ static enum status read_properties(struct cuda_device *cuda)
     return LORAD_OK;
 }
 
+/* Libraries whose version decides bits: what resumes a run compares the description. */
+static void name_libraries(struct cuda_device *cuda)
+{
+    char *text = cuda->base.description, products[64];
+    size_t length = strlen(text), most = sizeof cuda->base.description;
+    cuda_gemm_name(products, sizeof products);
+    snprintf(text + length, most - length, ", %s%s%s", products, cuda->sdpa ? ", cuDNN " : "",
+             cuda->sdpa ? cuda_sdpa_version(cuda->sdpa) : "");
+}
+
 /* What the plan may use: this rank's share of what is free, less what libraries (code, NCCL's buffers) take
  * later. */
 static enum status measure_memory(struct cuda_device *cuda, int sharers)
@@ -191,6 +201,7 @@ static enum status set_up(struct cuda_device *cuda, int sharers)
     TRY(block_new(&cuda->workspace, cuda, CUDA_WORKSPACE_BYTES));
     TRY(cuda_gemm_create(&cuda->gemm, cuda));
     TRY(cuda_sdpa_create(&cuda->sdpa, cuda));
+    name_libraries(cuda);
     return measure_memory(cuda, sharers);
 }
 

@@ -18,6 +18,8 @@ extern "C" {
 
 enum status cuda_gemm_create(struct cuda_gemm **out, struct cuda_device *device) LORAD_WARN_UNUSED;
 void cuda_gemm_destroy(struct cuda_gemm *gemm); /* NULL ok */
+/* The library and its version, "cuBLASLt 13.1.0": another one gives other bits. */
+void cuda_gemm_name(char *words, size_t bytes);
 /* Chooses what cuda_gemm_run will use for a product that adds to d, while d holds nothing yet: timing writes
  * there. Without this call such a product is timed only where its d fits the workspace. */
 enum status cuda_gemm_choose(struct cuda_gemm *gemm, const struct cuda_product *product) LORAD_WARN_UNUSED;

@@ -118,6 +118,12 @@ void cuda_gemm_destroy(struct cuda_gemm *gemm)
     free(gemm);
 }
 
+void cuda_gemm_name(char *words, size_t bytes)
+{
+    size_t version = cublasLtGetVersion();
+    snprintf(words, bytes, "cuBLASLt %zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
+}
+
 /* Describing */
 
 static cudaDataType_t type_of(enum dtype dtype)

@@ -89,6 +89,11 @@ void cuda_sdpa_destroy(struct cuda_sdpa *sdpa)
     free(sdpa);
 }
 
+const char *cuda_sdpa_version(const struct cuda_sdpa *sdpa)
+{
+    return sdpa_library_version(sdpa->library);
+}
+
 /* ---- keys ---- */
 
 /* What both directions have in common; batch or tokens are 0 where there are too many. */

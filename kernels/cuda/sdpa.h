@@ -20,7 +20,8 @@ extern "C" {
 /* *out is NULL, and one line is logged, where cuDNN is not to be used: it is missing or too old, the GPU is
  * an older or unknown one, or the device is deterministic. */
 enum status cuda_sdpa_create(struct cuda_sdpa **out, struct cuda_device *device) LORAD_WARN_UNUSED;
-void cuda_sdpa_destroy(struct cuda_sdpa *sdpa); /* NULL is fine */
+void cuda_sdpa_destroy(struct cuda_sdpa *sdpa);              /* NULL is fine */
+const char *cuda_sdpa_version(const struct cuda_sdpa *sdpa); /* cuDNN's, "9.19.0" */
 
 /* Whether the calls below may be made for these rows. The first question for a kind of heads and a size of
  * sequences asks cuDNN and takes some ten milliseconds. sdpa may be NULL. */

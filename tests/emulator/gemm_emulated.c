@@ -1,6 +1,7 @@
 /* gemm_emulated.c: the CUDA backend's matrix products (gemm.h) on the emulated GPU: plain loops, f32 sums. */
 #include "kernels/cuda/gemm.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -68,6 +69,11 @@ enum status cuda_gemm_create(struct cuda_gemm **out, struct cuda_device *device)
     gemm->stream = device->stream[STREAM_COMPUTE];
     *out = gemm;
     return LORAD_OK;
+}
+
+void cuda_gemm_name(char *words, size_t bytes)
+{
+    snprintf(words, bytes, "emulated products");
 }
 
 void cuda_gemm_destroy(struct cuda_gemm *gemm)

@@ -48,7 +48,8 @@ static void every_rank_has_its_gpu(void **state)
     setenv("LORAD_EMULATOR_GPUS", "2", 1);
     struct device *first = open_gpu(0), *second = open_gpu(1);
     assert_string_equal(device_describe(first),
-                        "Emulated GPU, 4 SMs, 8 GiB, compute 9.0, CUDA 13.0, driver 13.0, deterministic");
+                        "Emulated GPU, 4 SMs, 8 GiB, compute 9.0, CUDA 13.0, driver 13.0, deterministic, "
+                        "emulated products");
     assert_string_equal(device_kind(first), "cuda");
     assert_false(device_is_host(first));
     assert_true(device_memory_bytes(first) > 7LL << 30 && device_memory_bytes(first) < 8LL << 30);
@@ -67,7 +68,7 @@ static void every_rank_has_its_gpu(void **state)
     device_close(open_gpu(2));
     struct device *fast;
     assert_ok(device_open(&fast, &(struct device_options){.kind = "auto"}));
-    assert_non_null(strstr(device_describe(fast), "driver 13.0, fast"));
+    assert_non_null(strstr(device_describe(fast), "driver 13.0, fast, emulated products, cuDNN 9"));
     device_close(fast);
 }
 
