@@ -54,7 +54,7 @@ for rank in 0 1; do
     echo "rank $rank: $n calls: $(tail -n +2 "$work/count" | sort | uniq -c | tr -s ' \n' ' ')"
     [ "$n" -gt 10 ] || fail "only $n calls of rank $rank were seen"
     step=$((n / ${LORAD_CRASH_SHARE:-4}))
-    [ -z "${LORAD_CRASH_LONG:-}" ] || step=1
+    [ "$step" -ge 1 ] && [ -z "${LORAD_CRASH_LONG:-}" ] || step=1
     for ((k = 1 + (rank + 1) * step / 3; k <= n; k += step)); do crash_at $rank "$k" $((k % 2)); done
     if [ -n "${LORAD_CRASH_LONG:-}" ]; then
         for ((k = 1; k <= n; k++)); do crash_at $rank "$k" $(((k + 1) % 2)); done
