@@ -58,8 +58,10 @@ INLINE void softmax_step(struct softmax<M> &s, float (&scores)[M][N][4], float (
                 most = fmaxf(most, fmaxf(scores[m][n][2 * h], scores[m][n][2 * h + 1]));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-            float base = most == -INFINITY ? 0.0f : most * scale2;
-            float shrink = exp2_quick(fmaf(s.most[m][h], scale2, -base));
+            /* from one rounded base to the next, not fused: exactly 1 where the maximum stays, or else what
+             * came before would weigh more or less with every tile */
+            float base = most == -INFINITY ? 0.0f : __fmul_rn(most, scale2);
+            float shrink = exp2_quick(__fmul_rn(s.most[m][h], scale2) - base);
 #pragma unroll
             for (int n = 0; n < N; n++) {
 #pragma unroll

@@ -11,11 +11,12 @@ struct qkv {
 };
 
 /* op_shape.variant: what the scores are like, beside about normal. */
-enum { SCORES_LOW = 1, SCORES_PEAKED };
+enum { SCORES_LOW = 1, SCORES_PEAKED, SCORES_EQUAL };
 
 /* q and k whose scores are all near -100, or near 0 but for one key of each hundred tokens at 150, which no
- * exponential holds without the maximum taken off. Elements are sixteenths, so that scores that great are
- * exact in f32. */
+ * exponential holds without the maximum taken off, or all the same far from 0, where v grows with the token:
+ * a sum that weighs early keys otherwise than late ones shows. Elements are sixteenths, so that scores that
+ * great are exact in f32. */
 static struct matrix unusual_qkv(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->tokens, hd = shape->head_dim, q = shape->q_heads * hd, k = shape->kv_heads * hd;
@@ -28,6 +29,8 @@ static struct matrix unusual_qkv(struct op_run *run, const struct op_shape *shap
         if (shape->variant == SCORES_PEAKED && (col < q || (col < q + k && token % 100 == 70)))
             base = col < q ? 1 / root : 150 / root;
         values[i] = rint(16 * (base + op_random(run))) / 16;
+        if (shape->variant == SCORES_EQUAL) /* score times log2(e) rounds a long way */
+            values[i] = col < q + k ? 12.5625 : rint(64 * (double)token / (double)n) / 16;
     }
     return op_matrix_of(run, OP_IN, run->dtype, n, cols, shape->spare, values);
 }
@@ -252,6 +255,8 @@ const struct op_case op_cases_attention[] = {
          .head_dim = 64, .variant = SCORES_LOW),
     CASE(attention, "one key above all", attention_body, .tokens = 150, .q_heads = 2, .kv_heads = 1,
          .head_dim = 64, .variant = SCORES_PEAKED),
+    CASE(attention, "equal scores of many keys", attention_body, .tokens = 300, .q_heads = 1, .kv_heads = 1,
+         .head_dim = 8, .variant = SCORES_EQUAL),
     {/* in 16 bits, the rounding of `out` alone is a large error of dq where k is large */
      .op = OP_ID_attention_backward,
      .name = "scores near -100",
