@@ -117,6 +117,9 @@ __device__ __forceinline__ void mma_16x8x16<f16>(float c[4], const uint32_t a[4]
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* The instructions below read and write shared memory behind the compiler's back: "memory" keeps ordinary
+ * loads and stores on their side. */
+
 /* Four 8 x 8 matrices of 16-bit values from shared memory: lane l gives the address of row l % 8 of matrix
  * l / 8 (16 bytes, aligned), and receives of each matrix its row l / 4, columns 2 (l % 4) and the next. */
 INLINE void load_matrices(uint32_t out[4], const void *row)
@@ -124,7 +127,8 @@ INLINE void load_matrices(uint32_t out[4], const void *row)
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(at));
+                 : "r"(at)
+                 : "memory");
 }
 /* The same with every matrix transposed. */
 INLINE void load_matrices_transposed(uint32_t out[4], const void *row)
@@ -132,7 +136,8 @@ INLINE void load_matrices_transposed(uint32_t out[4], const void *row)
     uint32_t at = (uint32_t)__cvta_generic_to_shared(row);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
-                 : "r"(at));
+                 : "r"(at)
+                 : "memory");
 }
 
 /* 16 bytes from global to shared memory, both aligned to 16, arriving in the background; `valid` false writes
@@ -140,17 +145,18 @@ INLINE void load_matrices_transposed(uint32_t out[4], const void *row)
 INLINE void copy_async(void *shared, const void *global, bool valid)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(valid ? 16 : 0));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
 }
 /* Closes a group of copies; wait_copies<N> waits until at most N groups are under way (for this thread: a
  * __syncthreads must follow before others read). */
 INLINE void commit_copies()
 {
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 template <int N> INLINE void wait_copies()
 {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N));
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
 #endif
