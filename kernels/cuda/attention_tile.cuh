@@ -135,6 +135,7 @@ INLINE void product_store(T *to, int64_t stride, int rows, int cols, const float
     enum { LD = tile_row<T, D>::LD, WIDE = tile_row<T, D>::N, ACROSS = 8 * N / WIDE };
     int lane = threadIdx.x % WARP;
     T *at = tile + lane / 4 * LD + lane % 4 * 2;
+    __syncwarp(); /* all lanes have read what was there */
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll
