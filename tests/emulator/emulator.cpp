@@ -318,8 +318,7 @@ void together(uint32_t mask, collective *complete, void *mine)
 
 void copy_begin(void *to, const void *from, bool valid)
 {
-    if ((uintptr_t)to % 16 || (valid && (uintptr_t)from % 16))
-        fail("a copy from %p to %p: not aligned", from, to);
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) fail("a copy from %p to %p: not aligned", from, to);
     worker *self = machine.thread[machine.current];
     memset(to, NAN_BYTE, 16);
     self->copies.push_back({to, from, valid, self->groups});
