@@ -161,6 +161,11 @@ const char *device_describe(const struct device *device)
     return device->description;
 }
 
+bool device_backend_is_host(const struct device_backend *backend)
+{
+    return device_backend_ops(backend)->is_host;
+}
+
 bool device_is_host(const struct device *device)
 {
     return device->ops->is_host;

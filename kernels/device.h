@@ -36,6 +36,7 @@ void device_close(struct device *device);
  * attention_scratch_bytes). LORAD_CONFIG when this build or this machine lacks it. Borrowed, for ever. */
 enum status device_backend_find(const struct device_backend **out, const char *kind) LORAD_WARN_UNUSED;
 const struct device_backend *device_backend(const struct device *device);
+bool device_backend_is_host(const struct device_backend *backend); /* as device_is_host */
 /* Which devices of a kind there are, in words ("2 x NVIDIA H200, compute 9.0, CUDA 13.0, driver 13.0"; "" for
  * the CPU); takes none of them. LORAD_CONFIG: there is none, and why. */
 enum status device_probe(char *words, size_t bytes, const char *kind) LORAD_WARN_UNUSED;

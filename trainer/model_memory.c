@@ -2,7 +2,11 @@
 
 #include <math.h>
 
-enum { HEAD_ROWS_MIN = 256, HEAD_ROWS_MAX = 1024, HEAD_LOGIT_BYTES = 32 << 20 };
+/* The host's chunks of logits stay near its caches. Elsewhere a chunk is as many rows as make an efficient
+ * product: each chunk reads the whole head twice. */
+enum { HEAD_ROWS_MIN = 256, HOST_ROWS_MAX = 1024, HOST_LOGIT_BYTES = 32 << 20 };
+enum { HEAD_ROWS_MAX = 2048, HEAD_LOGIT_BYTES = 1 << 30 };
+enum { PITCH_BYTES = 128 }; /* of rows with spare columns, where the device is not the host */
 
 enum panel_slot module_panel(enum module module)
 {
@@ -82,12 +86,23 @@ static void describe_layer(struct model *model, int32_t number)
     for (int slot = 0; slot < PANEL_SLOTS; slot++) layer->spare[slot] = panel_spare(&layer->spec[slot]);
 }
 
+static int32_t head_rows(const struct model *model)
+{
+    int64_t row_bytes = model->part->vocab_cols * (int64_t)sizeof(float), rows = HEAD_ROWS_MAX;
+    if (device_backend_is_host(model->backend)) {
+        rows = HOST_LOGIT_BYTES / row_bytes;
+        rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows > HOST_ROWS_MAX ? HOST_ROWS_MAX : rows;
+    } else {
+        /* a power of two, which the tiles of a product divide */
+        while (rows > HEAD_ROWS_MIN && rows * row_bytes > HEAD_LOGIT_BYTES) rows /= 2;
+    }
+    return (int32_t)(rows < model->options.max_tokens ? rows : model->options.max_tokens);
+}
+
 void model_describe_panels(struct model *model)
 {
     for (int32_t i = 0; i < model->arch->layers; i++) describe_layer(model, i);
-    int64_t rows = HEAD_LOGIT_BYTES / (model->part->vocab_cols * (int64_t)sizeof(float));
-    rows = rows < HEAD_ROWS_MIN ? HEAD_ROWS_MIN : rows > HEAD_ROWS_MAX ? HEAD_ROWS_MAX : rows;
-    model->chunk.rows = (int32_t)(rows < model->options.max_tokens ? rows : model->options.max_tokens);
+    model->chunk.rows = head_rows(model);
     model->head_spec = (struct panel_spec){.in = model->arch->hidden,
                                            .n_parts = 1,
                                            .part = {{.out = model->part->vocab_cols}},
@@ -114,6 +129,23 @@ static enum status take(struct arena *arena, struct matrix *out, int64_t rows, i
     TRY(arena_take(arena, &data, (size_t)(rows * (cols + spare)) * dtype_bytes(dtype)));
     *out = matrix_of(data, dtype, rows, cols, cols + spare);
     return LORAD_OK;
+}
+
+/* Elements of a row with spare columns: not on the host it begins at a border of PITCH_BYTES, as copies into
+ * shared memory like it. */
+static int64_t pitch(const struct model *model, int64_t cols, int64_t spare)
+{
+    int64_t step = PITCH_BYTES / (int64_t)dtype_bytes(model->options.dtype);
+    if (spare == 0 || device_backend_is_host(model->backend)) return cols + spare;
+    return (cols + spare + step - 1) / step * step;
+}
+
+/* [max_tokens, cols] act with spare columns */
+static enum status take_spare(struct model *model, struct arena *arena, struct matrix *out, int64_t cols,
+                              int64_t spare)
+{
+    return take(arena, out, model->options.max_tokens, cols, pitch(model, cols, spare) - cols,
+                model->options.dtype);
 }
 
 static enum status take_vector(struct arena *arena, void *out, int64_t count, size_t item)
@@ -159,7 +191,7 @@ static enum status take_attention(struct model *model, struct arena *arena, stru
     enum dtype act = model->options.dtype;
     TRY(take(arena, &layer->qkv, tokens, q + 2 * kv, 0, act));
     if (model->arch->qk_norm) TRY(take(arena, &layer->rotated, tokens, q + kv, 0, act));
-    TRY(take(arena, &layer->attn, tokens, q, layer->spare[PANEL_O], act));
+    TRY(take_spare(model, arena, &layer->attn, q, layer->spare[PANEL_O]));
     TRY(take_vector(arena, &layer->lse, tokens * model->part->heads, sizeof(float)));
     for (int slot = 0; slot < PANEL_SLOTS; slot++)
         if (slot != PANEL_O) TRY(take(arena, &layer->u[slot], tokens, layer->spare[slot], 0, act));
@@ -168,8 +200,8 @@ static enum status take_attention(struct model *model, struct arena *arena, stru
 
 static enum status take_gate_up(struct model *model, struct arena *arena, struct layer *layer)
 {
-    return take(arena, &layer->gate_up, model->options.max_tokens, 2 * model->part->intermediate,
-                layer->spare[PANEL_GATE_UP], model->options.dtype);
+    return take_spare(model, arena, &layer->gate_up, 2 * model->part->intermediate,
+                      layer->spare[PANEL_GATE_UP]);
 }
 
 static void share_attention(struct layer *layer, const struct layer *first)
@@ -241,7 +273,6 @@ static enum status take_head(struct model *model, struct arena *arena)
     int64_t d = model->arch->hidden, rows = chunk->rows, cols = model->part->vocab_cols;
     TRY(take(arena, &chunk->x, rows, d, 0, act));
     TRY(take(arena, &chunk->h, rows, d, 0, act));
-    TRY(take(arena, &chunk->dx, rows, d, 0, act));
     TRY(take(arena, &chunk->dh, rows, d, 0, act));
     TRY(take_vector(arena, &chunk->rstd, rows, sizeof(float)));
     TRY(take(arena, &chunk->logits, rows, cols, 0, DTYPE_F32));
@@ -271,17 +302,17 @@ struct attention_shape model_attention_shape(const struct model *model, int32_t 
 {
     int64_t cols = model_q_cols(model) + 2 * model_kv_cols(model);
     bool training = model->options.training;
-    return (struct attention_shape){.dtype = model->options.dtype,
-                                    .q_heads = model->part->heads,
-                                    .kv_heads = model->part->kv_heads,
-                                    .head_dim = model->arch->head_dim,
-                                    .window = arch_window(model->arch, layer),
-                                    .max_tokens = model->options.max_tokens,
-                                    .max_sequences = model->options.max_sequences,
-                                    .qkv_stride = cols,
-                                    .dqkv_stride =
-                                        training ? cols + widest_spare(model, PANEL_QKV, PANEL_QKV) : 0,
-                                    .deterministic = model->options.deterministic};
+    return (struct attention_shape){
+        .dtype = model->options.dtype,
+        .q_heads = model->part->heads,
+        .kv_heads = model->part->kv_heads,
+        .head_dim = model->arch->head_dim,
+        .window = arch_window(model->arch, layer),
+        .max_tokens = model->options.max_tokens,
+        .max_sequences = model->options.max_sequences,
+        .qkv_stride = cols,
+        .dqkv_stride = training ? pitch(model, cols, widest_spare(model, PANEL_QKV, PANEL_QKV)) : 0,
+        .deterministic = model->options.deterministic};
 }
 
 enum status model_take_memory(struct model *model, struct arena *weights, struct arena *saved,
@@ -292,15 +323,15 @@ enum status model_take_memory(struct model *model, struct arena *weights, struct
     int64_t q = model_q_cols(model), kv = model_kv_cols(model);
     TRY(take_weights(model, weights));
     TRY(take_saved(model, saved, scratch));
-    TRY(take(scratch, &model->h, tokens, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP), act));
-    TRY(take(scratch, &model->a, tokens, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN), act));
+    TRY(take_spare(model, scratch, &model->h, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP)));
+    TRY(take_spare(model, scratch, &model->a, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN)));
     TRY(take(scratch, &model->delta, tokens, d, 0, act));
     TRY(take_batch(model, scratch));
     if (model->options.training) {
-        TRY(take(scratch, &model->dres, tokens, d, widest_spare(model, PANEL_O, PANEL_DOWN), act));
+        TRY(take_spare(model, scratch, &model->dres, d, widest_spare(model, PANEL_O, PANEL_DOWN)));
         TRY(take(scratch, &model->dh, tokens, d, 0, act));
         TRY(take(scratch, &model->dwide, tokens, f > q ? f : q, 0, act));
-        TRY(take(scratch, &model->dqkv, tokens, q + 2 * kv, widest_spare(model, PANEL_QKV, PANEL_QKV), act));
+        TRY(take_spare(model, scratch, &model->dqkv, q + 2 * kv, widest_spare(model, PANEL_QKV, PANEL_QKV)));
     }
     return take_head(model, scratch);
 }

@@ -41,7 +41,6 @@ struct head_chunk {
     int32_t rows;                /* supervised rows a chunk holds */
     struct matrix x;             /* [rows, d] gathered residual */
     struct matrix h;             /* [rows, d] normed */
-    struct matrix dx;            /* [rows, d] */
     struct matrix dh;            /* [rows, d] */
     float *rstd;                 /* [rows] */
     struct matrix logits;        /* [rows, V] f32 */
