@@ -17,15 +17,22 @@ static bool wants_dx(const struct model *model, int32_t layer, enum panel_slot s
     return model->layers[layer].spec[slot].needs_dx;
 }
 
+/* Whether the adapter's gradient needs the panel's input, which the forward did not keep. */
+static bool made_again(const struct layer *layer, enum panel_slot slot)
+{
+    return layer->spare[slot] > 0 && !layer->kept[slot];
+}
+
 static enum status differentiate_panel(struct model *model, const struct pass *pass, struct adapter *adapter,
-                                       int32_t number, enum panel_slot slot, struct matrix x,
-                                       struct matrix dy, struct matrix dx)
+                                       int32_t number, enum panel_slot slot, struct matrix dy,
+                                       struct matrix dx)
 {
     struct layer *layer = &model->layers[number];
+    struct matrix x = rows_of(layer->input[slot], model->n_tokens);
     struct panel_dropout dropout;
     model_dropout(model, pass, number, slot, &dropout);
     struct matrix u = rows_of(layer->u[slot], x.rows);
-    if (slot == PANEL_O) {
+    if (layer->kept[slot]) {
         u = x;
         u.data = (char *)x.data + (size_t)x.cols * dtype_bytes(x.dtype);
     }
@@ -61,17 +68,17 @@ static enum status backward_mlp(struct model *model, const struct pass *pass, st
     struct layer *layer = &model->layers[number];
     int32_t tokens = model->n_tokens;
     struct matrix gate_up = rows_of(layer->gate_up, tokens), x2 = rows_of(layer->x2, tokens);
-    struct matrix a = rows_of(model->a, tokens), dres = rows_of(model->dres, tokens);
+    struct matrix a = rows_of(layer->input[PANEL_DOWN], tokens), dres = rows_of(model->dres, tokens);
     struct matrix da = matrix_of(model->dwide.data, model->dwide.dtype, tokens, model->part->intermediate,
                                  model->part->intermediate);
-    if (layer->spare[PANEL_DOWN])
+    if (made_again(layer, PANEL_DOWN))
         TRY(op_swiglu(model->device, &(struct op_swiglu){.gate_up = gate_up, .a = a}));
-    TRY(differentiate_panel(model, pass, adapter, number, PANEL_DOWN, a, dres, da));
+    TRY(differentiate_panel(model, pass, adapter, number, PANEL_DOWN, dres, da));
     if (!wants_dx(model, number, PANEL_DOWN)) return LORAD_OK;
     TRY(op_swiglu_backward(model->device,
                            &(struct op_swiglu_backward){.gate_up = gate_up, .da = da, .d_gate_up = gate_up}));
-    if (layer->spare[PANEL_GATE_UP]) TRY(apply_norm(model, x2, layer->rstd2, layer->post_norm));
-    TRY(differentiate_panel(model, pass, adapter, number, PANEL_GATE_UP, rows_of(model->h, tokens), gate_up,
+    if (made_again(layer, PANEL_GATE_UP)) TRY(apply_norm(model, x2, layer->rstd2, layer->post_norm));
+    TRY(differentiate_panel(model, pass, adapter, number, PANEL_GATE_UP, gate_up,
                             rows_of(model->dh, tokens)));
     if (!wants_dx(model, number, PANEL_GATE_UP)) return LORAD_OK;
     return differentiate_norm(model, x2, layer->rstd2, layer->post_norm);
@@ -138,13 +145,12 @@ static enum status backward_attention(struct model *model, const struct pass *pa
     int64_t q_cols = model_q_cols(model);
     struct matrix dattn = matrix_of(model->dwide.data, model->dwide.dtype, tokens, q_cols, q_cols);
     struct matrix x1 = rows_of(layer->x1, tokens);
-    TRY(differentiate_panel(model, pass, adapter, number, PANEL_O, rows_of(layer->attn, tokens),
-                            rows_of(model->dres, tokens), dattn));
+    TRY(differentiate_panel(model, pass, adapter, number, PANEL_O, rows_of(model->dres, tokens), dattn));
     if (!wants_dx(model, number, PANEL_O)) return LORAD_OK;
     TRY(backward_scores(model, layer, number, dattn));
-    if (layer->spare[PANEL_QKV]) TRY(apply_norm(model, x1, layer->rstd1, layer->input_norm));
-    TRY(differentiate_panel(model, pass, adapter, number, PANEL_QKV, rows_of(model->h, tokens),
-                            rows_of(model->dqkv, tokens), rows_of(model->dh, tokens)));
+    if (made_again(layer, PANEL_QKV)) TRY(apply_norm(model, x1, layer->rstd1, layer->input_norm));
+    TRY(differentiate_panel(model, pass, adapter, number, PANEL_QKV, rows_of(model->dqkv, tokens),
+                            rows_of(model->dh, tokens)));
     if (!wants_dx(model, number, PANEL_QKV)) return LORAD_OK;
     return differentiate_norm(model, x1, layer->rstd1, layer->input_norm);
 }

@@ -5,22 +5,23 @@
 #include "trainer/model_parts.h"
 
 static enum status norm(struct model *model, struct matrix x, struct matrix delta, struct matrix sum,
-                        const void *weight, float *rstd)
+                        const void *weight, float *rstd, struct matrix h)
 {
     return op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
                                                           .delta = delta,
                                                           .sum = sum,
                                                           .weight = weight,
                                                           .eps = model->arch->norm_eps,
-                                                          .h = rows_of(model->h, model->n_tokens),
+                                                          .h = rows_of(h, model->n_tokens),
                                                           .rstd = rstd});
 }
 
-/* y = panel(x), and a copy of u for the backward unless it may stay where it is. */
+/* y = panel(its input), and a copy of u for the backward unless it may stay where it is. */
 static enum status apply_panel(struct model *model, const struct pass *pass, int32_t number,
-                               enum panel_slot slot, struct matrix x, struct matrix y)
+                               enum panel_slot slot, struct matrix y)
 {
     struct layer *layer = &model->layers[number];
+    struct matrix x = rows_of(layer->input[slot], model->n_tokens);
     struct panel_dropout dropout;
     model_dropout(model, pass, number, slot, &dropout);
     TRY(panel_forward(
@@ -28,7 +29,7 @@ static enum status apply_panel(struct model *model, const struct pass *pass, int
         &(struct panel_forward){
             .x = x, .y = y, .adapter = pass->use_adapter, .dropout = pass->dropout > 0 ? &dropout : NULL}));
     int64_t spare = layer->spare[slot];
-    if (!spare || slot == PANEL_O || !model->options.training) return LORAD_OK;
+    if (!spare || layer->kept[slot] || !model->options.training) return LORAD_OK;
     struct matrix u = x;
     u.data = (char *)x.data + (size_t)x.cols * dtype_bytes(x.dtype);
     u.cols = spare;
@@ -109,28 +110,27 @@ static enum status attend(struct model *model, const struct pass *pass, int32_t 
     struct layer *layer = &model->layers[number];
     int32_t tokens = model->n_tokens;
     struct matrix q, k, qkv = rows_of(layer->qkv, tokens);
-    TRY(apply_panel(model, pass, number, PANEL_QKV, rows_of(model->h, tokens), qkv));
+    TRY(apply_panel(model, pass, number, PANEL_QKV, qkv));
     TRY(rotate(model, layer, &q, &k));
     struct matrix v = cols_of(qkv, model_q_cols(model) + model_kv_cols(model), model_kv_cols(model));
     TRY(pass->cache ? attend_cached(model, pass->cache, number, q, k, v)
                     : attend_sequences(model, number, q, k, v));
-    return apply_panel(model, pass, number, PANEL_O, rows_of(layer->attn, tokens),
-                       rows_of(model->delta, tokens));
+    return apply_panel(model, pass, number, PANEL_O, rows_of(model->delta, tokens));
 }
 
 static enum status mlp_up(struct model *model, const struct pass *pass, int32_t number)
 {
     struct matrix gate_up = rows_of(model->layers[number].gate_up, model->n_tokens);
-    return apply_panel(model, pass, number, PANEL_GATE_UP, rows_of(model->h, model->n_tokens), gate_up);
+    return apply_panel(model, pass, number, PANEL_GATE_UP, gate_up);
 }
 
 static enum status mlp_down(struct model *model, const struct pass *pass, int32_t number)
 {
     int32_t tokens = model->n_tokens;
-    struct matrix a = rows_of(model->a, tokens);
-    TRY(op_swiglu(model->device,
-                  &(struct op_swiglu){.gate_up = rows_of(model->layers[number].gate_up, tokens), .a = a}));
-    return apply_panel(model, pass, number, PANEL_DOWN, a, rows_of(model->delta, tokens));
+    struct layer *layer = &model->layers[number];
+    TRY(op_swiglu(model->device, &(struct op_swiglu){.gate_up = rows_of(layer->gate_up, tokens),
+                                                     .a = rows_of(layer->input[PANEL_DOWN], tokens)}));
+    return apply_panel(model, pass, number, PANEL_DOWN, rows_of(model->delta, tokens));
 }
 
 static enum status forward_layer(struct model *model, const struct pass *pass, int32_t number)
@@ -139,14 +139,15 @@ static enum status forward_layer(struct model *model, const struct pass *pass, i
     int32_t tokens = model->n_tokens;
     struct matrix none = {0}, delta = rows_of(model->delta, tokens);
     struct matrix x1 = rows_of(layer->x1, tokens), x2 = rows_of(layer->x2, tokens);
+    struct matrix h1 = layer->input[PANEL_QKV];
     if (number == 0)
-        TRY(norm(model, x1, none, none, layer->input_norm, layer->rstd1));
+        TRY(norm(model, x1, none, none, layer->input_norm, layer->rstd1, h1));
     else
         TRY(norm(model, rows_of(model->layers[number - 1].x2, tokens), delta, x1, layer->input_norm,
-                 layer->rstd1));
+                 layer->rstd1, h1));
     TRY(attend(model, pass, number));
     TRY(model_all_reduce(model, delta));
-    TRY(norm(model, x1, delta, x2, layer->post_norm, layer->rstd2));
+    TRY(norm(model, x1, delta, x2, layer->post_norm, layer->rstd2, layer->input[PANEL_GATE_UP]));
     TRY(mlp_up(model, pass, number));
     TRY(mlp_down(model, pass, number));
     return model_all_reduce(model, delta);

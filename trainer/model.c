@@ -11,6 +11,7 @@ static enum status describe(struct model **out, const struct arch *arch, const s
                             const struct lora *lora, const struct model_options *options,
                             const struct device_backend *backend)
 {
+    ASSERT(!options->keep_inputs || options->checkpointing == CHECKPOINTING_NONE);
     struct model *model = memory_new(1, sizeof *model);
     if (!model) return LORAD_NOMEM;
     *model =

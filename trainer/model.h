@@ -30,7 +30,8 @@ struct model;
 struct model_options {
     enum dtype dtype;                 /* of activations and frozen weights: f32 or bf16 */
     enum checkpointing checkpointing; /* NONE, MLP or LAYER (the plan has resolved AUTO) */
-    int32_t max_tokens;               /* tokens of the largest micro-batch */
+    bool keep_inputs;   /* with NONE: also what the panels read, which the backward else makes again */
+    int32_t max_tokens; /* tokens of the largest micro-batch */
     int32_t max_sequences;
     int32_t max_positions; /* of any row */
     bool training;         /* false: no backward, no saved activations */

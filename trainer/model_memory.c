@@ -194,7 +194,8 @@ static enum status take_attention(struct model *model, struct arena *arena, stru
     TRY(take_spare(model, arena, &layer->attn, q, layer->spare[PANEL_O]));
     TRY(take_vector(arena, &layer->lse, tokens * model->part->heads, sizeof(float)));
     for (int slot = 0; slot < PANEL_SLOTS; slot++)
-        if (slot != PANEL_O) TRY(take(arena, &layer->u[slot], tokens, layer->spare[slot], 0, act));
+        if (slot != PANEL_O && !model->options.keep_inputs)
+            TRY(take(arena, &layer->u[slot], tokens, layer->spare[slot], 0, act));
     return LORAD_OK;
 }
 
@@ -266,6 +267,29 @@ static enum status take_saved(struct model *model, struct arena *saved, struct a
     return LORAD_OK;
 }
 
+/* Behind take_saved. */
+static enum status take_inputs(struct model *model, struct arena *saved, struct arena *scratch)
+{
+    int64_t d = model->arch->hidden, f = model->part->intermediate;
+    const int64_t cols[PANEL_SLOTS] = {[PANEL_QKV] = d, [PANEL_GATE_UP] = d, [PANEL_DOWN] = f};
+    TRY(take_spare(model, scratch, &model->h, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP)));
+    TRY(take_spare(model, scratch, &model->a, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN)));
+    for (int32_t i = 0; i < model->arch->layers; i++) {
+        struct layer *layer = &model->layers[i];
+        layer->input[PANEL_QKV] = layer->input[PANEL_GATE_UP] = model->h;
+        layer->input[PANEL_DOWN] = model->a;
+        layer->input[PANEL_O] = layer->attn;
+        layer->kept[PANEL_O] = true;
+        for (int slot = 0; slot < PANEL_SLOTS; slot++) {
+            if (slot == PANEL_O || layer->spare[slot] == 0) continue;
+            layer->kept[slot] = model->options.keep_inputs && keeps(model, i);
+            if (layer->kept[slot])
+                TRY(take_spare(model, saved, &layer->input[slot], cols[slot], layer->spare[slot]));
+        }
+    }
+    return LORAD_OK;
+}
+
 static enum status take_head(struct model *model, struct arena *arena)
 {
     struct head_chunk *chunk = &model->chunk;
@@ -323,8 +347,7 @@ enum status model_take_memory(struct model *model, struct arena *weights, struct
     int64_t q = model_q_cols(model), kv = model_kv_cols(model);
     TRY(take_weights(model, weights));
     TRY(take_saved(model, saved, scratch));
-    TRY(take_spare(model, scratch, &model->h, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP)));
-    TRY(take_spare(model, scratch, &model->a, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN)));
+    TRY(take_inputs(model, saved, scratch));
     TRY(take(scratch, &model->delta, tokens, d, 0, act));
     TRY(take_batch(model, scratch));
     if (model->options.training) {

@@ -34,7 +34,11 @@ struct layer {
     float *lse;            /* [heads, T] */
     struct matrix
         gate_up; /* [T, 2f], stride 2f + R_gate_up; the backward turns it into its gradient in place */
-    struct matrix u[PANEL_SLOTS]; /* [T, R] copies of u for qkv, gate_up and down */
+    /* [T, in] what each panel reads, with spare columns: o's is attn, the others are the model's scratch (h,
+     * a) or, kept for the backward, the layer's own; then u stays behind it, else in a copy. */
+    struct matrix input[PANEL_SLOTS];
+    bool kept[PANEL_SLOTS];
+    struct matrix u[PANEL_SLOTS]; /* [T, R] copies of u */
 };
 
 struct head_chunk {

@@ -26,14 +26,23 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
         plan.adapter = adapter_bytes(lora) + (request->elastic ? fixed_sums_bytes(lora) : 0);
         plan.saves = request->host ? SAVES_IN_FLIGHT * snapshot_bytes(lora, partition) : 0;
     }
-    for (rung.checkpointing = first; rung.checkpointing <= last; rung.checkpointing++) {
+    rung.checkpointing = first;
+    /* The host has less memory to spare, and gains little: there they are always made again. */
+    rung.keep_inputs =
+        first == CHECKPOINTING_NONE && rung.training && !device_backend_is_host(request->backend);
+    while (rung.checkpointing <= last) {
         TRY(model_measure(&plan.model, arch, partition, lora, &rung, request->backend));
         plan.checkpointing = rung.checkpointing;
+        plan.keep_inputs = rung.keep_inputs;
         plan.total = plan.model.weights + plan.model.saved + plan.model.scratch + plan.adapter + plan.saves;
         if (plan.available <= 0 || plan.total <= (size_t)plan.available) {
             *out = plan;
             return LORAD_OK;
         }
+        if (rung.keep_inputs)
+            rung.keep_inputs = false;
+        else
+            rung.checkpointing++;
     }
     return FAIL(LORAD_NOMEM,
                 "a rank needs %.0f MiB (weights %.0f, saved activations %.0f, scratch %.0f, adapter %.0f, "
@@ -57,8 +66,9 @@ void plan_print(struct strbuf *out, const struct plan *plan)
         {"scratch", plan->model.scratch},           {"adapter and its optimizer", plan->adapter},
         {"checkpoints in the making", plan->saves}, {"a rank in all", plan->total},
     };
-    strbuf_printf(out, "memory of a rank, gradient_checkpointing %s\n",
-                  checkpointing_name(plan->checkpointing));
+    strbuf_printf(out, "memory of a rank, gradient_checkpointing %s%s\n",
+                  checkpointing_name(plan->checkpointing),
+                  plan->keep_inputs ? ", inputs of adapters kept" : "");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         strbuf_printf(out, "  %-26s %10.1f MiB\n", rows[i].name, mib(rows[i].bytes));
 }

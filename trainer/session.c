@@ -215,6 +215,7 @@ static enum status create_model(struct session *session, bool training)
     request.model = session->model_options;
     TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &request));
     session->model_options.checkpointing = session->plan.checkpointing;
+    session->model_options.keep_inputs = session->plan.keep_inputs;
     if (training && session->plan.checkpointing != CHECKPOINTING_NONE)
         log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));
     TRY(model_create(&session->model, &session->arch, &session->part, session->lora, &session->model_options,

@@ -108,6 +108,7 @@ static enum status open_trial(struct trial *trial, const struct golden_setup *se
         .adapter_dir = golden->adapter_dir,
         .model = {.dtype = setup->dtype,
                   .checkpointing = setup->checkpointing,
+                  .keep_inputs = setup->keep_inputs,
                   .max_tokens = golden->max_tokens,
                   .max_sequences = golden->max_sequences,
                   .max_positions = golden->longest,

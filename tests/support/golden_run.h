@@ -15,6 +15,7 @@ struct golden_setup {
     const char *name;
     enum dtype dtype;
     enum checkpointing checkpointing;
+    bool keep_inputs;
     int32_t tp; /* the world's other factor is data parallel */
 };
 

@@ -1,11 +1,13 @@
 /*
- * How a model's memory differs from device to device: the rows of the head's chunks, and the pitch of rows
- * with spare columns. The GPU is the emulated one, whose memory is measured only.
+ * How a model's memory differs from device to device: the rows of the head's chunks, the pitch of rows with
+ * spare columns, and the inputs of panels that are kept where there is room. The GPU is the emulated one,
+ * whose memory is measured only.
  */
 #include "kernels/device.h"
 #include "support/test.h"
 #include "support/test_device.h"
 #include "trainer/model_memory.h"
+#include "trainer/plan.h"
 
 enum { LAYERS = 2, TOKENS = 4096 };
 
@@ -30,9 +32,10 @@ struct fixture {
     struct lora *lora;
     struct layer layers[LAYERS];
     struct model model;
+    size_t saved, scratch;
 };
 
-static void measure(struct fixture *f, const char *kind, int32_t vocab)
+static void measure(struct fixture *f, const char *kind, int32_t vocab, bool keep_inputs)
 {
     static const char *const all[] = {"all"};
     struct lora_options options = {.rank = 4, .alpha = 8, .targets = all, .n_targets = 1};
@@ -44,6 +47,7 @@ static void measure(struct fixture *f, const char *kind, int32_t vocab)
                               .lora = f->lora,
                               .options = {.dtype = DTYPE_BF16,
                                           .checkpointing = CHECKPOINTING_NONE,
+                                          .keep_inputs = keep_inputs,
                                           .max_tokens = TOKENS,
                                           .max_sequences = 8,
                                           .max_positions = 64,
@@ -56,12 +60,14 @@ static void measure(struct fixture *f, const char *kind, int32_t vocab)
     arena_init(&scratch, NULL, 0);
     model_describe_panels(&f->model);
     assert_ok(model_take_memory(&f->model, &weights, &saved, &scratch));
+    f->saved = saved.used_bytes;
+    f->scratch = scratch.used_bytes;
 }
 
 static int32_t head_rows(const char *kind, int32_t vocab)
 {
     struct fixture f;
-    measure(&f, kind, vocab);
+    measure(&f, kind, vocab, false);
     lora_destroy(f.lora);
     return f.model.chunk.rows;
 }
@@ -81,15 +87,61 @@ static void rows_with_spare_columns_begin_at_borders(void **state)
 {
     (void)state;
     struct fixture f;
-    measure(&f, "cuda", 1024);
-    const struct matrix wide[] = {f.model.h,    f.model.a,        f.model.dres,
-                                  f.model.dqkv, f.layers[0].attn, f.layers[1].gate_up};
+    measure(&f, "cuda", 1024, false);
+    const struct matrix wide[] = {f.model.h,
+                                  f.model.a,
+                                  f.model.dres,
+                                  f.model.dqkv,
+                                  f.layers[0].attn,
+                                  f.layers[1].gate_up,
+                                  f.layers[0].input[PANEL_DOWN]};
     for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) assert_int_equal(wide[i].stride % 64, 0);
     assert_int_equal(model_attention_shape(&f.model, 0).dqkv_stride, f.model.dqkv.stride);
     assert_int_equal(f.model.dh.stride, f.model.dh.cols); /* all-reduced, so dense */
     lora_destroy(f.lora);
-    measure(&f, "cpu", 1024);
+    measure(&f, "cpu", 1024, false);
     assert_int_equal(f.layers[1].gate_up.stride, 2 * 96 + 32);
+    lora_destroy(f.lora);
+}
+
+/* h twice, and a, of every layer: 64 + 32, 64 + 32 and 96 + 32 elements a token, in rows of whole 64, for
+ * which the copies of u (three times 32 elements) fall away, also those that layers without a gradient share.
+ */
+static void kept_inputs_cost_what_they_hold(void **state)
+{
+    (void)state;
+    struct fixture again, kept;
+    measure(&again, "cuda", 1024, false);
+    measure(&kept, "cuda", 1024, true);
+    assert_int_equal(kept.saved - again.saved, (size_t)LAYERS * TOKENS * (128 + 128 + 128 - 3 * 32) * 2);
+    assert_int_equal(again.scratch - kept.scratch, (size_t)TOKENS * 3 * 32 * 2);
+    lora_destroy(again.lora);
+    lora_destroy(kept.lora);
+}
+
+static void inputs_are_kept_where_there_is_room(void **state)
+{
+    (void)state;
+    struct fixture f;
+    measure(&f, "cuda", 1024, false);
+    struct plan roomy, tight, host;
+    struct plan_request request = {
+        .backend = f.model.backend, .model = f.model.options, .wanted = CHECKPOINTING_AUTO};
+    assert_ok(plan_make(&roomy, &f.arch, &f.part, f.lora, &request));
+    assert_true(roomy.keep_inputs);
+    request.available = (int64_t)roomy.total - 1;
+    assert_ok(plan_make(&tight, &f.arch, &f.part, f.lora, &request));
+    assert_false(tight.keep_inputs);
+    assert_int_equal(tight.checkpointing, CHECKPOINTING_NONE);
+    assert_true(tight.total < roomy.total);
+    request.available = (int64_t)tight.total - 1;
+    assert_ok(plan_make(&tight, &f.arch, &f.part, f.lora, &request));
+    assert_int_equal(tight.checkpointing, CHECKPOINTING_MLP);
+    assert_false(tight.keep_inputs);
+    request.available = 0;
+    assert_ok(device_backend_find(&request.backend, "cpu"));
+    assert_ok(plan_make(&host, &f.arch, &f.part, f.lora, &request));
+    assert_false(host.keep_inputs);
     lora_destroy(f.lora);
 }
 
@@ -99,6 +151,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chunks_of_the_head_suit_the_device),
         cmocka_unit_test(rows_with_spare_columns_begin_at_borders),
+        cmocka_unit_test(kept_inputs_cost_what_they_hold),
+        cmocka_unit_test(inputs_are_kept_where_there_is_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
