@@ -94,11 +94,17 @@ enum status panel_seal(struct panel *panel)
     return LORAD_OK;
 }
 
-enum status panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b, float scale)
+enum status panel_set_adapters(const struct panel_adapter *adapters, int32_t n)
 {
-    if (part < 0 || part >= panel->spec.n_parts || panel->spec.part[part].rank == 0)
-        return FAIL(LORAD_BUG, "part %d of the panel has no adapter", (int)part);
-    return panel->device->ops->panel->set_adapter(panel, part, a, b, scale);
+    for (int32_t i = 0; i < n; i++) {
+        const struct panel *panel = adapters[i].panel;
+        int32_t part = adapters[i].part;
+        if (part < 0 || part >= panel->spec.n_parts || panel->spec.part[part].rank == 0)
+            return FAIL(LORAD_BUG, "part %d of the panel has no adapter", (int)part);
+        if (panel->device != adapters[0].panel->device)
+            return FAIL(LORAD_BUG, "adapters of panels of two devices at once");
+    }
+    return n > 0 ? adapters[0].panel->device->ops->panel->set_adapters(adapters, n) : LORAD_OK;
 }
 
 /* A [rows, cols] matrix with at least `stride` elements a row. */

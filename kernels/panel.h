@@ -74,10 +74,17 @@ enum status panel_load_bias(struct panel *panel, int32_t part, int64_t row, int6
 /* Called once after the last row: lets a backend finish packing. */
 enum status panel_seal(struct panel *panel) LORAD_WARN_UNUSED;
 
-/* Refreshes the compute copies of one part's adapter from the f32 masters (device memory): A [rank, in], B
- * [out, rank], both dense. scale = alpha / r (or alpha / sqrt(r)). After every optimizer step. */
-enum status panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b,
-                              float scale) LORAD_WARN_UNUSED;
+/* Refreshes the compute copies of adapters from the f32 masters (device memory), after every optimizer step:
+ * of many parts at once, since a launch a part would take a GPU longer than its copy. All panels are of one
+ * device. */
+struct panel_adapter {
+    struct panel *panel;
+    int32_t part;
+    const float *a; /* [rank, in] dense */
+    const float *b; /* [out, rank] dense */
+    float scale;    /* alpha / r, or alpha / sqrt(r) */
+};
+enum status panel_set_adapters(const struct panel_adapter *adapters, int32_t n) LORAD_WARN_UNUSED;
 
 struct panel_dropout {
     float p;                    /* 0: none; the rest is then ignored */

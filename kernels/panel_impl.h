@@ -33,8 +33,7 @@ struct panel_ops {
     enum status (*load_rows)(struct panel *panel, int32_t part, int64_t row, struct matrix host);
     enum status (*load_bias)(struct panel *panel, int32_t part, int64_t row, int64_t n, const float *host);
     enum status (*seal)(struct panel *panel);
-    enum status (*set_adapter)(struct panel *panel, int32_t part, const float *a, const float *b,
-                               float scale);
+    enum status (*set_adapters)(const struct panel_adapter *adapters, int32_t n); /* n >= 1 */
     enum status (*forward)(struct panel *panel, const struct panel_forward *args);
     enum status (*backward)(struct panel *panel, const struct panel_backward *args);
 };

@@ -141,7 +141,9 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
         model->host_labels = memory_new((size_t)options->max_tokens, sizeof(int32_t));
         model->host_weights = memory_new((size_t)options->max_tokens, sizeof(float));
         model->host_supervised = memory_new((size_t)options->max_tokens, sizeof(int32_t));
-        if (!model->host_labels || !model->host_weights || !model->host_supervised) status = LORAD_NOMEM;
+        model->adapters = memory_new((size_t)arch->layers * MODULES, sizeof *model->adapters);
+        if (!model->host_labels || !model->host_weights || !model->host_supervised || !model->adapters)
+            status = LORAD_NOMEM;
     }
     if (status != LORAD_OK) {
         model_destroy(model);
@@ -164,6 +166,7 @@ void model_destroy(struct model *model)
     free(model->host_labels);
     free(model->host_weights);
     free(model->host_supervised);
+    free(model->adapters);
     free(model->layers);
     free(model);
 }
@@ -181,17 +184,21 @@ static int64_t local_offset(const struct model *model, const struct lora_tensor 
 enum status model_set_adapter(struct model *model, const struct adapter *adapter)
 {
     const struct lora *lora = model->lora;
+    int32_t n = 0;
     for (int32_t i = 0; i < model->arch->layers; i++) {
         for (int m = 0; m < MODULES; m++) {
             const struct lora_tensor *a = lora_find(lora, i, (enum module)m, false);
             const struct lora_tensor *b = lora_find(lora, i, (enum module)m, true);
             if (!a) continue;
-            TRY(panel_set_adapter(model->layers[i].panel[module_panel((enum module)m)],
-                                  module_part_number((enum module)m), adapter->param + a->offset,
-                                  adapter->param + local_offset(model, b), lora->scale));
+            model->adapters[n++] =
+                (struct panel_adapter){.panel = model->layers[i].panel[module_panel((enum module)m)],
+                                       .part = module_part_number((enum module)m),
+                                       .a = adapter->param + a->offset,
+                                       .b = adapter->param + local_offset(model, b),
+                                       .scale = lora->scale};
         }
     }
-    return LORAD_OK;
+    return panel_set_adapters(model->adapters, n);
 }
 
 void model_gradient(const struct model *model, struct adapter *adapter, int32_t layer, enum panel_slot slot,

@@ -80,6 +80,7 @@ struct model {
     int32_t *host_labels, *host_supervised; /* [T] host memory to build them in */
     float *host_weights;                    /* [T] */
     float *row_loss;                        /* [T] */
+    struct panel_adapter *adapters;         /* [layers * MODULES] room for the list */
     int32_t n_tokens, n_supervised;
     struct sequences sequences;
 

@@ -248,29 +248,35 @@ static enum status cpu_panel_seal(struct panel *panel)
     return LORAD_OK;
 }
 
-static enum status cpu_panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b,
-                                         float scale)
+static void set_adapter(const struct panel_adapter *adapter)
 {
-    struct cpu_panel *p = (struct cpu_panel *)panel;
+    const struct panel *panel = adapter->panel;
+    struct cpu_panel *p = (struct cpu_panel *)adapter->panel;
+    int32_t part = adapter->part;
     int64_t in = panel->spec.in, out = panel->spec.part[part].out, rank = panel->spec.part[part].rank;
     int64_t first = panel->rank_first[part], out_first = panel->out_first[part];
     bool packed = !p->kernel->strided;
-    p->scale[part] = scale;
+    p->scale[part] = adapter->scale;
     /* matrix_of wants a pointer to write through; both are only read. */
-    struct matrix host_a = matrix_of((void *)(uintptr_t)a, DTYPE_F32, rank, in, in);
-    struct matrix host_b = matrix_of((void *)(uintptr_t)b, DTYPE_F32, out, rank, rank);
+    struct matrix host_a = matrix_of((void *)(uintptr_t)adapter->a, DTYPE_F32, rank, in, in);
+    struct matrix host_b = matrix_of((void *)(uintptr_t)adapter->b, DTYPE_F32, out, rank, rank);
     matrix_put(p, host_a, 1,
                &(struct destination){.columns = &p->down,
                                      .n = first,
                                      .rows = packed && panel->spec.needs_dx ? &p->back : NULL,
                                      .turned_k = panel->out + first});
-    matrix_put(p, host_b, scale,
+    matrix_put(p, host_b, adapter->scale,
                &(struct destination){.columns = &p->forward,
                                      .n = out_first,
                                      .k = in + first,
                                      .rows = packed ? &p->up : NULL,
                                      .turned_k = out_first,
                                      .turned_n = first});
+}
+
+static enum status cpu_panel_set_adapters(const struct panel_adapter *adapters, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) set_adapter(&adapters[i]);
     return LORAD_OK;
 }
 
@@ -484,7 +490,7 @@ const struct panel_ops cpu_panel_ops = {
     .load_rows = cpu_panel_load_rows,
     .load_bias = cpu_panel_load_bias,
     .seal = cpu_panel_seal,
-    .set_adapter = cpu_panel_set_adapter,
+    .set_adapters = cpu_panel_set_adapters,
     .forward = cpu_panel_forward,
     .backward = cpu_panel_backward,
 };

@@ -131,16 +131,32 @@ static enum status cuda_panel_seal(struct panel *panel)
     return cuda_load_join(cuda_of(panel->device));
 }
 
-static enum status cuda_panel_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b,
-                                          float scale)
+static struct cuda_adapter adapter_of(const struct panel_adapter *from)
 {
+    struct panel *panel = from->panel;
     struct cuda_panel *p = panel_of(panel);
-    int64_t rank = panel->spec.part[part].rank, first = panel->rank_first[part];
-    p->scale[part] = scale;
-    struct matrix to_b =
-        matrix_part(sb_of(p), panel->out_first[part], panel->spec.part[part].out, first, rank);
-    return cuda_put_adapter(panel->device, matrix_part(a_of(p), first, rank, 0, panel->spec.in), a, to_b, b,
-                            scale);
+    int64_t rank = panel->spec.part[from->part].rank, first = panel->rank_first[from->part];
+    p->scale[from->part] = from->scale;
+    return (struct cuda_adapter){.to_a = matrix_part(a_of(p), first, rank, 0, panel->spec.in),
+                                 .to_b = matrix_part(sb_of(p), panel->out_first[from->part],
+                                                     panel->spec.part[from->part].out, first, rank),
+                                 .a = from->a,
+                                 .b = from->b,
+                                 .scale = from->scale};
+}
+
+static enum status cuda_panel_set_adapters(const struct panel_adapter *adapters, int32_t n)
+{
+    struct cuda_adapter some[CUDA_ADAPTERS];
+    struct device *device = adapters[0].panel->device;
+    for (int32_t done = 0; done < n;) {
+        int32_t count = 0;
+        enum dtype dtype = adapters[done].panel->spec.dtype;
+        while (done < n && count < CUDA_ADAPTERS && adapters[done].panel->spec.dtype == dtype)
+            some[count++] = adapter_of(&adapters[done++]);
+        TRY(cuda_put_adapters(device, some, count));
+    }
+    return LORAD_OK;
 }
 
 /* Products */
@@ -272,7 +288,7 @@ const struct panel_ops cuda_panel_ops = {
     .load_rows = cuda_panel_load_rows,
     .load_bias = cuda_panel_load_bias,
     .seal = cuda_panel_seal,
-    .set_adapter = cuda_panel_set_adapter,
+    .set_adapters = cuda_panel_set_adapters,
     .forward = cuda_panel_forward,
     .backward = cuda_panel_backward,
 };

@@ -27,9 +27,17 @@ enum status cuda_load_join(struct cuda_device *device) LORAD_WARN_UNUSED;
 enum status cuda_put_rows(cudaStream_t stream, struct matrix to, const void *pinned,
                           enum dtype dtype) LORAD_WARN_UNUSED;
 
-/* a [rank, in] and b [out, rank] in f32 become to_a and, times scale, to_b, on STREAM_COMPUTE. */
-enum status cuda_put_adapter(struct device *device, struct matrix to_a, const float *a, struct matrix to_b,
-                             const float *b, float scale) LORAD_WARN_UNUSED;
+/* a [rank, in] and b [out, rank] in f32 become to_a and, times scale, to_b. */
+struct cuda_adapter {
+    struct matrix to_a, to_b;
+    const float *a, *b;
+    float scale;
+    int64_t first_block; /* cuda_put_adapters sets it */
+};
+/* Many in one launch, on STREAM_COMPUTE with the device's workspace; n at most CUDA_ADAPTERS, one dtype. */
+enum { CUDA_ADAPTERS = 256 };
+enum status cuda_put_adapters(struct device *device, struct cuda_adapter *adapters,
+                              int32_t n) LORAD_WARN_UNUSED;
 
 #ifdef __cplusplus
 }

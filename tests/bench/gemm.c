@@ -154,7 +154,7 @@ static void measure(const struct options *o, enum dtype dtype, int32_t rank, dou
     if (rank) {
         check(device_alloc((void **)&da, device, (size_t)(rank * o->in) * sizeof *da));
         check(device_alloc((void **)&db, device, (size_t)(rank * o->out) * sizeof *db));
-        check(panel_set_adapter(panel, 0, da, db, 2));
+        check(panel_set_adapters(&(struct panel_adapter){panel, 0, da, db, 2}, 1));
     }
     struct panel_forward forward = {.x = x, .y = y, .adapter = rank > 0};
     struct panel_backward backward = {

@@ -147,10 +147,17 @@ static void download(struct run *r)
     assert_ok(device_sync(r->device));
 }
 
-static void set_adapter(struct run *r, int part, float factor)
+/* All parts that have an adapter, in one call. */
+static void set_adapters(struct run *r, float factor)
 {
+    struct panel_adapter list[PANEL_PARTS];
+    int32_t n = 0;
     upload(r);
-    assert_ok(panel_set_adapter(r->panel, part, on_device(r, r->a[part]), on_device(r, r->b[part]), factor));
+    for (int i = 0; i < PANEL_PARTS; i++)
+        if (r->a[i])
+            list[n++] =
+                (struct panel_adapter){r->panel, i, on_device(r, r->a[i]), on_device(r, r->b[i]), factor};
+    assert_ok(panel_set_adapters(list, n));
 }
 
 /* NaN everywhere: nothing may rely on what scratch holds. */
@@ -222,9 +229,9 @@ static void run_open(struct run *r, struct shape s)
         r->db[i] = floats(n_b, 40 + (uint64_t)i, 0.1f);
         float *const factors[] = {r->a[i], r->da[i], r->b[i], r->db[i]};
         for (int f = 0; f < 4; f++) mirror_add(r, factors[f], (size_t)(f < 2 ? n_a : n_b) * sizeof(float));
-        set_adapter(r, i, 3); /* the second call replaces the first */
-        set_adapter(r, i, scale);
     }
+    set_adapters(r, 3); /* the second call replaces the first */
+    set_adapters(r, scale);
     r->token = malloc((size_t)s.rows * sizeof *r->token);
     mirror_add(r, r->token, (size_t)s.rows * sizeof *r->token);
     for (int64_t t = 0; t < s.rows; t++) r->token[t] = 1000 - 3 * t;
@@ -635,11 +642,11 @@ static double slope(struct run *r, float *value, bool adapter)
     double ends[2];
     for (int i = 0; i < 2; i++) {
         *value = before + (i ? -step : step);
-        if (adapter) set_adapter(r, 0, scale);
+        if (adapter) set_adapters(r, scale);
         ends[i] = objective(r);
     }
     *value = before;
-    if (adapter) set_adapter(r, 0, scale);
+    if (adapter) set_adapters(r, scale);
     return (ends[0] - ends[1]) / (2 * (double)step);
 }
 
@@ -697,7 +704,8 @@ static void broken_contracts_are_named(void **state)
     backward.db[0] = NULL;
     assert_fails(panel_backward(r.panel, &backward), LORAD_BUG, "one of dA and dB");
     assert_fails(panel_load_rows(r.panel, 0, 0, r.w), LORAD_BUG, "sealed");
-    assert_fails(panel_set_adapter(r.panel, 1, r.a[0], r.b[0], 1), LORAD_BUG, "no adapter");
+    struct panel_adapter absent = {r.panel, 1, r.a[0], r.b[0], 1};
+    assert_fails(panel_set_adapters(&absent, 1), LORAD_BUG, "no adapter");
     run_close(&r);
     struct panel *panel = NULL;
     struct panel_spec spec = {.in = 12, .n_parts = 1, .part = {{.out = 8}}, .max_tokens = 1};

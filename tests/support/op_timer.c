@@ -12,7 +12,7 @@ enum timed {
 #undef OP
     TIMED_panel_forward,
     TIMED_panel_backward,
-    TIMED_set_adapter,
+    TIMED_set_adapters,
     TIMED_COUNT
 };
 
@@ -74,13 +74,13 @@ static enum status time_panel_backward(struct panel *panel, const struct panel_b
     return end(panel->device, TIMED_panel_backward, start);
 }
 
-static enum status time_set_adapter(struct panel *panel, int32_t part, const float *a, const float *b,
-                                    float scale)
+static enum status time_set_adapters(const struct panel_adapter *adapters, int32_t n)
 {
+    struct device *device = adapters[0].panel->device;
     int64_t start;
-    TRY(begin(panel->device, &start));
-    TRY(real->panel->set_adapter(panel, part, a, b, scale));
-    return end(panel->device, TIMED_set_adapter, start);
+    TRY(begin(device, &start));
+    TRY(real->panel->set_adapters(adapters, n));
+    return end(device, TIMED_set_adapters, start);
 }
 
 void op_timer_begin(struct device *device)
@@ -93,7 +93,7 @@ void op_timer_begin(struct device *device)
     panel_timing = *real->panel;
     panel_timing.forward = time_panel_forward;
     panel_timing.backward = time_panel_backward;
-    panel_timing.set_adapter = time_set_adapter;
+    panel_timing.set_adapters = time_set_adapters;
     timing.panel = &panel_timing;
     memset(seconds, 0, sizeof seconds);
     memset(calls, 0, sizeof calls);
