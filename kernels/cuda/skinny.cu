@@ -62,6 +62,17 @@ INLINE void columns_met(const struct skinny_call &call, int64_t col, int64_t end
     }
 }
 
+/* The first step after this one that may meet others: steps that lie in one part meet the same. */
+INLINE int64_t same_until(const struct skinny_call &call, int64_t step, int64_t step_cols)
+{
+    for (int i = 0; i < call.shape.parts; i++) {
+        int64_t end = call.shape.out_first[i + 1];
+        if (call.shape.out_first[i] <= step * step_cols && (step + 1) * step_cols <= end)
+            return end / step_cols;
+    }
+    return step + 1;
+}
+
 template <class T> struct unit {
     enum { CHUNK = 16 / sizeof(T), STEP = 128 / sizeof(T) }; /* elements of 16 bytes and of a step of k */
 };
@@ -74,39 +85,45 @@ template <class T> INLINE void store2(T *to, T first, T second)
     *(pair_of<T> *)to = {{first, second}};
 }
 
-/* Columns [col, +STEP) of `rows` rows from `row` on, as lines of 128 bytes. */
-template <class T>
-INLINE void lines_copy(unsigned char *to, const T *from, int64_t stride, int64_t row, int64_t rows_end,
-                       int64_t col, int64_t cols_end, int rows)
-{
-    tile<128, true> lines = {to};
-    for (int i = threadIdx.x; i < rows * 8; i += THREADS) {
-        int64_t r = row + i / 8, c = col + i % 8 * unit<T>::CHUNK;
-        bool valid = r < rows_end && c < cols_end;
-        copy_async(lines.at(i / 8, i % 8), valid ? from + r * stride + c : from, valid);
-    }
-}
+/* A thread's chunks of ROWS x CHUNKS that are copied again and again from places `advance` apart: one column
+ * of chunks, rows APART apart. What can be known before the first copy is, since with two warps a scheduler
+ * instructions are as scarce as memory. */
+template <class T, int ROWS, int CHUNKS, int PITCH, bool SWIZZLED> struct stream {
+    enum { APART = THREADS / CHUNKS, EACH = (ROWS + APART - 1) / APART, ALL = EACH * APART == ROWS };
+    const T *next;
+    int64_t apart, advance; /* elements */
+    int row, chunk;         /* this thread's first */
 
-/* Columns [col, +N) of STEP rows from `row` on, in rows of N elements and one chunk more. */
-template <class T, int N>
-INLINE void strip_copy(unsigned char *to, const T *from, int64_t stride, int64_t row, int64_t rows_end,
-                       int64_t col, int64_t cols_end)
-{
-    enum { CHUNKS = N / unit<T>::CHUNK };
-    tile<N * sizeof(T) + 16, false> strip = {to};
-    for (int i = threadIdx.x; i < unit<T>::STEP * CHUNKS; i += THREADS) {
-        int64_t r = row + i / CHUNKS, c = col + i % CHUNKS * unit<T>::CHUNK;
-        bool valid = r < rows_end && c < cols_end;
-        copy_async(strip.at(i / CHUNKS, i % CHUNKS), valid ? from + r * stride + c : from, valid);
+    __device__ __forceinline__ stream(const T *from, int64_t stride, int64_t advance)
+        : apart(APART * stride), advance(advance), row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS)
+    {
+        next = from + row * stride + chunk * unit<T>::CHUNK;
+        if (APART * CHUNKS < THREADS && row >= APART) row = ROWS; /* has none */
     }
-}
+    /* Rows from `rows` on and columns from `cols` on become zero. */
+    __device__ __forceinline__ void copy(unsigned char *to, int64_t rows, int64_t cols)
+    {
+        tile<PITCH, SWIZZLED> place = {to};
+        bool inside = chunk * unit<T>::CHUNK < cols;
+        int last = rows < ROWS ? (int)rows : (int)ROWS;
+        UNROLL for (int k = 0; k < EACH; k++)
+        {
+            int r = row + k * APART;
+            if (ALL || r < ROWS) copy_async(place.at(r, chunk), next + k * apart, inside && r < last);
+        }
+        next += advance;
+    }
+};
 
 template <class T, int TILES, bool TURNED> struct project_room {
     enum {
         N = TILES * 8,
-        FACTOR_BYTES = TURNED ? unit<T>::STEP * (N * (int)sizeof(T) + 16) : N * 128,
-        STAGE_BYTES = TOKENS * 128 + FACTOR_BYTES,
+        FACTOR_ROWS = TURNED ? (int)unit<T>::STEP : (int)N,
+        FACTOR_PITCH = TURNED ? N * (int)sizeof(T) + 16 : 128,
+        FACTOR_CHUNKS = TURNED ? N / (int)unit<T>::CHUNK : 8,
+        STAGE_BYTES = TOKENS * 128 + FACTOR_ROWS * FACTOR_PITCH,
     };
+    typedef stream<T, FACTOR_ROWS, FACTOR_CHUNKS, FACTOR_PITCH, !TURNED> factor_stream;
 };
 
 /* Grid: blocks of tokens, ranges of k, groups x chunks of R. TURNED: the factor is [k, R] instead of [R, k].
@@ -126,21 +143,28 @@ static __global__ void __launch_bounds__(THREADS) project_kernel(struct skinny_c
                : NULL;
     float sum[2][TILES][4] = {};
 
+    int64_t rows = call.tokens - token, at = begin * STEP;
+    stream<T, TOKENS, 8, 128, true> wide_in((const T *)call.wide + token * call.wide_stride + at,
+                                            call.wide_stride, STEP);
+    typename room::factor_stream factor_in(
+        (const T *)call.other + (TURNED ? at * call.other_stride + first : first * call.other_stride + at),
+        call.other_stride, TURNED ? STEP * call.other_stride : STEP);
+    int filling = 0, used = 0; /* buffers */
     auto fetch = [&](int64_t step) {
-        unsigned char *stage = shared + step % STAGES * room::STAGE_BYTES;
+        unsigned char *stage = shared + filling * room::STAGE_BYTES;
         if (step < end) {
-            lines_copy(stage, (const T *)call.wide, call.wide_stride, token, call.tokens, step * STEP,
-                       call.cols, TOKENS);
-            stage += TOKENS * 128;
+            int64_t left = call.cols - step * STEP;
+            wide_in.copy(stage, rows, left);
             if (TURNED)
-                strip_copy<T, N>(stage, (const T *)call.other, call.other_stride, step * STEP, call.cols,
-                                 first, call.shape.spare);
+                factor_in.copy(stage + TOKENS * 128, left, call.shape.spare - first);
             else
-                lines_copy(stage, (const T *)call.other, call.other_stride, first, call.shape.spare,
-                           step * STEP, call.cols, N);
+                factor_in.copy(stage + TOKENS * 128, call.shape.spare - first, left);
         }
         commit_copies();
+        filling = filling + 1 == STAGES ? 0 : filling + 1;
     };
+    int met_first = 0, met_last = call.shape.used;
+    int64_t met_until = begin; /* the step from which others may be met */
     for (int i = 0; i < STAGES - 1; i++) fetch(begin + i);
     for (int64_t step = begin; step < end; step++) {
         uint32_t word[2][2][STEP / 32];
@@ -152,9 +176,12 @@ static __global__ void __launch_bounds__(THREADS) project_kernel(struct skinny_c
         wait_copies<STAGES - 2>();
         __syncthreads();
         fetch(step + STAGES - 1);
-        int met_first, met_last;
-        columns_met(call, step * STEP, (step + 1) * STEP, &met_first, &met_last);
-        unsigned char *stage = shared + step % STAGES * room::STAGE_BYTES;
+        if (TURNED && step >= met_until) {
+            columns_met(call, step * STEP, (step + 1) * STEP, &met_first, &met_last);
+            met_until = same_until(call, step, STEP);
+        }
+        unsigned char *stage = shared + used * room::STAGE_BYTES;
+        used = used + 1 == STAGES ? 0 : used + 1;
         tile<128, true> wide = {stage}, lines = {stage + TOKENS * 128};
         tile<N * sizeof(T) + 16, false> strip = {stage + TOKENS * 128};
         UNROLL for (int k = 0; k < STEP; k += 16)
@@ -249,21 +276,21 @@ static __global__ void __launch_bounds__(THREADS)
     columns_met(call, col, col + COLS, &met_first, &met_last);
     float sum[2][TILES][4] = {};
 
+    int64_t token = begin * STEP;
+    stream<T, STEP, CHUNKS, room::PITCH, true> wide_in((const T *)call.wide + token * call.wide_stride + col,
+                                                       call.wide_stride, STEP * call.wide_stride);
+    stream<T, STEP, N / unit<T>::CHUNK, N * sizeof(T) + 16, false> small_in(
+        (const T *)call.other + token * call.other_stride + first, call.other_stride,
+        STEP * call.other_stride);
+    int filling = 0, used = 0; /* buffers */
     auto fetch = [&](int64_t step) {
-        unsigned char *stage = shared + step % STAGES * room::STAGE_BYTES;
-        int64_t token = step * STEP;
+        unsigned char *stage = shared + filling * room::STAGE_BYTES;
         if (step < end) {
-            tile<room::PITCH, true> wide = {stage};
-            for (int i = threadIdx.x; i < STEP * CHUNKS; i += THREADS) {
-                int64_t t = token + i / CHUNKS, c = col + i % CHUNKS * unit<T>::CHUNK;
-                bool valid = t < call.tokens && c < call.cols;
-                copy_async(wide.at(i / CHUNKS, i % CHUNKS),
-                           (const T *)call.wide + (valid ? t * call.wide_stride + c : 0), valid);
-            }
-            strip_copy<T, N>(stage + room::WIDE_BYTES, (const T *)call.other, call.other_stride, token,
-                             call.tokens, first, call.shape.spare);
+            int64_t left = call.tokens - step * STEP;
+            wide_in.copy(stage, left, call.cols - col);
+            small_in.copy(stage + room::WIDE_BYTES, left, call.shape.spare - first);
             if (MASKED && threadIdx.x < STEP) {
-                int64_t t = token + threadIdx.x;
+                int64_t t = step * STEP + threadIdx.x;
                 bool valid = t < call.tokens;
                 copy_async(stage + room::WIDE_BYTES + room::SMALL_BYTES + threadIdx.x * 16,
                            call.bits + call.part[group] * call.bits_part +
@@ -272,13 +299,15 @@ static __global__ void __launch_bounds__(THREADS)
             }
         }
         commit_copies();
+        filling = filling + 1 == STAGES ? 0 : filling + 1;
     };
     for (int i = 0; i < STAGES - 1; i++) fetch(begin + i);
     for (int64_t step = begin; step < end; step++) {
         wait_copies<STAGES - 2>();
         __syncthreads();
         fetch(step + STAGES - 1);
-        unsigned char *stage = shared + step % STAGES * room::STAGE_BYTES;
+        unsigned char *stage = shared + used * room::STAGE_BYTES;
+        used = used + 1 == STAGES ? 0 : used + 1;
         tile<room::PITCH, true> wide = {stage};
         tile<N * sizeof(T) + 16, false> small = {stage + room::WIDE_BYTES};
         const uint32_t *word = (const uint32_t *)(stage + room::WIDE_BYTES + room::SMALL_BYTES) + warp;
