@@ -54,8 +54,8 @@ static enum status chunk_loss(struct model *model, const int32_t *labels, const 
                                            .all = all,
                                            .parts = model->part->tp,
                                            .dlogits = gradient_scale > 0 ? rows_of(chunk->dlogits, n) : none,
-                                           .loss_sum = model->loss_sum,
-                                           .correct_sum = model->correct_sum,
+                                           .loss_sum = &model->sums->loss,
+                                           .correct_sum = &model->sums->correct,
                                            .row_loss = row_loss});
 }
 

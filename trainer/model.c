@@ -294,14 +294,11 @@ enum status model_eval(struct model *model, const struct eval_pass *args)
 
 enum status model_zero_sums(struct model *model)
 {
-    TRY(device_zero(model->device, STREAM_COMPUTE, model->loss_sum, sizeof *model->loss_sum));
-    return device_zero(model->device, STREAM_COMPUTE, model->correct_sum, sizeof(int64_t));
+    return device_zero(model->device, STREAM_COMPUTE, model->sums, sizeof *model->sums);
 }
 
 enum status model_read_sums(struct model *model, struct model_sums *out)
 {
-    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->loss, model->loss_sum, sizeof out->loss));
-    TRY(device_copy_from(model->device, STREAM_COMPUTE, &out->correct, model->correct_sum,
-                         sizeof out->correct));
+    TRY(device_copy_from(model->device, STREAM_COMPUTE, out, model->sums, sizeof *out));
     return activity_device_sync(model->device);
 }

@@ -318,8 +318,7 @@ static enum status take_batch(struct model *model, struct arena *arena)
     TRY(take_vector(arena, &model->token_index, tokens, sizeof(int64_t)));
     TRY(take_vector(arena, &model->seq_start, model->options.max_sequences + 1, sizeof(int32_t)));
     TRY(take_vector(arena, &model->row_loss, tokens, sizeof(float)));
-    TRY(take_vector(arena, &model->loss_sum, 1, sizeof *model->loss_sum));
-    return take_vector(arena, &model->correct_sum, 1, sizeof(int64_t));
+    return take_vector(arena, &model->sums, 1, sizeof *model->sums);
 }
 
 struct attention_shape model_attention_shape(const struct model *model, int32_t layer)

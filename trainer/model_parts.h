@@ -94,8 +94,7 @@ struct model {
     struct matrix dqkv;  /* [T, q + 2 kv], stride with R_qkv */
     struct head_chunk chunk;
 
-    struct loss_sum *loss_sum; /* device */
-    int64_t *correct_sum;      /* device */
+    struct model_sums *sums; /* device */
 };
 
 /* Where a module lives in the panels. */
