@@ -55,8 +55,8 @@ static enum status delta(struct device *device, const struct op_attention_backwa
 
 /* ---- dq ---- */
 
-/* SMALL: for 99 KiB of shared memory a block, which GPUs between the great ones have (f32, which is for
- * comparisons, always does with that). Else for 163 KiB. */
+/* SMALL: for SHARED_ANYWHERE, which GPUs between the great ones have (f32, which is for comparisons, always
+ * does with that). Else for SHARED_GREAT. */
 template <class T, int D, bool SMALL> struct query_shape {
     enum {
         F32 = sizeof(T) == 4,
@@ -311,6 +311,9 @@ static enum status backward_shaped(struct device *device, const struct op_attent
 {
     typedef query_shape<T, D, SMALL> Q;
     typedef key_shape<T, D, SMALL> K;
+    enum { MOST = SMALL || sizeof(T) == 4 || D == 64 ? SHARED_ANYWHERE : SHARED_GREAT };
+    static_assert((int)Q::BYTES <= (int)MOST, "fits the GPUs that it is for");
+    static_assert((int)K::BYTES + 4 * (int)K::QUERIES * (int)sizeof(float) <= (int)MOST, "with row_numbers");
     int64_t tiles = tile_slots(args->q.rows, call->count, K::ROWS);
     int64_t blocks = tiles * (call->q_heads / call->group);
     CUDA_TRY(allow_shared(key_kernel<T, D, SMALL>, K::BYTES));
@@ -329,7 +332,8 @@ static enum status backward(struct device *device, const struct op_attention_bac
 {
     TRY(delta<T>(device, args, call));
     if constexpr (sizeof(T) == 2 && D > 64)
-        if (cuda_of(device)->shared_bytes < 160 << 10) return backward_shaped<T, D, true>(device, args, call);
+        if (cuda_of(device)->shared_bytes < SHARED_GREAT)
+            return backward_shaped<T, D, true>(device, args, call);
     return backward_shaped<T, D, false>(device, args, call);
 }
 

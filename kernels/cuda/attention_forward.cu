@@ -168,6 +168,7 @@ static enum status forward(struct device *device, const struct op_attention *arg
                            const struct tile_call *call)
 {
     typedef forward_shape<T, D> S;
+    static_assert((int)S::BYTES <= (int)SHARED_ANYWHERE, "fits every GPU");
     int64_t blocks = tile_slots(args->q.rows, call->count, S::ROWS) * call->q_heads;
     CUDA_TRY(allow_shared(forward_kernel<T, D>, S::BYTES));
     LAUNCH((forward_kernel<T, D>), (int)blocks, S::THREADS, S::BYTES, cuda_compute(device), *args, *call);

@@ -30,6 +30,9 @@ struct tile_call {
     bool vectors; /* every row of every matrix starts at a 16-byte border */
 };
 
+/* Shared memory that a block may have on every GPU since sm_80, and on the great ones (sm_80, 90, 100). */
+enum { SHARED_ANYWHERE = 99 << 10, SHARED_GREAT = 163 << 10 };
+
 #define LOG2_E 1.4426950408889634f
 #define LN_2   0.6931471805599453f
 
