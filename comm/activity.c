@@ -18,9 +18,9 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-static const char *const op_names[N_OPS] = {"all_reduce",      "all_gather",      "broadcast",
-                                            "host_all_reduce", "host_all_gather", "host_broadcast",
-                                            "barrier",         "agree",           "split"};
+static const char *const op_names[N_OPS] = {
+    "all_reduce",      "all_gather",     "reduce_scatter", "broadcast", "host_all_reduce",
+    "host_all_gather", "host_broadcast", "barrier",        "agree",     "split"};
 
 struct record {
     _Alignas(64) _Atomic int32_t rank, pid;

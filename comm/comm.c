@@ -241,7 +241,8 @@ static bool same_call(const struct call *a, const struct call *b)
 static void describe_call(char *text, size_t bytes, const struct call *call)
 {
     static const char *const reductions[] = {"sum", "max", "min"};
-    bool reduces = call->op == OP_ALL_REDUCE || call->op == OP_HOST_ALL_REDUCE;
+    bool reduces =
+        call->op == OP_ALL_REDUCE || call->op == OP_REDUCE_SCATTER || call->op == OP_HOST_ALL_REDUCE;
     bool typed = reduces || call->op == OP_ALL_GATHER || call->op == OP_BROADCAST;
     bool rooted = call->op == OP_BROADCAST || call->op == OP_HOST_BROADCAST;
     int n = snprintf(text, bytes, "%s(%lld %s", activity_op_name((enum op)call->op), (long long)call->count,
@@ -350,6 +351,24 @@ enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_
     status = connect_devices(comm);
     if (status == LORAD_OK) status = comm_device_all_gather(comm->direct, in, out, bytes);
     return leave_enqueued(OP_ALL_GATHER, status);
+}
+
+enum status comm_reduce_scatter(struct comm *comm, const void *in, void *out, int64_t count, enum dtype dtype,
+                                enum comm_reduction reduction)
+{
+    const struct comm_host *host = &comm->host;
+    enum status status = begin(comm, OP_REDUCE_SCATTER, count, dtype, (int)reduction, 0);
+    if (status != LORAD_OK || count == 0) return leave(status);
+    if (is_host(comm)) return leave(host->ops->reduce_scatter(host->group, in, out, count, dtype, reduction));
+    if (host->size == 1)
+        return leave(in == out ? LORAD_OK
+                               : device_copy(comm->purpose.device, STREAM_COMPUTE, out, in,
+                                             (size_t)count * dtype_bytes(dtype)));
+    if (comm->stage) return leave(comm_stage_reduce_scatter(comm->stage, in, out, count, dtype, reduction));
+    status = connect_devices(comm);
+    if (status == LORAD_OK)
+        status = comm_device_reduce_scatter(comm->direct, in, out, count, dtype, reduction);
+    return leave_enqueued(OP_REDUCE_SCATTER, status);
 }
 
 enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum dtype dtype, int root)

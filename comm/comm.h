@@ -79,6 +79,10 @@ enum status comm_all_reduce(struct comm *comm, void *buffer, int64_t count, enum
 /* out [size][count] gathers in [count] in rank order; `in` may be this rank's place in out. Collective. */
 enum status comm_all_gather(struct comm *comm, const void *in, void *out, int64_t count,
                             enum dtype dtype) LORAD_WARN_UNUSED;
+/* in [size][count], combined as comm_all_reduce does, block by block: out [count] is the block of this rank's
+ * number. It may be this rank's place in `in`; the other blocks stay as they were. Collective. */
+enum status comm_reduce_scatter(struct comm *comm, const void *in, void *out, int64_t count, enum dtype dtype,
+                                enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_broadcast(struct comm *comm, void *buffer, int64_t count, enum dtype dtype,
                            int root) LORAD_WARN_UNUSED;
 

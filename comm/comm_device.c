@@ -375,6 +375,14 @@ enum status comm_device_all_gather(struct comm_device *group, const void *in, vo
     return after(group, group->ops->all_gather(group->group, group->stream, in, out, bytes));
 }
 
+enum status comm_device_reduce_scatter(struct comm_device *group, const void *in, void *out, int64_t count,
+                                       enum dtype dtype, enum comm_reduction reduction)
+{
+    TRY(before(group));
+    return after(group,
+                 group->ops->reduce_scatter(group->group, group->stream, in, out, count, dtype, reduction));
+}
+
 enum status comm_device_broadcast(struct comm_device *group, void *buffer, size_t bytes, int root)
 {
     TRY(before(group));

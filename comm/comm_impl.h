@@ -30,6 +30,9 @@ struct comm_ops {
     enum status (*all_reduce)(void *group, void *buffer, int64_t count, enum dtype dtype,
                               enum comm_reduction reduction);
     enum status (*all_gather)(void *group, const void *in, void *out, size_t bytes);
+    /* in [size][count]; out may be this rank's place in it. */
+    enum status (*reduce_scatter)(void *group, const void *in, void *out, int64_t count, enum dtype dtype,
+                                  enum comm_reduction reduction);
     enum status (*broadcast)(void *group, void *buffer, size_t bytes, int root);
     enum status (*barrier)(void *group);
 };
@@ -78,6 +81,8 @@ struct comm_device_ops {
     enum status (*all_reduce)(void *group, void *stream, void *buffer, int64_t count, enum dtype dtype,
                               enum comm_reduction reduction);
     enum status (*all_gather)(void *group, void *stream, const void *in, void *out, size_t bytes);
+    enum status (*reduce_scatter)(void *group, void *stream, const void *in, void *out, int64_t count,
+                                  enum dtype dtype, enum comm_reduction reduction);
     enum status (*broadcast)(void *group, void *stream, void *buffer, size_t bytes, int root);
 };
 enum { COMM_ID_BYTES = 128 };
@@ -106,6 +111,8 @@ enum status comm_device_all_reduce(struct comm_device *group, void *buffer, int6
                                    enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_device_all_gather(struct comm_device *group, const void *in, void *out,
                                    size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_device_reduce_scatter(struct comm_device *group, const void *in, void *out, int64_t count,
+                                       enum dtype dtype, enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_device_broadcast(struct comm_device *group, void *buffer, size_t bytes,
                                   int root) LORAD_WARN_UNUSED;
 
@@ -122,6 +129,8 @@ enum status comm_stage_all_reduce(struct comm_stage *stage, void *buffer, int64_
                                   enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_stage_all_gather(struct comm_stage *stage, const void *in, void *out,
                                   size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_stage_reduce_scatter(struct comm_stage *stage, const void *in, void *out, int64_t count,
+                                      enum dtype dtype, enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_stage_broadcast(struct comm_stage *stage, void *buffer, size_t bytes,
                                  int root) LORAD_WARN_UNUSED;
 
@@ -168,6 +177,8 @@ enum status comm_shm_all_reduce(struct comm_shm *shm, void *buffer, int64_t coun
                                 enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_shm_all_gather(struct comm_shm *shm, const void *in, void *out,
                                 size_t bytes) LORAD_WARN_UNUSED;
+enum status comm_shm_reduce_scatter(struct comm_shm *shm, const void *in, void *out, int64_t count,
+                                    enum dtype dtype, enum comm_reduction reduction) LORAD_WARN_UNUSED;
 enum status comm_shm_broadcast(struct comm_shm *shm, void *buffer, size_t bytes, int root) LORAD_WARN_UNUSED;
 enum status comm_shm_barrier(struct comm_shm *shm) LORAD_WARN_UNUSED;
 /* Tells every rank that shares a segment with this process that the run is over. Async-signal-safe; any

@@ -344,6 +344,30 @@ static enum status message_all_reduce(struct group *group, void *buffer, int64_t
     return LORAD_OK;
 }
 
+/* In pairs: one exchange of all would count places in `in` by int. */
+static enum status message_reduce_scatter(struct group *group, const char *in, char *out, int64_t count,
+                                          enum dtype dtype, enum comm_reduction reduction)
+{
+    int size = group->size, rank = group->rank;
+    size_t width = dtype_bytes(dtype), block = (size_t)count * width;
+    size_t most = PIECE_BYTES / (size_t)size / 64 * 64;
+    for (size_t at = 0; at < block; at += most) {
+        size_t n = block - at < most ? block - at : most;
+        for (int step = 1; step < size; step++) {
+            int to = (rank + step) % size, from = (rank + size - step) % size;
+            MPI_TRY(MPI_Sendrecv(in + (size_t)to * block + at, (int)n, MPI_BYTE, to, 0,
+                                 group->scratch + (size_t)from * most, (int)n, MPI_BYTE, from, 0, group->comm,
+                                 MPI_STATUS_IGNORE),
+                    "reduce_scatter");
+        }
+        for (int r = 0; r < size; r++)
+            group->operands[r] =
+                r == rank ? in + (size_t)rank * block + at : group->scratch + (size_t)r * most;
+        comm_reduce(out + at, group->operands, size, (int64_t)(n / width), dtype, reduction);
+    }
+    return LORAD_OK;
+}
+
 static enum status message_broadcast(struct group *group, void *buffer, size_t bytes, int root)
 {
     for (size_t at = 0; at < bytes; at += MESSAGE_BYTES) {
@@ -383,6 +407,15 @@ static enum status mpi_all_gather(void *state, const void *in, void *out, size_t
     return since(start_ns, message_all_gather(group, in, out, bytes));
 }
 
+static enum status mpi_reduce_scatter(void *state, const void *in, void *out, int64_t count, enum dtype dtype,
+                                      enum comm_reduction reduction)
+{
+    struct group *group = state;
+    if (group->shm) return comm_shm_reduce_scatter(group->shm, in, out, count, dtype, reduction);
+    int64_t start_ns = clock_monotonic_ns();
+    return since(start_ns, message_reduce_scatter(group, in, out, count, dtype, reduction));
+}
+
 static enum status mpi_broadcast(void *state, void *buffer, size_t bytes, int root)
 {
     struct group *group = state;
@@ -408,6 +441,7 @@ const struct comm_ops comm_mpi_ops = {
     .size = mpi_size,
     .all_reduce = mpi_all_reduce,
     .all_gather = mpi_all_gather,
+    .reduce_scatter = mpi_reduce_scatter,
     .broadcast = mpi_broadcast,
     .barrier = mpi_barrier,
 };

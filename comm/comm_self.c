@@ -49,6 +49,13 @@ static enum status self_all_gather(void *group, const void *in, void *out, size_
     return LORAD_OK;
 }
 
+static enum status self_reduce_scatter(void *group, const void *in, void *out, int64_t count,
+                                       enum dtype dtype, enum comm_reduction reduction)
+{
+    (void)reduction;
+    return self_all_gather(group, in, out, (size_t)count * dtype_bytes(dtype));
+}
+
 static enum status self_broadcast(void *group, void *buffer, size_t bytes, int root)
 {
     (void)group, (void)buffer, (void)bytes, (void)root;
@@ -70,6 +77,7 @@ const struct comm_ops comm_self_ops = {
     .size = self_size,
     .all_reduce = self_all_reduce,
     .all_gather = self_all_gather,
+    .reduce_scatter = self_reduce_scatter,
     .broadcast = self_broadcast,
     .barrier = self_barrier,
 };

@@ -316,6 +316,27 @@ enum status comm_shm_all_gather(struct comm_shm *shm, const void *in, void *out,
     return LORAD_OK;
 }
 
+/* A slot holds this rank's pieces for the others, in rank order. */
+enum status comm_shm_reduce_scatter(struct comm_shm *shm, const void *in, void *out, int64_t count,
+                                    enum dtype dtype, enum comm_reduction reduction)
+{
+    size_t width = dtype_bytes(dtype), block = (size_t)count * width;
+    size_t most = SLOT_BYTES / (size_t)shm->size / 64 * 64;
+    const char *own = (const char *)in + (size_t)shm->rank * block;
+    for (size_t at = 0; at < block; at += most) {
+        size_t n = block - at < most ? block - at : most;
+        for (int r = 0; r < shm->size; r++)
+            if (r != shm->rank)
+                memcpy(slot(shm, shm->rank) + (size_t)r * most, (const char *)in + (size_t)r * block + at, n);
+        TRY(meet(shm));
+        for (int r = 0; r < shm->size; r++)
+            shm->operands[r] = r == shm->rank ? own + at : slot(shm, r) + (size_t)shm->rank * most;
+        comm_reduce((char *)out + at, shm->operands, shm->size, (int64_t)(n / width), dtype, reduction);
+        shm->parity ^= 1;
+    }
+    return LORAD_OK;
+}
+
 enum status comm_shm_broadcast(struct comm_shm *shm, void *buffer, size_t bytes, int root)
 {
     for (size_t at = 0; at < bytes; at += SLOT_BYTES) {

@@ -148,6 +148,38 @@ enum status comm_stage_all_gather(struct comm_stage *stage, const void *in, void
     return LORAD_OK;
 }
 
+/* Piece `piece` of every block side by side. */
+static enum status fetch_blocks(struct comm_stage *stage, const char *in, struct cut cut, int64_t piece)
+{
+    if (piece >= pieces(cut)) return LORAD_OK;
+    struct slot *slot = slot_of(stage, piece);
+    int64_t n = length(cut, piece);
+    for (int r = 0; r < stage->host->size; r++)
+        TRY(device_copy_from(stage->device, STREAM_COMPUTE, slot->memory + r * n,
+                             in + r * cut.whole + piece * cut.most, (size_t)n));
+    return mark(stage, slot);
+}
+
+enum status comm_stage_reduce_scatter(struct comm_stage *stage, const void *in, void *out, int64_t count,
+                                      enum dtype dtype, enum comm_reduction reduction)
+{
+    const struct comm_host *host = stage->host;
+    int64_t width = (int64_t)dtype_bytes(dtype);
+    struct cut cut = {count * width, SLOT_BYTES / host->size / ALIGN * ALIGN};
+    TRY(fetch_blocks(stage, in, cut, 0));
+    for (int64_t i = 0; i < pieces(cut); i++) {
+        struct slot *slot = slot_of(stage, i);
+        int64_t n = length(cut, i);
+        char *mine = slot->memory + host->rank * n;
+        TRY(fetch_blocks(stage, in, cut, i + 1));
+        TRY(wait_for(stage, slot));
+        TRY(host->ops->reduce_scatter(host->group, slot->memory, mine, n / width, dtype, reduction));
+        TRY(give(stage, (char *)out + i * cut.most, mine, (size_t)n));
+        TRY(mark(stage, slot));
+    }
+    return LORAD_OK;
+}
+
 enum status comm_stage_broadcast(struct comm_stage *stage, void *buffer, size_t bytes, int root)
 {
     const struct comm_host *host = stage->host;

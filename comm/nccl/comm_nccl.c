@@ -186,12 +186,17 @@ static ncclComm_t comm_of(void *state)
     return ((struct group *)state)->comm;
 }
 
-static enum status all_reduce(void *state, void *stream, void *buffer, int64_t count, enum dtype dtype,
-                              enum comm_reduction reduction)
+static ncclRedOp_t operation_of(enum comm_reduction reduction)
 {
     static const ncclRedOp_t operations[] = {
         [COMM_SUM] = ncclSum, [COMM_MAX] = ncclMax, [COMM_MIN] = ncclMin};
-    return nccl_check(ncclAllReduce(buffer, buffer, (size_t)count, type_of(dtype), operations[reduction],
+    return operations[reduction];
+}
+
+static enum status all_reduce(void *state, void *stream, void *buffer, int64_t count, enum dtype dtype,
+                              enum comm_reduction reduction)
+{
+    return nccl_check(ncclAllReduce(buffer, buffer, (size_t)count, type_of(dtype), operation_of(reduction),
                                     comm_of(state), stream),
                       "ncclAllReduce");
 }
@@ -199,6 +204,14 @@ static enum status all_reduce(void *state, void *stream, void *buffer, int64_t c
 static enum status all_gather(void *state, void *stream, const void *in, void *out, size_t bytes)
 {
     return nccl_check(ncclAllGather(in, out, bytes, ncclInt8, comm_of(state), stream), "ncclAllGather");
+}
+
+static enum status reduce_scatter(void *state, void *stream, const void *in, void *out, int64_t count,
+                                  enum dtype dtype, enum comm_reduction reduction)
+{
+    return nccl_check(ncclReduceScatter(in, out, (size_t)count, type_of(dtype), operation_of(reduction),
+                                        comm_of(state), stream),
+                      "ncclReduceScatter");
 }
 
 static enum status broadcast(void *state, void *stream, void *buffer, size_t bytes, int root)
@@ -220,5 +233,6 @@ const struct comm_device_ops lorad_nccl_ops = {
     .destroy = destroy,
     .all_reduce = all_reduce,
     .all_gather = all_gather,
+    .reduce_scatter = reduce_scatter,
     .broadcast = broadcast,
 };

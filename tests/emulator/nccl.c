@@ -44,14 +44,14 @@ struct ncclComm {
     _Atomic bool broken, aborted;
 };
 
-enum kind { ALL_REDUCE, ALL_GATHER, BROADCAST };
+enum kind { ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, BROADCAST };
 
 struct collective {
     ncclComm_t comm;
     enum kind kind;
     const char *in;
     char *out;
-    size_t count, width; /* elements, bytes of one */
+    size_t count, width; /* elements (of a block, where there are several), bytes of one */
     ncclDataType_t type;
     ncclRedOp_t op;
     int root;
@@ -241,12 +241,16 @@ static bool run_piece(const struct collective *c, size_t at, size_t n)
 {
     struct segment *segment = c->comm->segment;
     size_t bytes = n * c->width, place = at * c->width;
-    memcpy(segment->slot[c->comm->rank], c->in + place, bytes);
+    int blocks = c->kind == REDUCE_SCATTER ? c->comm->ranks : 1;
+    for (int b = 0; b < blocks; b++)
+        memcpy(segment->slot[c->comm->rank] + (size_t)b * bytes,
+               c->in + (size_t)b * c->count * c->width + place, bytes);
     if (!meet(c->comm)) return false;
-    if (c->kind == ALL_REDUCE) {
-        memcpy(c->out + place, segment->slot[0], bytes);
+    if (c->kind == ALL_REDUCE || c->kind == REDUCE_SCATTER) {
+        size_t block = blocks > 1 ? (size_t)c->comm->rank * bytes : 0;
+        memcpy(c->out + place, segment->slot[0] + block, bytes);
         for (int r = 1; r < c->comm->ranks; r++)
-            add_operand(c->out + place, segment->slot[r], n, c->type, c->op);
+            add_operand(c->out + place, segment->slot[r] + block, n, c->type, c->op);
     } else if (c->kind == BROADCAST) {
         memcpy(c->out + place, segment->slot[c->root], bytes);
     } else {
@@ -260,6 +264,7 @@ static void run_collective(void *data)
 {
     const struct collective *c = data;
     size_t most = SLOT_BYTES / c->width;
+    if (c->kind == REDUCE_SCATTER) most /= (size_t)c->comm->ranks;
     if (c->breaks) {
         atomic_store(&c->comm->broken, true);
         while (!atomic_load(&c->comm->aborted)) usleep(1000);
@@ -299,6 +304,19 @@ ncclResult_t ncclAllGather(const void *in, void *out, size_t count, ncclDataType
         (struct collective){
             .comm = comm, .kind = ALL_GATHER, .in = in, .out = out, .count = count, .type = type},
         stream);
+}
+
+ncclResult_t ncclReduceScatter(const void *in, void *out, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                               ncclComm_t comm, cudaStream_t stream)
+{
+    return enqueue((struct collective){.comm = comm,
+                                       .kind = REDUCE_SCATTER,
+                                       .in = in,
+                                       .out = out,
+                                       .count = count,
+                                       .type = type,
+                                       .op = op},
+                   stream);
 }
 
 ncclResult_t ncclBroadcast(const void *in, void *out, size_t count, ncclDataType_t type, int root,

@@ -36,6 +36,11 @@ static void a_group_of_one_leaves_values_alone(void **state)
     assert_ok(comm_all_gather(comm, value, out, 3, DTYPE_F32));
     assert_memory_equal(value, out, sizeof out);
     assert_ok(comm_all_gather(comm, out, out, 3, DTYPE_F32));
+    memset(out, 0, sizeof out);
+    assert_ok(comm_reduce_scatter(comm, value, out, 3, DTYPE_F32, COMM_SUM));
+    assert_memory_equal(value, out, sizeof out);
+    assert_ok(comm_reduce_scatter(comm, out, out, 3, DTYPE_F32, COMM_SUM));
+    assert_memory_equal(value, out, sizeof out);
     assert_ok(comm_broadcast(comm, value, 3, DTYPE_F32, 0));
     assert_ok(comm_host_all_reduce(comm, value, 3, DTYPE_F32, COMM_MAX));
     assert_ok(comm_host_broadcast(comm, value, sizeof value, 0));
@@ -54,6 +59,8 @@ static void wrong_calls_are_bugs(void **state)
     struct comm *comm = self(), *other;
     float value = 1;
     assert_fails(comm_all_reduce(comm, &value, -1, DTYPE_F32, COMM_SUM), LORAD_BUG, "all_reduce of -1");
+    assert_fails(comm_reduce_scatter(comm, &value, &value, -1, DTYPE_F32, COMM_SUM), LORAD_BUG,
+                 "reduce_scatter of -1");
     assert_fails(comm_broadcast(comm, &value, 1, DTYPE_F32, 1), LORAD_BUG, "from rank 1 of a group of 1");
     assert_fails(comm_split(&other, comm, -1, 0), LORAD_BUG, "color");
     assert_fails(comm_create(&other, &(struct comm_options){.kind = "nccl"}), LORAD_CONFIG, "nccl");

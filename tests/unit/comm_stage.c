@@ -42,6 +42,24 @@ static enum status group_all_gather(void *group, const void *in, void *out, size
     return LORAD_OK;
 }
 
+/* What the blocks of this rank hold for the others must be there as well. */
+static enum status group_reduce_scatter(void *group, const void *in, void *out, int64_t count,
+                                        enum dtype dtype, enum comm_reduction reduction)
+{
+    (void)group;
+    assert_int_equal(dtype, DTYPE_I32);
+    assert_int_equal(reduction, COMM_SUM);
+    const int32_t *blocks = in;
+    int64_t first = position / 4;
+    for (int r = 0; r < SIZE; r++)
+        for (int64_t i = 0; i < count; i++)
+            if (r != ME) assert_int_equal(blocks[r * count + i], value_of(r, first + i));
+    for (int64_t i = 0; i < count; i++)
+        ((int32_t *)out)[i] = value_of(0, first + i) + blocks[ME * count + i] + value_of(2, first + i);
+    position += count * 4;
+    return LORAD_OK;
+}
+
 /* What the root gives must be its own by now; others receive it. */
 static enum status group_broadcast(void *group, void *buffer, size_t bytes, int root)
 {
@@ -58,6 +76,7 @@ static enum status group_broadcast(void *group, void *buffer, size_t bytes, int 
 static const struct comm_ops group_ops = {.kind = "test",
                                           .all_reduce = group_all_reduce,
                                           .all_gather = group_all_gather,
+                                          .reduce_scatter = group_reduce_scatter,
                                           .broadcast = group_broadcast};
 static const struct comm_host host = {.ops = &group_ops, .rank = ME, .size = SIZE};
 static const int64_t counts[] = {1, 3, 1000, 524287, 524288, 524289, 1048576, 1048577, 1200001};
@@ -127,6 +146,30 @@ static void a_gather_of_any_size(void **state)
     rig_close(&rig);
 }
 
+static void a_scattered_sum_of_any_size(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_open(&rig);
+    for (int c = 0; c < 2 * N_COUNTS; c++) {
+        int64_t n = counts[c / 2];
+        position = 0;
+        for (int r = 0; r < SIZE; r++)
+            for (int64_t i = 0; i < n; i++) rig.gathered[r * n + i] = value_of(r, i);
+        int32_t *out = c % 2 ? rig.gathered + ME * n : rig.memory; /* in place, or not */
+        assert_ok(comm_stage_reduce_scatter(rig.stage, rig.gathered, out, n, DTYPE_I32, COMM_SUM));
+        assert_ok(device_sync(rig.device));
+        assert_int_equal(position, n * 4);
+        for (int64_t i = 0; i < n; i++)
+            assert_int_equal(out[i], value_of(0, i) + value_of(1, i) + value_of(2, i));
+        for (int64_t i = 0; i < n; i++) {
+            assert_int_equal(rig.gathered[i], value_of(0, i));
+            assert_int_equal(rig.gathered[2 * n + i], value_of(2, i));
+        }
+    }
+    rig_close(&rig);
+}
+
 static void a_broadcast_of_any_size(void **state)
 {
     (void)state;
@@ -173,6 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_of_any_size),
         cmocka_unit_test(a_gather_of_any_size),
+        cmocka_unit_test(a_scattered_sum_of_any_size),
         cmocka_unit_test(a_broadcast_of_any_size),
         cmocka_unit_test(collectives_follow_each_other_without_waiting),
     };

@@ -126,6 +126,23 @@ static void all_gather(struct comm *comm, void *in, void *out, int64_t count)
     must(device_sync(device), "sync");
 }
 
+/* in_place: the result replaces this rank's block. */
+static void reduce_scatter(struct comm *comm, char *blocks, void *out, int64_t count, enum dtype dtype,
+                           int reduction, bool in_place)
+{
+    size_t block = (size_t)count * dtype_bytes(dtype), whole = block * (size_t)comm_size(comm);
+    char *memory = given(blocks, whole), *apart = device ? (char *)room + whole : out;
+    char *to = in_place ? memory + (size_t)comm_rank(comm) * block : apart;
+    must(comm_reduce_scatter(comm, memory, to, count, dtype, (enum comm_reduction)reduction),
+         "reduce_scatter");
+    if (device) {
+        must(device_copy_from(device, STREAM_COMPUTE, out, to, block), "copy_from");
+        must(device_sync(device), "sync");
+    } else if (in_place) {
+        memcpy(out, to, block);
+    }
+}
+
 static void broadcast(struct comm *comm, void *buffer, int64_t count, int root)
 {
     size_t bytes = (size_t)count * sizeof(int32_t);
@@ -188,6 +205,34 @@ static void check_reductions(struct comm *comm, const int *ranks, struct hash_st
     free(expected);
 }
 
+/* The blocks of all ranks together are the first elements of their operands: each gets its part of what
+ * all_reduce gives. */
+static void check_scatters(struct comm *comm, const int *ranks)
+{
+    static const int64_t counts[] = {0, 1, 7, 1000, 4096, 65537, MOST};
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_I64, DTYPE_F64};
+    int size = comm_size(comm);
+    char *mine = memory_new(MOST, 8), *expected = memory_new(MOST, 8), *out = memory_new(MOST, 8);
+    if (!mine || !expected || !out) exit(70);
+    for (size_t d = 0; d < 6; d++)
+        for (size_t c = 0; c < 7; c++)
+            for (int reduction = COMM_SUM; reduction <= COMM_MIN; reduction++) {
+                int64_t count = counts[c] / size, all_counts = count * size;
+                enum dtype dtype = dtypes[d];
+                if (counts[c] == MOST && reduction != COMM_SUM) continue;
+                if (device && !worth_it(counts[c], dtype, reduction)) continue;
+                size_t block = (size_t)count * dtype_bytes(dtype);
+                for (int64_t i = 0; i < all_counts; i++) store(mine, i, drawn(rank, i, dtype), dtype);
+                fold_all(expected, ranks, size, all_counts, dtype, (enum comm_reduction)reduction);
+                reduce_scatter(comm, mine, out, count, dtype, reduction, c % 2 == 0);
+                expect(memcmp(out, expected + (size_t)comm_rank(comm) * block, block) == 0, "reduce_scatter",
+                       count, dtype, reduction);
+            }
+    free(mine);
+    free(expected);
+    free(out);
+}
+
 static void check_moves(struct comm *comm, const int *ranks)
 {
     static const int64_t counts[] = {1, 1000, 200000};
@@ -229,6 +274,7 @@ static void values(void)
     must(hash_stream_create(&seen), "hash");
     for (int r = 0; r < world; r++) ranks[r] = r;
     check_reductions(all, ranks, seen);
+    check_scatters(all, ranks);
     check_moves(all, ranks);
     check_nan();
 
@@ -242,6 +288,7 @@ static void values(void)
     struct hash_stream *local;
     must(hash_stream_create(&local), "hash");
     check_reductions(half, ranks, local);
+    check_scatters(half, ranks);
     check_moves(half, ranks);
     comm_destroy(half);
 
