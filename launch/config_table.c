@@ -320,6 +320,10 @@ const struct config_key config_keys[] = {
      "Ranks that share one copy of the model. The other ranks are data parallel: ranks = "
      "tensor_parallel_size x data "
      "parallel."},
+    {"sequence_parallel", "", TYPE_BOOL, "false", NULL, SECTION_MACHINE, SHARED, RUN(sequence_parallel), NULL,
+     "Between its blocks the ranks of a tensor-parallel group share the rows of a micro-batch among them: "
+     "less "
+     "memory for saved activations, the same results. Nothing changes when tensor_parallel_size is 1."},
     {"comm", "", TYPE_WORD, "auto", "auto|self|mpi|nccl", SECTION_MACHINE, SHARED, RUN(comm), NULL,
      "How ranks talk. `mpi`: through host memory, GPUs that ranks share included. `nccl`: from GPU to GPU, "
      "one "
@@ -447,7 +451,6 @@ const struct config_other config_others[] = {
     {"fsdp", "", "not needed: start with mpirun and set tensor_parallel_size"},
     {"context_parallel_size", "1", "use tensor_parallel_size instead"},
     {"pipeline_model_parallel_size", "1", "use tensor_parallel_size instead"},
-    {"sequence_parallel", "", "use tensor_parallel_size instead"},
     {"tf32", "", "float32 is computed in full"},
     {"pure_bf16", "", "adapters are kept in float32"},
     {"torch_compile", "", "there is no PyTorch in lorad"},

@@ -3,10 +3,10 @@
  * frozen weight is ever formed.
  *
  * Invariants:
- *  1. dres is the gradient of the residual stream at the point reached; o and down read it as their dy, whose
- * spare columns g they write behind it.
- *  2. A column-split panel's dx is a partial sum: one all-reduce completes it before the norm's backward adds
- * it to dres.
+ *  1. dres is the gradient of the residual stream at the point reached, whole on every rank; o and down read
+ * it as their dy, whose spare columns g they write behind it.
+ *  2. A column-split panel's dx is a partial sum: one sum over the ranks completes it before the norm's
+ * backward adds it to dres, on this rank's share of the rows (residual.c).
  *  3. Below the lowest adapted module nothing is computed.
  */
 #include "trainer/model_parts.h"
@@ -43,23 +43,19 @@ static enum status differentiate_panel(struct model *model, const struct pass *p
     return panel_backward(layer->panel[slot], &args);
 }
 
-static enum status apply_norm(struct model *model, struct matrix x, const float *rstd, const void *weight)
-{
-    return op_rmsnorm_apply(
-        model->device,
-        &(struct op_rmsnorm_apply){.x = x, .rstd = rstd, .weight = weight, .h = rows_of(model->h, x.rows)});
-}
-
 /* dres += d(norm), from the partial gradient in dh. */
 static enum status differentiate_norm(struct model *model, struct matrix x, const float *rstd,
                                       const void *weight)
 {
-    struct matrix dh = rows_of(model->dh, x.rows);
-    TRY(model_all_reduce(model, dh));
-    return op_rmsnorm_backward(
-        model->device,
-        &(struct op_rmsnorm_backward){
-            .x = x, .rstd = rstd, .weight = weight, .dh = dh, .dx = rows_of(model->dres, x.rows)});
+    struct matrix dh = model_share(model, model->dh);
+    TRY(model_combine(model, model->dh, dh));
+    TRY(op_rmsnorm_backward(model->device,
+                            &(struct op_rmsnorm_backward){.x = rows_of(x, model->share_rows),
+                                                          .rstd = rstd,
+                                                          .weight = weight,
+                                                          .dh = dh,
+                                                          .dx = model_share(model, model->dres)}));
+    return model_collect(model, model->dres);
 }
 
 static enum status backward_mlp(struct model *model, const struct pass *pass, struct adapter *adapter,
@@ -67,7 +63,7 @@ static enum status backward_mlp(struct model *model, const struct pass *pass, st
 {
     struct layer *layer = &model->layers[number];
     int32_t tokens = model->n_tokens;
-    struct matrix gate_up = rows_of(layer->gate_up, tokens), x2 = rows_of(layer->x2, tokens);
+    struct matrix gate_up = rows_of(layer->gate_up, tokens);
     struct matrix a = rows_of(layer->input[PANEL_DOWN], tokens), dres = rows_of(model->dres, tokens);
     struct matrix da = matrix_of(model->dwide.data, model->dwide.dtype, tokens, model->part->intermediate,
                                  model->part->intermediate);
@@ -77,11 +73,13 @@ static enum status backward_mlp(struct model *model, const struct pass *pass, st
     if (!wants_dx(model, number, PANEL_DOWN)) return LORAD_OK;
     TRY(op_swiglu_backward(model->device,
                            &(struct op_swiglu_backward){.gate_up = gate_up, .da = da, .d_gate_up = gate_up}));
-    if (made_again(layer, PANEL_GATE_UP)) TRY(apply_norm(model, x2, layer->rstd2, layer->post_norm));
+    /* Where the MLP was computed again, its input is still there. */
+    if (made_again(layer, PANEL_GATE_UP) && model->options.checkpointing == CHECKPOINTING_NONE)
+        TRY(model_norm_again(model, layer->x2, layer->rstd2, layer->post_norm));
     TRY(differentiate_panel(model, pass, adapter, number, PANEL_GATE_UP, gate_up,
                             rows_of(model->dh, tokens)));
     if (!wants_dx(model, number, PANEL_GATE_UP)) return LORAD_OK;
-    return differentiate_norm(model, x2, layer->rstd2, layer->post_norm);
+    return differentiate_norm(model, layer->x2, layer->rstd2, layer->post_norm);
 }
 
 /* dqkv in: gradient of rotated q, k and of v; out: of q, k, v as the panel gave them. */
@@ -144,15 +142,15 @@ static enum status backward_attention(struct model *model, const struct pass *pa
     int32_t tokens = model->n_tokens;
     int64_t q_cols = model_q_cols(model);
     struct matrix dattn = matrix_of(model->dwide.data, model->dwide.dtype, tokens, q_cols, q_cols);
-    struct matrix x1 = rows_of(layer->x1, tokens);
     TRY(differentiate_panel(model, pass, adapter, number, PANEL_O, rows_of(model->dres, tokens), dattn));
     if (!wants_dx(model, number, PANEL_O)) return LORAD_OK;
     TRY(backward_scores(model, layer, number, dattn));
-    if (made_again(layer, PANEL_QKV)) TRY(apply_norm(model, x1, layer->rstd1, layer->input_norm));
+    if (made_again(layer, PANEL_QKV))
+        TRY(model_norm_again(model, layer->x1, layer->rstd1, layer->input_norm));
     TRY(differentiate_panel(model, pass, adapter, number, PANEL_QKV, rows_of(model->dqkv, tokens),
                             rows_of(model->dh, tokens)));
     if (!wants_dx(model, number, PANEL_QKV)) return LORAD_OK;
-    return differentiate_norm(model, x1, layer->rstd1, layer->input_norm);
+    return differentiate_norm(model, layer->x1, layer->rstd1, layer->input_norm);
 }
 
 enum status model_backward(struct model *model, const struct pass *pass, struct adapter *adapter)

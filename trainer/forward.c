@@ -1,19 +1,22 @@
 /*
  * forward.c: embedding and layers of one micro-batch, top to bottom. Row-split panels (o, down) give partial
- * sums; one all-reduce after each carries the base's and the adapter's part together.
+ * sums; one sum after each carries the base's and the adapter's part together. What lies between the blocks
+ * is done on this rank's share of the rows (residual.c): all of them unless sequence_parallel.
  */
 #include "trainer/model_parts.h"
 
+/* x, delta and sum: shares. Leaves h whole. */
 static enum status norm(struct model *model, struct matrix x, struct matrix delta, struct matrix sum,
                         const void *weight, float *rstd, struct matrix h)
 {
-    return op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
-                                                          .delta = delta,
-                                                          .sum = sum,
-                                                          .weight = weight,
-                                                          .eps = model->arch->norm_eps,
-                                                          .h = rows_of(h, model->n_tokens),
-                                                          .rstd = rstd});
+    TRY(op_rmsnorm(model->device, &(struct op_rmsnorm){.x = x,
+                                                       .delta = delta,
+                                                       .sum = sum,
+                                                       .weight = weight,
+                                                       .eps = model->arch->norm_eps,
+                                                       .h = model_share(model, h),
+                                                       .rstd = rstd}));
+    return model_collect(model, h);
 }
 
 /* y = panel(its input), and a copy of u for the backward unless it may stay where it is. */
@@ -136,55 +139,58 @@ static enum status mlp_down(struct model *model, const struct pass *pass, int32_
 static enum status forward_layer(struct model *model, const struct pass *pass, int32_t number)
 {
     struct layer *layer = &model->layers[number];
-    int32_t tokens = model->n_tokens;
-    struct matrix none = {0}, delta = rows_of(model->delta, tokens);
-    struct matrix x1 = rows_of(layer->x1, tokens), x2 = rows_of(layer->x2, tokens);
+    int32_t rows = model->share_rows;
+    struct matrix none = {0}, delta = model_share(model, model->delta);
+    struct matrix x1 = rows_of(layer->x1, rows), x2 = rows_of(layer->x2, rows);
     struct matrix h1 = layer->input[PANEL_QKV];
     if (number == 0)
         TRY(norm(model, x1, none, none, layer->input_norm, layer->rstd1, h1));
     else
-        TRY(norm(model, rows_of(model->layers[number - 1].x2, tokens), delta, x1, layer->input_norm,
+        TRY(norm(model, rows_of(model->layers[number - 1].x2, rows), delta, x1, layer->input_norm,
                  layer->rstd1, h1));
     TRY(attend(model, pass, number));
-    TRY(model_all_reduce(model, delta));
+    TRY(model_combine(model, model->delta, delta));
     TRY(norm(model, x1, delta, x2, layer->post_norm, layer->rstd2, layer->input[PANEL_GATE_UP]));
     TRY(mlp_up(model, pass, number));
     TRY(mlp_down(model, pass, number));
-    return model_all_reduce(model, delta);
+    return model_combine(model, model->delta, delta);
 }
 
 enum status model_forward(struct model *model, const struct pass *pass)
 {
-    int32_t tokens = model->n_tokens;
-    struct matrix x = rows_of(model->layers[0].x1, tokens);
+    struct matrix x = rows_of(model->layers[0].x1, model->share_rows);
+    struct matrix sums = model->shares > 1 ? model->delta : x;
     TRY(op_embed(model->device, &(struct op_embed){.table = model->embedding,
                                                    .ids = model->tokens,
                                                    .first_row = model->part->first_vocab,
-                                                   .out = x}));
-    TRY(model_all_reduce(model, x));
+                                                   .out = rows_of(sums, model->n_tokens)}));
+    TRY(model_combine(model, sums, x));
     for (int32_t i = 0; i < model->arch->layers; i++) TRY(forward_layer(model, pass, i));
-    struct matrix last = rows_of(model->layers[model->arch->layers - 1].x2, tokens);
-    return op_add(model->device, &(struct op_add){.x = last, .y = rows_of(model->delta, tokens)});
+    struct matrix last = rows_of(model->layers[model->arch->layers - 1].x2, model->share_rows);
+    TRY(op_add(model->device, &(struct op_add){.x = last, .y = model_share(model, model->delta)}));
+    return model_collect(model, model->delta);
 }
 
-/* The residuals x1 and x2 were kept, so no collective is needed: partial sums in delta are thrown away. */
+enum status model_norm_again(struct model *model, struct matrix x, const float *rstd, const void *weight)
+{
+    struct matrix share = rows_of(x, model->share_rows);
+    TRY(op_rmsnorm_apply(model->device,
+                         &(struct op_rmsnorm_apply){
+                             .x = share, .rstd = rstd, .weight = weight, .h = model_share(model, model->h)}));
+    return model_collect(model, model->h);
+}
+
+/* The residuals x1 and x2 were kept, so nothing is summed over ranks: partial sums in delta are thrown away.
+ */
 enum status model_recompute(struct model *model, const struct pass *pass, int32_t number)
 {
     struct layer *layer = &model->layers[number];
-    int32_t tokens = model->n_tokens;
-    struct matrix h = rows_of(model->h, tokens);
     if (model->options.checkpointing == CHECKPOINTING_LAYER) {
-        TRY(op_rmsnorm_apply(model->device, &(struct op_rmsnorm_apply){.x = rows_of(layer->x1, tokens),
-                                                                       .rstd = layer->rstd1,
-                                                                       .weight = layer->input_norm,
-                                                                       .h = h}));
+        TRY(model_norm_again(model, layer->x1, layer->rstd1, layer->input_norm));
         TRY(attend(model, pass, number));
     }
     if (model->options.checkpointing == CHECKPOINTING_NONE) return LORAD_OK;
-    TRY(op_rmsnorm_apply(model->device, &(struct op_rmsnorm_apply){.x = rows_of(layer->x2, tokens),
-                                                                   .rstd = layer->rstd2,
-                                                                   .weight = layer->post_norm,
-                                                                   .h = h}));
+    TRY(model_norm_again(model, layer->x2, layer->rstd2, layer->post_norm));
     TRY(mlp_up(model, pass, number));
     return model->options.checkpointing == CHECKPOINTING_LAYER ? mlp_down(model, pass, number) : LORAD_OK;
 }

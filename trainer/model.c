@@ -16,6 +16,7 @@ static enum status describe(struct model **out, const struct arch *arch, const s
     if (!model) return LORAD_NOMEM;
     *model =
         (struct model){.arch = arch, .part = part, .lora = lora, .options = *options, .backend = backend};
+    model->shares = options->sequence_parallel ? part->tp : 1;
     model->layers = memory_new((size_t)arch->layers, sizeof *model->layers);
     if (!model->layers) {
         free(model);
@@ -245,7 +246,7 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
     model->n_supervised = n;
     model->sequences =
         (struct sequences){.start = model->seq_start, .count = batch->n_sequences, .longest = batch->longest};
-    return LORAD_OK;
+    return model_cut_batch(model);
 }
 
 /* The key names what a mask belongs to, so that any rank, layout or recomputation draws the same one. */

@@ -33,9 +33,10 @@ struct model_options {
     bool keep_inputs;   /* with NONE: also what the panels read, which the backward else makes again */
     int32_t max_tokens; /* tokens of the largest micro-batch */
     int32_t max_sequences;
-    int32_t max_positions; /* of any row */
-    bool training;         /* false: no backward, no saved activations */
-    bool deterministic;    /* CUDA only; the CPU always is */
+    int32_t max_positions;  /* of any row */
+    bool training;          /* false: no backward, no saved activations */
+    bool deterministic;     /* CUDA only; the CPU always is */
+    bool sequence_parallel; /* see residual.c; means nothing for one rank of tensor parallelism */
 };
 
 /* What model_create will take from the device, by the same arithmetic: see plan.h. */

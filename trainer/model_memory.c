@@ -140,12 +140,17 @@ static int64_t pitch(const struct model *model, int64_t cols, int64_t spare)
     return (cols + spare + step - 1) / step * step;
 }
 
-/* [max_tokens, cols] act with spare columns */
-static enum status take_spare(struct model *model, struct arena *arena, struct matrix *out, int64_t cols,
-                              int64_t spare)
+/* [rows, cols] act with spare columns */
+static enum status take_spare(struct model *model, struct arena *arena, struct matrix *out, int64_t rows,
+                              int64_t cols, int64_t spare)
 {
-    return take(arena, out, model->options.max_tokens, cols, pitch(model, cols, spare) - cols,
-                model->options.dtype);
+    return take(arena, out, rows, cols, pitch(model, cols, spare) - cols, model->options.dtype);
+}
+
+/* W, of the largest micro-batch. */
+static int64_t whole_rows(const struct model *model)
+{
+    return (int64_t)model->shares * model_share_rows(model, model->options.max_tokens);
 }
 
 static enum status take_vector(struct arena *arena, void *out, int64_t count, size_t item)
@@ -177,12 +182,12 @@ static enum status take_weights(struct model *model, struct arena *arena)
 /* What the ladder never drops: the two residuals. */
 static enum status take_residuals(struct model *model, struct arena *arena, struct layer *layer)
 {
-    int64_t tokens = model->options.max_tokens, d = model->arch->hidden;
+    int64_t rows = model_share_rows(model, model->options.max_tokens), d = model->arch->hidden;
     enum dtype act = model->options.dtype;
-    TRY(take(arena, &layer->x1, tokens, d, 0, act));
-    TRY(take(arena, &layer->x2, tokens, d, 0, act));
-    TRY(take_vector(arena, &layer->rstd1, tokens, sizeof(float)));
-    return take_vector(arena, &layer->rstd2, tokens, sizeof(float));
+    TRY(take(arena, &layer->x1, rows, d, 0, act));
+    TRY(take(arena, &layer->x2, rows, d, 0, act));
+    TRY(take_vector(arena, &layer->rstd1, rows, sizeof(float)));
+    return take_vector(arena, &layer->rstd2, rows, sizeof(float));
 }
 
 static enum status take_attention(struct model *model, struct arena *arena, struct layer *layer)
@@ -191,7 +196,7 @@ static enum status take_attention(struct model *model, struct arena *arena, stru
     enum dtype act = model->options.dtype;
     TRY(take(arena, &layer->qkv, tokens, q + 2 * kv, 0, act));
     if (model->arch->qk_norm) TRY(take(arena, &layer->rotated, tokens, q + kv, 0, act));
-    TRY(take_spare(model, arena, &layer->attn, q, layer->spare[PANEL_O]));
+    TRY(take_spare(model, arena, &layer->attn, tokens, q, layer->spare[PANEL_O]));
     TRY(take_vector(arena, &layer->lse, tokens * model->part->heads, sizeof(float)));
     for (int slot = 0; slot < PANEL_SLOTS; slot++)
         if (slot != PANEL_O && !model->options.keep_inputs)
@@ -201,7 +206,7 @@ static enum status take_attention(struct model *model, struct arena *arena, stru
 
 static enum status take_gate_up(struct model *model, struct arena *arena, struct layer *layer)
 {
-    return take_spare(model, arena, &layer->gate_up, 2 * model->part->intermediate,
+    return take_spare(model, arena, &layer->gate_up, model->options.max_tokens, 2 * model->part->intermediate,
                       layer->spare[PANEL_GATE_UP]);
 }
 
@@ -271,9 +276,11 @@ static enum status take_saved(struct model *model, struct arena *saved, struct a
 static enum status take_inputs(struct model *model, struct arena *saved, struct arena *scratch)
 {
     int64_t d = model->arch->hidden, f = model->part->intermediate;
+    int64_t tokens = model->options.max_tokens, whole = whole_rows(model);
     const int64_t cols[PANEL_SLOTS] = {[PANEL_QKV] = d, [PANEL_GATE_UP] = d, [PANEL_DOWN] = f};
-    TRY(take_spare(model, scratch, &model->h, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP)));
-    TRY(take_spare(model, scratch, &model->a, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN)));
+    const int64_t rows[PANEL_SLOTS] = {[PANEL_QKV] = whole, [PANEL_GATE_UP] = whole, [PANEL_DOWN] = tokens};
+    TRY(take_spare(model, scratch, &model->h, whole, d, widest_spare(model, PANEL_QKV, PANEL_GATE_UP)));
+    TRY(take_spare(model, scratch, &model->a, tokens, f, widest_spare(model, PANEL_DOWN, PANEL_DOWN)));
     for (int32_t i = 0; i < model->arch->layers; i++) {
         struct layer *layer = &model->layers[i];
         layer->input[PANEL_QKV] = layer->input[PANEL_GATE_UP] = model->h;
@@ -284,7 +291,8 @@ static enum status take_inputs(struct model *model, struct arena *saved, struct 
             if (slot == PANEL_O || layer->spare[slot] == 0) continue;
             layer->kept[slot] = model->options.keep_inputs && keeps(model, i);
             if (layer->kept[slot])
-                TRY(take_spare(model, saved, &layer->input[slot], cols[slot], layer->spare[slot]));
+                TRY(take_spare(model, saved, &layer->input[slot], rows[slot], cols[slot],
+                               layer->spare[slot]));
         }
     }
     return LORAD_OK;
@@ -344,16 +352,18 @@ enum status model_take_memory(struct model *model, struct arena *weights, struct
     enum dtype act = model->options.dtype;
     int64_t tokens = model->options.max_tokens, d = model->arch->hidden, f = model->part->intermediate;
     int64_t q = model_q_cols(model), kv = model_kv_cols(model);
+    int64_t whole = whole_rows(model);
     TRY(take_weights(model, weights));
     TRY(take_saved(model, saved, scratch));
     TRY(take_inputs(model, saved, scratch));
-    TRY(take(scratch, &model->delta, tokens, d, 0, act));
+    TRY(take(scratch, &model->delta, whole, d, 0, act));
     TRY(take_batch(model, scratch));
     if (model->options.training) {
-        TRY(take_spare(model, scratch, &model->dres, d, widest_spare(model, PANEL_O, PANEL_DOWN)));
-        TRY(take(scratch, &model->dh, tokens, d, 0, act));
+        TRY(take_spare(model, scratch, &model->dres, whole, d, widest_spare(model, PANEL_O, PANEL_DOWN)));
+        TRY(take(scratch, &model->dh, whole, d, 0, act));
         TRY(take(scratch, &model->dwide, tokens, f > q ? f : q, 0, act));
-        TRY(take_spare(model, scratch, &model->dqkv, q + 2 * kv, widest_spare(model, PANEL_QKV, PANEL_QKV)));
+        TRY(take_spare(model, scratch, &model->dqkv, tokens, q + 2 * kv,
+                       widest_spare(model, PANEL_QKV, PANEL_QKV)));
     }
     return take_head(model, scratch);
 }

@@ -1,10 +1,11 @@
 /*
- * model_parts.h: the inside of a model, for model*.c, forward.c, backward.c, head.c, decode.c and weights.c
- * only.
+ * model_parts.h: the inside of a model, for model*.c, forward.c, backward.c, residual.c, head.c, decode.c and
+ * weights.c only.
  *
- * Shapes: T tokens of the micro-batch (at most max_tokens), d hidden, q and kv this rank's query and
- * key/value columns, f this rank's intermediate columns, R_x the spare columns of panel x, V this rank's
- * vocabulary columns. "act" is the dtype of options.dtype.
+ * Shapes: T tokens of the micro-batch (at most max_tokens), S rows of a rank's share of the residual stream
+ * (residual.c; T unless sequence_parallel), W all shares together, at least T; d hidden, q and kv this rank's
+ * query and key/value columns, f this rank's intermediate columns, R_x the spare columns of panel x, V this
+ * rank's vocabulary columns. "act" is the dtype of options.dtype.
  */
 #ifndef LORAD_TRAINER_MODEL_PARTS_H
 #define LORAD_TRAINER_MODEL_PARTS_H
@@ -25,17 +26,18 @@ struct layer {
     void *q_norm, *k_norm; /* [head_dim] act, Qwen3 */
 
     /* Saved by the forward for the backward. With checkpointing some of them are shared by all layers. */
-    struct matrix x1;      /* [T, d] residual before attention */
-    struct matrix x2;      /* [T, d] residual before the MLP */
-    float *rstd1, *rstd2;  /* [T] */
+    struct matrix x1;      /* [S, d] residual before attention */
+    struct matrix x2;      /* [S, d] residual before the MLP */
+    float *rstd1, *rstd2;  /* [S] */
     struct matrix qkv;     /* [T, q + 2 kv]: rotated q, k and v; pre-norm q, k for Qwen3 */
     struct matrix rotated; /* [T, q + kv], Qwen3 only: normed and rotated q, k */
     struct matrix attn;    /* [T, q], stride q + R_o: u of o lies behind */
     float *lse;            /* [heads, T] */
     struct matrix
         gate_up; /* [T, 2f], stride 2f + R_gate_up; the backward turns it into its gradient in place */
-    /* [T, in] what each panel reads, with spare columns: o's is attn, the others are the model's scratch (h,
-     * a) or, kept for the backward, the layer's own; then u stays behind it, else in a copy. */
+    /* [T, in] (qkv and gate_up: [W, d]) what each panel reads, with spare columns: o's is attn, the others
+     * are the model's scratch (h, a) or, kept for the backward, the layer's own; then u stays behind it, else
+     * in a copy. */
     struct matrix input[PANEL_SLOTS];
     bool kept[PANEL_SLOTS];
     struct matrix u[PANEL_SLOTS]; /* [T, R] copies of u */
@@ -61,6 +63,7 @@ struct model {
     const struct device_backend *backend;
     struct device *device; /* NULL: only measured */
     struct comm *tp;
+    int32_t shares; /* of the residual stream: tp with sequence_parallel, else 1 */
 
     void *block;         /* the arena's memory: everything below but the panels */
     void *panel_scratch; /* of panels and of attention, which never run at the same time */
@@ -82,14 +85,15 @@ struct model {
     float *row_loss;                        /* [T] */
     struct panel_adapter *adapters;         /* [layers * MODULES] room for the list */
     int32_t n_tokens, n_supervised;
+    int32_t share_rows; /* S */
     struct sequences sequences;
 
     /* Scratch shared by the layers. */
-    struct matrix h;     /* [T, d], stride d + max(R_qkv, R_gate_up) */
+    struct matrix h;     /* [W, d], stride d + max(R_qkv, R_gate_up) */
     struct matrix a;     /* [T, f], stride f + R_down */
-    struct matrix delta; /* [T, d] a block's output; after the last layer the final residual */
-    struct matrix dres;  /* [T, d], stride d + max(R_o, R_down): gradient of the residual stream */
-    struct matrix dh;    /* [T, d] */
+    struct matrix delta; /* [W, d] a block's output; after the last layer the final residual */
+    struct matrix dres;  /* [W, d], stride d + max(R_o, R_down): gradient of the residual stream */
+    struct matrix dh;    /* [W, d] */
     struct matrix dwide; /* [T, max(f, q)]: gradient of a, or of the attention output */
     struct matrix dqkv;  /* [T, q + 2 kv], stride with R_qkv */
     struct head_chunk chunk;
@@ -141,6 +145,9 @@ void model_dropout(const struct model *model, const struct pass *pass, int32_t l
 enum status model_forward(struct model *model, const struct pass *pass) LORAD_WARN_UNUSED;
 /* The parts of a layer's forward that gradient checkpointing did not keep, again. */
 enum status model_recompute(struct model *model, const struct pass *pass, int32_t layer) LORAD_WARN_UNUSED;
+/* h whole, as in the forward, from a residual that was kept. */
+enum status model_norm_again(struct model *model, struct matrix x, const float *rstd,
+                             const void *weight) LORAD_WARN_UNUSED;
 /* From model->dres (gradient of the final residual) down to the lowest adapted module. */
 enum status model_backward(struct model *model, const struct pass *pass,
                            struct adapter *adapter) LORAD_WARN_UNUSED;
@@ -156,5 +163,17 @@ void model_gradient(const struct model *model, struct adapter *adapter, int32_t 
 
 /* Sum over the tensor-parallel group in place; nothing for a group of one. */
 enum status model_all_reduce(struct model *model, struct matrix m) LORAD_WARN_UNUSED;
+
+/* residual.c. Rows of a share when the batch has so many tokens. */
+int32_t model_share_rows(const struct model *model, int32_t tokens);
+/* The rows of this rank's share within a whole buffer. */
+struct matrix model_share(const struct model *model, struct matrix whole);
+/* Partial sums in `whole` -> this rank's share of their sum. Without sequence_parallel both are one buffer.
+ */
+enum status model_combine(struct model *model, struct matrix whole, struct matrix share) LORAD_WARN_UNUSED;
+/* Every rank's share, at its place in `whole` -> all of them there on every rank. */
+enum status model_collect(struct model *model, struct matrix whole) LORAD_WARN_UNUSED;
+/* After n_tokens was set, before a pass. */
+enum status model_cut_batch(struct model *model) LORAD_WARN_UNUSED;
 
 #endif

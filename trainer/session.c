@@ -194,7 +194,8 @@ struct model_options session_model_options(const struct session *session, struct
                                   .max_sequences = capacity.sequences,
                                   .max_positions = session->options->cutoff_len,
                                   .training = training,
-                                  .deterministic = session->options->deterministic != DETERMINISM_OFF};
+                                  .deterministic = session->options->deterministic != DETERMINISM_OFF,
+                                  .sequence_parallel = session->options->sequence_parallel};
 }
 
 struct plan_request session_plan_request(const struct session *session)

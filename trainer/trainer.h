@@ -109,6 +109,7 @@ struct run_options {
     const char *comm;    /* "auto", "self", "mpi", "nccl" */
     double hang_timeout; /* seconds; 0: nobody watches. See watchdog.h */
     int32_t tensor_parallel_size;
+    bool sequence_parallel;
 
     /* data */
     const struct dataset_source *train_sources;

@@ -80,6 +80,7 @@ runs_agree() {
 layouts_agree() {
     on_processor bf16 &&
         train tp2 2 bf16=true tensor_parallel_size=2 comm=mpi && like tp2 cpu-bf16 2e-3 &&
+        train rows 2 bf16=true tensor_parallel_size=2 sequence_parallel=true comm=mpi && like rows cpu-bf16 2e-3 &&
         train dp2 2 bf16=true comm=mpi && like dp2 cpu-bf16 2e-3 &&
         train nccl1 1 bf16=true comm=nccl && like nccl1 cpu-bf16 2e-3
 }

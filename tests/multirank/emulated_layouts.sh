@@ -1,5 +1,5 @@
-# fin_stage1 on emulated GPUs gives the CPU's losses: one GPU, and two ranks as TP2 and DP2, by mpi over a shared GPU and
-# by the emulated NCCL; elastic sums give the same bits on one GPU and on two; a checkpoint made with NCCL goes on by mpi,
+# fin_stage1 on emulated GPUs gives the CPU's losses: one GPU, and two ranks as TP2, with and without sequence_parallel, and
+# DP2, by mpi over a shared GPU and by the emulated NCCL; elastic sums give the same bits on one GPU and on two; a checkpoint made with NCCL goes on by mpi,
 # and says so. LORAD_LAYOUT_STEPS (default 2) steps in f32; the bound 1e-5 is for sums in another order.
 . "$(dirname "$0")/../support/lib.sh"
 need_mpirun
@@ -25,13 +25,14 @@ gpus() { # COUNT: fewer than ranks are shared
 
 train cpu 1 1 --set device=cpu --set save_strategy=no
 export LORAD_CUDA_LIBRARY=$emulated
-for layout in 1:1:self 2:2:mpi 2:1:mpi 2:2:nccl 2:1:nccl; do
-    IFS=: read -r n tp kind <<<"$layout"
-    name=gpu-$n-tp$tp-$kind
+for layout in 1:1:self 2:2:mpi 2:1:mpi 2:2:nccl 2:1:nccl 2:2:mpi:rows 2:2:nccl:rows; do
+    IFS=: read -r n tp kind rows <<<"$layout"
+    name=gpu-$n-tp$tp-$kind$rows
     [ "$kind" = nccl ] && gpus 2 || gpus 1
-    train "$name" "$n" "$tp" --set device=cuda --set comm="$kind" --set save_strategy=no
+    train "$name" "$n" "$tp" --set device=cuda --set comm="$kind" --set save_strategy=no \
+        ${rows:+--set sequence_parallel=true}
     off=$(worst "$work/cpu.loss" "$work/$name.loss")
-    echo "$n ranks, TP $tp, $kind: $off from the CPU"
+    echo "$n ranks, TP $tp${rows:+ by rows}, $kind: $off from the CPU"
     at_most "$off" 1e-5 || { paste "$work/cpu.loss" "$work/$name.loss"; fail "$name differs by $off"; }
 done
 

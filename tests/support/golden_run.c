@@ -112,7 +112,8 @@ static enum status open_trial(struct trial *trial, const struct golden_setup *se
                   .max_tokens = golden->max_tokens,
                   .max_sequences = golden->max_sequences,
                   .max_positions = golden->longest,
-                  .training = true},
+                  .training = true,
+                  .sequence_parallel = setup->sequence_parallel},
         .tp = setup->tp,
     };
     TRY(rig_open(&trial->rig, &rig, world));
@@ -168,10 +169,11 @@ enum status golden_run(struct golden_errors *out, const struct golden_setup *set
 void golden_errors_print(const struct golden_setup *setup, int dp, const struct golden_errors *e)
 {
     static const char *const kept[] = {"auto", "all kept", "mlp again", "layer again"};
-    printf("%-15s %-4s tp %d dp %d %-11s logits %.1e  loss %.1e  norm %.1e  rate %.0e  gradient %.1e (%s)  "
+    printf("%-15s %-4s tp %d%s dp %d %-11s logits %.1e  loss %.1e  norm %.1e  rate %.0e  gradient %.1e (%s)  "
            "adapter "
            "%.1e (%s)\n",
-           setup->name, dtype_name(setup->dtype), setup->tp, dp, kept[setup->checkpointing], e->logits,
-           e->loss, e->grad_norm, e->rate, e->gradient, e->worst_gradient, e->adapter, e->worst_adapter);
+           setup->name, dtype_name(setup->dtype), setup->tp, setup->sequence_parallel ? " by rows" : "", dp,
+           kept[setup->checkpointing], e->logits, e->loss, e->grad_norm, e->rate, e->gradient,
+           e->worst_gradient, e->adapter, e->worst_adapter);
     fflush(stdout);
 }

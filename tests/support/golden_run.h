@@ -17,6 +17,7 @@ struct golden_setup {
     enum checkpointing checkpointing;
     bool keep_inputs;
     int32_t tp; /* the world's other factor is data parallel */
+    bool sequence_parallel;
 };
 
 /* Relative errors, the same on every rank. */

@@ -1,6 +1,7 @@
 /*
  * How a model's memory differs from device to device: the rows of the head's chunks, the pitch of rows with
- * spare columns, and the inputs of panels that are kept where there is room. The GPU is the emulated one,
+ * spare columns, and the inputs of panels that are kept where there is room; and what sharing the residual
+ * stream saves. The GPU is the emulated one,
  * whose memory is measured only.
  */
 #include "kernels/device.h"
@@ -35,12 +36,13 @@ struct fixture {
     size_t saved, scratch;
 };
 
-static void measure(struct fixture *f, const char *kind, int32_t vocab, bool keep_inputs)
+static void measure_rank(struct fixture *f, const char *kind, int32_t vocab, bool keep_inputs, int32_t tp,
+                         int32_t shares)
 {
     static const char *const all[] = {"all"};
     struct lora_options options = {.rank = 4, .alpha = 8, .targets = all, .n_targets = 1};
     *f = (struct fixture){.arch = arch_of(vocab)};
-    assert_ok(partition_make(&f->part, &f->arch, 1, 1, 0));
+    assert_ok(partition_make(&f->part, &f->arch, tp, tp, 0));
     assert_ok(lora_create(&f->lora, &options, &f->arch, &f->part));
     f->model = (struct model){.arch = &f->arch,
                               .part = &f->part,
@@ -52,6 +54,7 @@ static void measure(struct fixture *f, const char *kind, int32_t vocab, bool kee
                                           .max_sequences = 8,
                                           .max_positions = 64,
                                           .training = true},
+                              .shares = shares,
                               .layers = f->layers};
     assert_ok(device_backend_find(&f->model.backend, kind));
     struct arena weights, saved, scratch;
@@ -62,6 +65,11 @@ static void measure(struct fixture *f, const char *kind, int32_t vocab, bool kee
     assert_ok(model_take_memory(&f->model, &weights, &saved, &scratch));
     f->saved = saved.used_bytes;
     f->scratch = scratch.used_bytes;
+}
+
+static void measure(struct fixture *f, const char *kind, int32_t vocab, bool keep_inputs)
+{
+    measure_rank(f, kind, vocab, keep_inputs, 1, 1);
 }
 
 static int32_t head_rows(const char *kind, int32_t vocab)
@@ -119,6 +127,24 @@ static void kept_inputs_cost_what_they_hold(void **state)
     lora_destroy(kept.lora);
 }
 
+/* x1 and x2 [rows, 64] with a float a row: half of their rows, once more in what layers without a gradient
+ * share. Buffers that hold the shares of all are no larger, since the rows divide by two. */
+static void shares_of_the_residual_stream_cost_their_rows(void **state)
+{
+    (void)state;
+    struct fixture whole, shared;
+    size_t half = (size_t)TOKENS / 2 * 2 * (64 * 2 + 4);
+    measure_rank(&whole, "cpu", 1024, false, 2, 1);
+    measure_rank(&shared, "cpu", 1024, false, 2, 2);
+    assert_int_equal(whole.saved - shared.saved, LAYERS * half);
+    assert_int_equal(whole.scratch - shared.scratch, half);
+    assert_int_equal(shared.layers[1].x2.rows, TOKENS / 2);
+    assert_int_equal(shared.model.h.rows, TOKENS);
+    assert_int_equal(model_share_rows(&shared.model, 7), 4);
+    lora_destroy(whole.lora);
+    lora_destroy(shared.lora);
+}
+
 static void inputs_are_kept_where_there_is_room(void **state)
 {
     (void)state;
@@ -152,6 +178,7 @@ int main(void)
         cmocka_unit_test(chunks_of_the_head_suit_the_device),
         cmocka_unit_test(rows_with_spare_columns_begin_at_borders),
         cmocka_unit_test(kept_inputs_cost_what_they_hold),
+        cmocka_unit_test(shares_of_the_residual_stream_cost_their_rows),
         cmocka_unit_test(inputs_are_kept_where_there_is_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
