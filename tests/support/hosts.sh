@@ -32,7 +32,9 @@ cat >"$work/rsh" <<'RSH'
 # HOST COMMAND...
 pid=$(cat "${0%/rsh}/hosts/$1.pid") || exit 255
 shift
-exec nsenter --target "$pid" --net --uts --mount --ipc --wd="$PWD" -- env -i PATH="$PATH" HOME="$HOME" bash -c "$*"
+# what chooses kernels of the matrix library has to be the same on all hosts
+mapfile -t kernels < <(env | grep '^OPENBLAS_')
+exec nsenter --target "$pid" --net --uts --mount --ipc --wd="$PWD" -- env -i PATH="$PATH" HOME="$HOME" "${kernels[@]}" bash -c "$*"
 RSH
 chmod +x "$work/rsh"
 
