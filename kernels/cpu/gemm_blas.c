@@ -24,11 +24,13 @@ void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int
 
 const char *gemm_blas_version(void)
 {
-    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..." */
+    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...", and the processor whose kernels it chose: others give
+     * other bits (OPENBLAS_CORETYPE) */
     static char text[64];
     const char *config = openblas_get_config();
     const char *first = strchr(config, ' ');
     const char *end = first ? strchr(first + 1, ' ') : NULL;
-    snprintf(text, sizeof text, "%.*s", (int)(end ? end - config : (long)sizeof text - 1), config);
+    snprintf(text, sizeof text, "%.*s for %.20s", (int)(end ? end - config : 32), config,
+             openblas_get_corename());
     return text;
 }
