@@ -236,7 +236,32 @@ enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash12
     return LORAD_OK;
 }
 
-static enum status open_shards(struct checkpoint *checkpoint, bool verify)
+static enum status check_named(const struct checkpoint *checkpoint, const char *name, int64_t bytes,
+                               struct hash128 hash, bool from_disk)
+{
+    char *path = file_join(checkpoint->dir, name);
+    enum status status = path ? checkpoint_check_file(path, bytes, hash, from_disk) : LORAD_NOMEM;
+    free(path);
+    return status;
+}
+
+enum status checkpoint_check_files(const struct checkpoint *checkpoint, bool from_disk)
+{
+    const struct manifest *manifest = &checkpoint->manifest;
+    for (int i = 0; i < manifest->world; i++) {
+        const struct checkpoint_receipt *receipt = &manifest->shards[i];
+        char name[CHECKPOINT_NAME_BYTES];
+        manifest_shard_name(i, manifest->world, name);
+        TRY(check_named(checkpoint, name, receipt->file_bytes, receipt->file_hash, from_disk));
+    }
+    for (size_t i = 0; i < manifest->n_files; i++) {
+        const struct manifest_file *file = &manifest->files[i];
+        TRY(check_named(checkpoint, file->name, file->bytes, file->hash, from_disk));
+    }
+    return LORAD_OK;
+}
+
+static enum status open_shards(struct checkpoint *checkpoint)
 {
     int world = checkpoint->manifest.world;
     if (!(checkpoint->shards = memory_new((size_t)world, sizeof *checkpoint->shards))) return LORAD_NOMEM;
@@ -246,28 +271,23 @@ static enum status open_shards(struct checkpoint *checkpoint, bool verify)
         manifest_shard_name(i, world, name);
         char *path = file_join(checkpoint->dir, name);
         enum status status = path ? shard_open(&checkpoint->shards[i], path, receipt) : LORAD_NOMEM;
-        if (status == LORAD_OK && verify)
-            status = checkpoint_check_file(path, receipt->file_bytes, receipt->file_hash, false);
         free(path);
         TRY(status);
     }
     return LORAD_OK;
 }
 
-static enum status check_files(const struct checkpoint *checkpoint, bool verify)
+/* Whether the files beside the shards are there, by their lengths alone. */
+static enum status check_lengths(const struct checkpoint *checkpoint)
 {
     for (size_t i = 0; i < checkpoint->manifest.n_files; i++) {
         const struct manifest_file *file = &checkpoint->manifest.files[i];
         char *path = file_join(checkpoint->dir, file->name);
         int64_t bytes = -1;
         enum status status = path ? LORAD_OK : LORAD_NOMEM;
-        if (status == LORAD_OK && verify) {
-            status = checkpoint_check_file(path, file->bytes, file->hash, false);
-        } else if (status == LORAD_OK &&
-                   (file_stat(&bytes, NULL, path) != LORAD_OK || bytes != file->bytes)) {
+        if (path && (file_stat(&bytes, NULL, path) != LORAD_OK || bytes != file->bytes))
             status = FAIL(LORAD_DATA, "%s is missing or damaged: %lld bytes expected", path,
                           (long long)file->bytes);
-        }
         free(path);
         TRY(status);
     }
@@ -334,8 +354,9 @@ enum status checkpoint_open(struct checkpoint **out, const char *dir, bool verif
 {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open_manifest(&checkpoint, dir));
-    enum status status = open_shards(checkpoint, verify);
-    if (status == LORAD_OK) status = check_files(checkpoint, verify);
+    enum status status = open_shards(checkpoint);
+    if (status == LORAD_OK)
+        status = verify ? checkpoint_check_files(checkpoint, false) : check_lengths(checkpoint);
     return finish_opening(out, checkpoint, status);
 }
 
@@ -351,7 +372,7 @@ enum status checkpoint_open_written(struct checkpoint **out, const struct checkp
     enum status status = checkpoint->dir && checkpoint->manifest.shards ? LORAD_OK : LORAD_NOMEM;
     if (status == LORAD_OK) {
         memcpy(checkpoint->manifest.shards, receipts, bytes);
-        status = open_shards(checkpoint, false);
+        status = open_shards(checkpoint);
     }
     return finish_opening(out, checkpoint, status);
 }

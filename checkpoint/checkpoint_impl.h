@@ -51,6 +51,8 @@ enum status checkpoint_hash_file(struct hash128 *hash, int64_t *bytes, const cha
 /* LORAD_DATA unless the file has this size and hash. */
 enum status checkpoint_check_file(const char *path, int64_t bytes, struct hash128 hash,
                                   bool from_disk) LORAD_WARN_UNUSED;
+/* The same for every file of one whose manifest is read. */
+enum status checkpoint_check_files(const struct checkpoint *checkpoint, bool from_disk) LORAD_WARN_UNUSED;
 
 /* Removes OUT/checkpoint-<step> when it leads to this checkpoint. The caller syncs OUT. */
 enum status checkpoint_drop_link(struct fs *fs, const char *output_dir,

@@ -201,28 +201,12 @@ static enum status judge(struct judged **out, const struct checkpoint_entry *ent
     return LORAD_OK;
 }
 
-/* Whether every file of a committed one is what was written. What checkpoint_open returns. */
+/* Whether every file of a committed one is what was written, by the disk itself. */
 static enum status read_back(const char *dir)
 {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open_manifest(&checkpoint, dir));
-    const struct manifest *manifest = &checkpoint->manifest;
-    enum status status = LORAD_OK;
-    for (int i = 0; i < manifest->world && status == LORAD_OK; i++) {
-        char name[CHECKPOINT_NAME_BYTES];
-        manifest_shard_name(i, manifest->world, name);
-        char *path = file_join(checkpoint->dir, name);
-        status = path ? checkpoint_check_file(path, manifest->shards[i].file_bytes,
-                                              manifest->shards[i].file_hash, true)
-                      : LORAD_NOMEM;
-        free(path);
-    }
-    for (size_t i = 0; i < manifest->n_files && status == LORAD_OK; i++) {
-        const struct manifest_file *file = &manifest->files[i];
-        char *path = file_join(checkpoint->dir, file->name);
-        status = path ? checkpoint_check_file(path, file->bytes, file->hash, true) : LORAD_NOMEM;
-        free(path);
-    }
+    enum status status = checkpoint_check_files(checkpoint, true);
     checkpoint_close(checkpoint);
     return status;
 }
