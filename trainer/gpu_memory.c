@@ -5,9 +5,10 @@
 #include <strings.h>
 
 #include "base/strbuf.h"
+#include "kernels/device.h"
 
-/* Of a CUDA context with cuBLASLt, cuDNN and NCCL loaded. */
-enum { KEPT_MIB = 1536 };
+/* Taken when a device is opened: CUDA's context, the workspace. */
+enum { OPENED_MIB = 640 };
 
 /* Totals as nvidia-smi reports them, MiB. */
 static const struct {
@@ -43,7 +44,9 @@ enum status gpu_memory_find(int64_t *bytes, const char *name)
         double size = strtod(name, &unit);
         if (strcasecmp(unit, "gib") == 0 || strcasecmp(unit, "gb") == 0) mib = size * 1024;
     }
-    if (!(mib > KEPT_MIB) || mib > 1e9) return unknown(name);
-    *bytes = (int64_t)(mib - KEPT_MIB) << 20;
+    if (!(mib > 0) || mib > 1e9) return unknown(name);
+    int64_t total = (int64_t)(mib * 0x1p20), left = total - (OPENED_MIB << 20) - device_reserve_bytes(total);
+    if (left <= 0) return FAIL(LORAD_USAGE, "--gpu: %s is less than CUDA and its libraries need", name);
+    *bytes = left;
     return LORAD_OK;
 }

@@ -7,8 +7,8 @@
 #include "base/status.h"
 
 /* Bytes that a program can use on the GPU `name` ("h200", "a100-80gb", any case), or of a size ("24GiB"):
- * what nvidia-smi shows as the total, less what the driver and the libraries keep for themselves. LORAD_USAGE
- * with the known names for another one. */
+ * what nvidia-smi shows as the total, less what opening a device takes and device_reserve_bytes. LORAD_USAGE
+ * with the known names for another one, or when nothing is left. */
 enum status gpu_memory_find(int64_t *bytes, const char *name) LORAD_WARN_UNUSED;
 
 #endif

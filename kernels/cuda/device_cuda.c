@@ -157,14 +157,13 @@ static void name_libraries(struct cuda_device *cuda)
              cuda->sdpa ? cuda_sdpa_version(cuda->sdpa) : "");
 }
 
-/* What the plan may use: this rank's share of what is free, less what libraries (code, NCCL's buffers) take
- * later. */
+/* What the plan may use: this rank's share of what is free, less what libraries take later. */
 static enum status measure_memory(struct cuda_device *cuda, int sharers)
 {
     size_t available = 0, total = 0;
     CUDA_TRY(cudaMemGetInfo(&available, &total));
-    size_t reserve = total / 64 + ((size_t)256 << 20), share = available / (size_t)sharers;
-    cuda->base.memory_bytes = share > reserve ? (int64_t)(share - reserve) : 0;
+    int64_t left = (int64_t)(available / (size_t)sharers) - device_reserve_bytes((int64_t)total);
+    cuda->base.memory_bytes = left > 0 ? left : 0;
     return LORAD_OK;
 }
 
