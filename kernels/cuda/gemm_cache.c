@@ -46,7 +46,7 @@ enum status gemm_cache_create(struct gemm_cache **out, const struct gemm_machine
 {
     struct gemm_cache *cache = memory_new(1, sizeof *cache);
     if (!cache) return LORAD_NOMEM;
-    cache->machine.library_version = machine->library_version;
+    cache->machine.cublaslt_version = machine->cublaslt_version;
     cache->machine.multiprocessors = machine->multiprocessors;
     snprintf(cache->machine.gpu, sizeof cache->machine.gpu, "%s", machine->gpu); /* zeros behind it */
     *out = cache;
@@ -183,8 +183,8 @@ enum status gemm_cache_path(char **out, const struct gemm_machine *machine)
 {
     char name[64], hex[33];
     struct strbuf text = STRBUF_EMPTY;
-    strbuf_printf(&text, "%llu %lld %s", (unsigned long long)machine->library_version, (long long)machine->multiprocessors,
-                  machine->gpu);
+    strbuf_printf(&text, "%llu %lld %s", (unsigned long long)machine->cublaslt_version,
+                  (long long)machine->multiprocessors, machine->gpu);
     enum status status = strbuf_status(&text);
     if (status == LORAD_OK) hash128_hex(hash128(text.data, text.length), hex);
     strbuf_free(&text);

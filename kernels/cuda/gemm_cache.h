@@ -16,7 +16,7 @@ struct gemm_key {
     int64_t a_stride, b_stride, d_stride;
     uint16_t a_align, b_align, d_align;                 /* of the pointers, bytes */
     uint8_t dtype, d_dtype, turn_a, turn_b, bias, adds; /* enum dtype; flags */
-    uint32_t exact; /* flag: m and k are not grouped */
+    uint32_t exact;                                     /* flag: m and k are not grouped */
 };
 
 struct gemm_algorithm {
@@ -34,7 +34,7 @@ struct gemm_entry {
 
 /* Whose choices these are: a file of another library, GPU or number of multiprocessors is not read. */
 struct gemm_machine {
-    uint64_t library_version;
+    uint64_t cublaslt_version;
     int64_t multiprocessors;
     char gpu[256];
 };

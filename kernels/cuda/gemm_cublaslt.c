@@ -56,7 +56,7 @@ static enum status machine_of(struct gemm_machine *machine, const struct cuda_de
 {
     struct cudaDeviceProp properties;
     CUDA_TRY(cudaGetDeviceProperties(&properties, device->number));
-    machine->library_version = cublasLtGetVersion();
+    machine->cublaslt_version = cublasLtGetVersion();
     machine->multiprocessors = device->multiprocessors;
     snprintf(machine->gpu, sizeof machine->gpu, "%s", properties.name);
     return LORAD_OK;

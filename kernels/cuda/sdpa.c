@@ -40,7 +40,7 @@ struct slot {
 
 struct cuda_sdpa {
     struct cuda_device *device;
-    const struct sdpa_library *library;
+    const struct sdpa_library *cudnn;
     void *handle[DIRECTIONS];
     struct kind kind[MOST_KINDS];
     int kinds;
@@ -74,7 +74,7 @@ enum status cuda_sdpa_create(struct cuda_sdpa **out, struct cuda_device *device)
     }
     struct cuda_sdpa *sdpa = memory_new(1, sizeof *sdpa);
     if (!sdpa) return LORAD_NOMEM;
-    *sdpa = (struct cuda_sdpa){.device = device, .library = library};
+    *sdpa = (struct cuda_sdpa){.device = device, .cudnn = library};
     log_info("attention: cuDNN %s", sdpa_library_version(library));
     *out = sdpa;
     return LORAD_OK;
@@ -84,14 +84,14 @@ void cuda_sdpa_destroy(struct cuda_sdpa *sdpa)
 {
     if (!sdpa) return;
     for (size_t i = 0; i < sdpa->n_slots; i++) sdpa_plan_destroy(sdpa->slots[i].plan);
-    for (int i = 0; i < DIRECTIONS; i++) sdpa_handle_destroy(sdpa->library, sdpa->handle[i]);
+    for (int i = 0; i < DIRECTIONS; i++) sdpa_handle_destroy(sdpa->cudnn, sdpa->handle[i]);
     free(sdpa->slots);
     free(sdpa);
 }
 
 const char *cuda_sdpa_version(const struct cuda_sdpa *sdpa)
 {
-    return sdpa_library_version(sdpa->library);
+    return sdpa_library_version(sdpa->cudnn);
 }
 
 /* ---- keys ---- */
@@ -153,7 +153,7 @@ static enum status make_handles(struct cuda_sdpa *sdpa)
 {
     for (int i = 0; i < DIRECTIONS; i++)
         if (!sdpa->handle[i])
-            TRY(sdpa_handle_create(&sdpa->handle[i], sdpa->library, sdpa->device->stream[STREAM_COMPUTE]));
+            TRY(sdpa_handle_create(&sdpa->handle[i], sdpa->cudnn, sdpa->device->stream[STREAM_COMPUTE]));
     return LORAD_OK;
 }
 
@@ -161,7 +161,7 @@ static bool has_kernel(struct cuda_sdpa *sdpa, const struct sdpa_key *key)
 {
     size_t bytes = 0;
     enum status status = make_handles(sdpa);
-    if (status == LORAD_OK) status = sdpa_plan_find(&bytes, sdpa->library, sdpa->handle[FORWARD], key, NULL);
+    if (status == LORAD_OK) status = sdpa_plan_find(&bytes, sdpa->cudnn, sdpa->handle[FORWARD], key, NULL);
     if (status == LORAD_OK && bytes <= sdpa_workspace_allowed(key->batch)) return true;
     log_warn("attention: lorad's own kernels, which are slower, for %d and %d heads of %d: %s", key->q_heads,
              key->kv_heads, key->head_dim,
@@ -262,7 +262,7 @@ struct compilation {
 static enum status compile(struct compilation *work)
 {
     struct cuda_sdpa *sdpa = work->sdpa;
-    TRY(sdpa_plan_create(&work->plan, sdpa->library, sdpa->handle[work->key->backward ? BACKWARD : FORWARD],
+    TRY(sdpa_plan_create(&work->plan, sdpa->cudnn, sdpa->handle[work->key->backward ? BACKWARD : FORWARD],
                          work->key, NULL));
     if (sdpa_plan_workspace(work->plan) <= sdpa_workspace_allowed(work->key->batch)) return LORAD_OK;
     return FAIL(LORAD_DEVICE, "attention: cuDNN's kernel wants %zu bytes of workspace, there are %zu",

@@ -47,8 +47,9 @@ typedef cudnnBackendDescriptor_t node;
     X(Destroy)                                                                                               \
     X(SetStream)                                                                                             \
     X(GetErrorString)                                                                                        \
-    X(GetLastErrorString) X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendSetAttribute)      \
-        X(BackendGetAttribute) X(BackendFinalize) X(BackendExecute)
+    X(GetLastErrorString)                                                                                    \
+    X(BackendCreateDescriptor) X(BackendDestroyDescriptor) X(BackendSetAttribute) X(BackendGetAttribute)     \
+        X(BackendFinalize) X(BackendExecute)
 
 struct sdpa_library {
 #define X(name) __typeof__(&cudnn##name) name;
@@ -129,7 +130,7 @@ void sdpa_handle_destroy(const struct sdpa_library *library, void *handle)
 /* ---- descriptors ---- */
 
 struct graph {
-    const struct sdpa_library *library;
+    const struct sdpa_library *cudnn;
     struct sdpa_key key;
     cudnnDataType_t act;
     enum status status;
@@ -150,7 +151,7 @@ struct box {
 
 static bool went_well(struct graph *g, cudnnStatus_t error, const char *what)
 {
-    if (g->status == LORAD_OK && error != CUDNN_STATUS_SUCCESS) g->status = fail(g->library, error, what);
+    if (g->status == LORAD_OK && error != CUDNN_STATUS_SUCCESS) g->status = fail(g->cudnn, error, what);
     return g->status == LORAD_OK;
 }
 
@@ -159,7 +160,7 @@ static node start(struct graph *g, cudnnBackendDescriptorType_t type)
     node made = NULL;
     if (g->status != LORAD_OK) return NULL;
     ASSERT(g->nodes < MOST_NODES);
-    if (!went_well(g, g->library->BackendCreateDescriptor(type, &made), "descriptor")) return NULL;
+    if (!went_well(g, g->cudnn->BackendCreateDescriptor(type, &made), "descriptor")) return NULL;
     g->node[g->nodes++] = made;
     return made;
 }
@@ -168,7 +169,7 @@ static void set(struct graph *g, node of, cudnnBackendAttributeName_t name, cudn
                 int64_t count, const void *values)
 {
     if (g->status == LORAD_OK)
-        went_well(g, g->library->BackendSetAttribute(of, name, type, count, values), "attribute");
+        went_well(g, g->cudnn->BackendSetAttribute(of, name, type, count, values), "attribute");
 }
 
 static void set_node(struct graph *g, node of, cudnnBackendAttributeName_t name, node value)
@@ -178,7 +179,7 @@ static void set_node(struct graph *g, node of, cudnnBackendAttributeName_t name,
 
 static node finish(struct graph *g, node made, const char *what)
 {
-    if (g->status == LORAD_OK) went_well(g, g->library->BackendFinalize(made), what);
+    if (g->status == LORAD_OK) went_well(g, g->cudnn->BackendFinalize(made), what);
     return made;
 }
 
@@ -192,7 +193,7 @@ static void finish_operation(struct graph *g, node made, const char *what)
 
 static void destroy_graph(struct graph *g)
 {
-    for (int i = g->nodes; i-- > 0;) g->library->BackendDestroyDescriptor(g->node[i]);
+    for (int i = g->nodes; i-- > 0;) g->cudnn->BackendDestroyDescriptor(g->node[i]);
 }
 
 /* ---- values ---- */
@@ -416,7 +417,7 @@ static node causal(struct graph *g, node x)
 
 static void begin(struct graph *g, const struct sdpa_library *library, const struct sdpa_key *key)
 {
-    *g = (struct graph){.library = library,
+    *g = (struct graph){.cudnn = library,
                         .key = *key,
                         .act = key->dtype == DTYPE_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF,
                         .next_uid = OTHER};
@@ -527,9 +528,8 @@ static int find_configs(struct graph *g, void *handle, const char *gpu, node con
     for (int i = 0; i < MOST_CONFIGS; i++) config[i] = start(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->status == LORAD_OK)
         went_well(g,
-                  g->library->BackendGetAttribute(choice, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                                  CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_CONFIGS, &found,
-                                                  config),
+                  g->cudnn->BackendGetAttribute(choice, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                                CUDNN_TYPE_BACKEND_DESCRIPTOR, MOST_CONFIGS, &found, config),
                   "kernels");
     return g->status == LORAD_OK ? (int)found : 0;
 }
@@ -564,7 +564,7 @@ struct sdpa_plan {
 
 static cudnnStatus_t compile(struct graph *g, node plan, void *handle, const char *gpu, node config)
 {
-    const struct sdpa_library *library = g->library;
+    const struct sdpa_library *library = g->cudnn;
     cudnnStatus_t error = library->BackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
                                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
     if (error == CUDNN_STATUS_SUCCESS && handle)
@@ -590,8 +590,8 @@ static void make_plan(struct sdpa_plan *plan, void *handle, const char *gpu)
     int64_t bytes = 0, count;
     if (went_well(g, error, "no kernel compiles"))
         went_well(g,
-                  g->library->BackendGetAttribute(plan->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                                  CUDNN_TYPE_INT64, 1, &count, &bytes),
+                  g->cudnn->BackendGetAttribute(plan->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                                CUDNN_TYPE_INT64, 1, &count, &bytes),
                   "workspace");
     plan->workspace = (size_t)bytes;
 }
@@ -643,10 +643,10 @@ static const void *given(const struct sdpa_values *values, int64_t uid)
 enum status sdpa_plan_run(const struct sdpa_plan *plan, void *handle, const struct sdpa_values *values)
 {
     const struct graph *g = &plan->graph;
-    const struct sdpa_library *library = g->library;
+    const struct sdpa_library *library = g->cudnn;
     const void *pointer[MOST_GIVEN];
     for (int i = 0; i < g->given; i++) pointer[i] = given(values, g->given_uid[i]);
-    struct graph pack = {.library = library}; /* for its failures and what it made */
+    struct graph pack = {.cudnn = library}; /* for its failures and what it made */
     node all = start(&pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
     set(&pack, all, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, g->given, g->given_uid);
     set(&pack, all, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, g->given, pointer);

@@ -7,7 +7,7 @@
 #include "kernels/cuda/gemm_cache.h"
 
 static const struct gemm_machine machine = {
-    .library_version = 130100, .multiprocessors = 132, .gpu = "NVIDIA H100 80GB HBM3"};
+    .cublaslt_version = 130100, .multiprocessors = 132, .gpu = "NVIDIA H100 80GB HBM3"};
 
 static struct gemm_key key(int64_t m)
 {
@@ -106,7 +106,7 @@ static void other_machines_are_refused(void **state)
     assert_ok(gemm_cache_save(cache, path));
     gemm_cache_destroy(cache);
     struct gemm_machine other[3] = {machine, machine, machine};
-    other[0].library_version++;
+    other[0].cublaslt_version++;
     other[1].multiprocessors = 114;
     strcpy(other[2].gpu, "NVIDIA H200");
     assert_ok(gemm_cache_path(&mine, &machine));

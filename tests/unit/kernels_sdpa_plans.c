@@ -1,8 +1,8 @@
 /*
  * cuDNN accepts the graphs of attention that lorad builds, for H100 and B200, and needs no more workspace
- * than is planned. No GPU: cuDNN is given the properties of one, and libcuda is the toolkit's stub
- * (tests/CMakeLists.txt puts it on LD_LIBRARY_PATH), with which everything works up to the loading of the
- * compiled kernel.
+ * than is planned. No GPU: cuDNN is given the properties of one, and libcuda is the one that the toolkit
+ * brings for linking (tests/CMakeLists.txt puts it on LD_LIBRARY_PATH), with which everything works up to the
+ * loading of the compiled kernel.
  *
  * LORAD_SDPA_ALL=1 takes all variants instead of a part of them.
  */
@@ -149,7 +149,7 @@ static void test_the_kernels_compile(void **state)
 int main(void)
 {
     if (!dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) {
-        printf("skipped: %s (the toolkit's stub will do)\n", dlerror());
+        printf("skipped: %s (the one that the toolkit brings for linking will do)\n", dlerror());
         return 77;
     }
     if (sdpa_library_open(&library) != LORAD_OK) {
