@@ -84,50 +84,47 @@ static void steps_read_back_bit_for_bit(void **state)
     free(text);
 }
 
-static void a_skipped_step_has_null_for_its_loss(void **state)
+/* The one line of a run's metrics that logged one step. */
+static struct json *line_of(const struct step_record *record)
 {
-    (void)state;
     const char *folder = new_folder();
     struct metrics *metrics;
     struct metrics_options options = {.output_dir = folder};
     assert_ok(metrics_open(&metrics, &options));
-    struct step_record record = step_of(1);
-    record.loss = NAN;
-    record.skipped = true;
-    metrics_log_step(metrics, &record);
+    metrics_log_step(metrics, record);
     metrics_close(metrics);
     size_t length = 0;
     char *text = read_lines(folder, &length);
     struct json *line;
     assert_ok(js_parse(&line, text, length, "line"));
+    free(text);
+    return line;
+}
+
+static void a_skipped_step_has_null_for_its_loss(void **state)
+{
+    (void)state;
+    struct step_record record = step_of(1);
+    record.loss = NAN;
+    record.skipped = true;
+    struct json *line = line_of(&record);
     assert_int_equal(js_type(js_get(line, "loss")), JS_NULL);
     assert_true(js_bool(js_get(line, "skipped"), false));
     js_destroy(line);
-    free(text);
 }
 
 static void an_overflow_names_its_scale(void **state)
 {
     (void)state;
-    const char *folder = new_folder();
-    struct metrics *metrics;
-    struct metrics_options options = {.output_dir = folder};
-    assert_ok(metrics_open(&metrics, &options));
     struct step_record record = step_of(1);
     record.grad_norm = INFINITY;
     record.loss_scale = 4096;
     record.overflowed = true;
-    metrics_log_step(metrics, &record);
-    metrics_close(metrics);
-    size_t length = 0;
-    char *text = read_lines(folder, &length);
-    struct json *line;
-    assert_ok(js_parse(&line, text, length, "line"));
+    struct json *line = line_of(&record);
     assert_true(js_real(js_get(line, "loss_scale"), 0) == 4096);
     assert_true(js_bool(js_get(line, "overflow"), false));
     assert_null(js_get(line, "skipped"));
     js_destroy(line);
-    free(text);
 }
 
 static void a_resume_gives_the_file_of_the_uninterrupted_run(void **state)
