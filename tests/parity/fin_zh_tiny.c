@@ -23,12 +23,15 @@ static struct {
     int32_t id[TEXTS][TOP], longest;
 } oracle;
 
-static const char model_dir[] = LORAD_TEST_DATA "/models/fin-zh-tiny";
+static char model_dir[512];
 
 static int read_oracle(void **state)
 {
     (void)state;
-    assert_ok(js_read_file(&oracle.document, LORAD_TEST_DATA "/models/fin-zh-tiny.oracle.json", 1 << 20));
+    char path[sizeof model_dir + 16];
+    snprintf(model_dir, sizeof model_dir, "%s/models/fin-zh-tiny", test_data());
+    snprintf(path, sizeof path, "%s.oracle.json", model_dir);
+    assert_ok(js_read_file(&oracle.document, path, 1 << 20));
     const struct json *texts = js_get(oracle.document, "sequences");
     assert_int_equal(js_length(texts), TEXTS);
     int32_t at = 0;

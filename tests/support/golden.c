@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "support/test.h"
 
 const char *const golden_names[] = {"llama_mha",  "llama3_rope", "llama_linear", "mistral_window",
                                     "qwen2_bias", "qwen2_kv2",   "qwen3_norm",   NULL};
@@ -102,9 +103,9 @@ enum status golden_open(struct golden **out, const char *name)
     struct golden *g = memory_new(1, sizeof *g);
     if (!g) return LORAD_NOMEM;
     char path[512];
-    snprintf(g->model_dir, sizeof g->model_dir, "%s/golden/%s/model", LORAD_TEST_DATA, name);
-    snprintf(g->adapter_dir, sizeof g->adapter_dir, "%s/golden/%s/adapter", LORAD_TEST_DATA, name);
-    snprintf(path, sizeof path, "%s/golden/%s/golden.safetensors", LORAD_TEST_DATA, name);
+    snprintf(g->model_dir, sizeof g->model_dir, "%s/golden/%s/model", test_data(), name);
+    snprintf(g->adapter_dir, sizeof g->adapter_dir, "%s/golden/%s/adapter", test_data(), name);
+    snprintf(path, sizeof path, "%s/golden/%s/golden.safetensors", test_data(), name);
     enum status status = st_open_file(&g->set, path);
     if (status == LORAD_OK) status = read_all(g);
     if (status != LORAD_OK) {

@@ -29,3 +29,9 @@ const char *test_tmpdir(void)
     }
     return folder;
 }
+
+const char *test_data(void)
+{
+    const char *moved = getenv("LORAD_TEST_DATA");
+    return moved && moved[0] ? moved : LORAD_TEST_DATA;
+}

@@ -36,5 +36,8 @@
 
 /* A fresh folder under TMPDIR, removed at exit. Owned by the library. */
 const char *test_tmpdir(void);
+/* tests/data as it was when this was built, or the folder that LORAD_TEST_DATA names: programs of tests/gpu
+ * may run on another machine. Borrowed. */
+const char *test_data(void);
 
 #endif
