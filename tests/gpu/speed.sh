@@ -19,6 +19,8 @@ here=$(dirname "$(realpath "$0")")
 tests=${LORAD_TEST_BUILD:-$(dirname "$program")/tests}
 python=${PYTHON:-python3}
 export LORAD_TEST_DEVICE=cuda
+lorad=$program
+. "$here/libraries.sh"
 
 make() { "$python" "$here/../bench/make_model.py" --shape "$1" --out "$folder/$1" --rows 8 --row-tokens "$2" --device cuda; }
 step() { # SHAPE TOKENS ROW
