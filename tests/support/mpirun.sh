@@ -1,5 +1,4 @@
-# Sourced by scripts that start ranks: `ranks N PROGRAM ...` under mpirun, on however few cores there are, as any user. One rank
-# needs no mpirun.
+# Sourced by scripts that start ranks: `ranks N PROGRAM ...` under mpirun, on however few cores there are, as any user.
 # fail WORDS ends the script; need_mpirun skips it where there is none.
 
 fail() {
@@ -23,9 +22,5 @@ export ASAN_OPTIONS="detect_leaks=0:${ASAN_OPTIONS:-}"
 ranks() {
     local n=$1
     shift
-    if [ "$n" = 1 ] && ! command -v mpirun >/dev/null; then
-        timeout 120 "$@"
-        return
-    fi
     timeout 120 mpirun -np "$n" --oversubscribe --bind-to none "$@"
 }
