@@ -116,10 +116,13 @@ fp16_follows() { on_processor fp32 && train fp16 1 fp16=true bf16=false && like 
 say "$("$lorad" --version | grep -E 'device|cuda' | head -n 3 | tr -s ' ' | paste -sd ';')"
 for each in $parts; do
     case $each in
-    ops | panel) part "$each" program "$each" ;;
+    ops) part ops program ops ;;
+    panel)
+        part panel program panel
+        part panel_fast env LORAD_TEST_FAST=1 "$LORAD_TEST_BUILD/test_parity_panel" ;; # algorithms of products by their time
     models) for name in golden_models fin_zh_tiny loss_weights; do part "$name" program $name; done ;;
     attention)
-        part attention_own env LORAD_CUDA_ATTENTION=own "$LORAD_TEST_BUILD/test_parity_ops"
+        part attention_own env LORAD_CUDA_ATTENTION=own "$LORAD_TEST_BUILD/test_parity_ops" attention attention_backward
         part attention_cudnn program attention_cudnn ;;
     runs) part runs runs_agree ;;
     layouts) part layouts layouts_agree ;;
