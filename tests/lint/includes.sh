@@ -61,6 +61,6 @@ cudnn.h kernels/cuda/sdpa_graph_cudnn.c
 hiredis.h comm/redis_link.c
 hiredis_ssl.h comm/redis_link.c
 cmocka.h tests/support/test.h
-cublasLt.h kernels/cuda/gemm_cublaslt.c
+cublasLt.h kernels/cuda/gemm_cublaslt.c tests/unit/kernels_gemm_cublaslt.c
 OWNERS
 exit $status
