@@ -1,7 +1,7 @@
 # Packed rows are trained on as if each were alone: with a learning rate that changes nothing, one epoch's mean loss over all
-# supervised tokens is the same with packing and without, within 1e-5. LORAD_PACKING_ROWS (default 60): rows to take.
+# supervised tokens is the same with packing and without, within 1e-5. LORAD_PACKING_ROWS (default 24): rows to take.
 . "$(dirname "$0")/../support/lib.sh"
-head -n "${LORAD_PACKING_ROWS:-60}" tests/data/finance-zh/fin_stage2_company.jsonl >"$work/rows.jsonl"
+head -n "${LORAD_PACKING_ROWS:-24}" tests/data/finance-zh/fin_stage2_company.jsonl >"$work/rows.jsonl"
 cat >"$work/config.yaml" <<YAML
 model_name_or_path: tests/data/models/fin-zh-tiny
 dataset: $work/rows.jsonl

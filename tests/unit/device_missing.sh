@@ -11,7 +11,8 @@ status=0
 # train DEVICE: one step; its code, and its messages in $tmp/err
 train() {
     rm -rf "$tmp/run"
-    timeout 120 "$program" --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set max_steps=1 --set eval_strategy=no --set load_best_model_at_end=false \
+    timeout 120 "$program" --config configs/quickstart.yaml --set "output_dir=$tmp/run" --set max_steps=1 \
+        --set global_batch_size=1 --set cutoff_len=64 --set eval_strategy=no --set load_best_model_at_end=false \
         --set "device=$1" >"$tmp/out" 2>"$tmp/err" </dev/null
 }
 
