@@ -27,28 +27,37 @@ static void find_cpu(const struct device_ops **out, bool *broken, char *why, siz
     *out = &cpu_backend;
 }
 
+/* Whether a file of that name lies next to the program; its path. */
+static bool is_beside_program(char path[PATH_MAX], const char *name)
+{
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - 1);
+    if (length <= 0) return false;
+    path[length] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash || (size_t)(slash + 1 - path) + strlen(name) >= PATH_MAX) return false;
+    strcpy(slash + 1, name);
+    return access(path, F_OK) == 0;
+}
+
 /* Next to the program first, then wherever the dynamic linker looks; LORAD_CUDA_LIBRARY names another one.
  * The library stays open: its code may be on the stack of other threads at exit. */
 static void *open_library(const char *name, bool *is_there)
 {
-    const char *wanted = getenv("LORAD_CUDA_LIBRARY");
-    if (wanted) {
-        *is_there = access(wanted, F_OK) == 0;
-        return dlopen(wanted, RTLD_NOW | RTLD_LOCAL);
-    }
     char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-    char *slash = NULL;
-    if (length > 0) {
-        path[length] = '\0';
-        slash = strrchr(path, '/');
-    }
-    if (slash && (size_t)(slash + 1 - path) + strlen(name) < sizeof path) {
-        strcpy(slash + 1, name);
-        *is_there = access(path, F_OK) == 0;
-        if (*is_there) return dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    }
-    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    const char *wanted = getenv("LORAD_CUDA_LIBRARY");
+    *is_there = wanted ? access(wanted, F_OK) == 0 : is_beside_program(path, name);
+    return dlopen(wanted ? wanted : *is_there ? path : name, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* Whether "auto" may pass CUDA over without opening it: loading NVIDIA's libraries costs a small run half of
+ * its start. The driver's library stays open like ours, which needs it. */
+static bool cuda_is_absent(char *why, size_t why_bytes)
+{
+    char path[PATH_MAX];
+    if (getenv("LORAD_CUDA_LIBRARY") || !is_beside_program(path, CUDA_LIBRARY)) return false;
+    if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) return false;
+    snprintf(why, why_bytes, "there is no NVIDIA driver");
+    return true;
 }
 
 static void find_cuda(const struct device_ops **out, bool *broken, char *why, size_t why_bytes)
@@ -75,9 +84,10 @@ static void find_cuda(const struct device_ops **out, bool *broken, char *why, si
 static const struct {
     const char *kind;
     find_backend *find;
+    bool (*is_absent)(char *why, size_t why_bytes); /* NULL: never */
 } backends[] = {
-    {"cuda", find_cuda},
-    {"cpu", find_cpu},
+    {"cuda", find_cuda, cuda_is_absent},
+    {"cpu", find_cpu, NULL},
 };
 
 enum { N_BACKENDS = sizeof backends / sizeof backends[0] };
@@ -92,6 +102,10 @@ enum status device_open(struct device **out, const struct device_options *option
         const struct device_ops *ops = NULL;
         char why[512] = "";
         bool broken = false;
+        if (any && backends[i].is_absent && backends[i].is_absent(why, sizeof why)) {
+            log_line(LOG_INFO, "device: not %s: %s", backends[i].kind, why);
+            continue;
+        }
         backends[i].find(&ops, &broken, why, sizeof why);
         if (ops && ops->count(why, sizeof why) > 0) return ops->open(out, options);
         if (!any) {

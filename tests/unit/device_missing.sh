@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A machine without a GPU: device: cuda ends with 78 and says what is missing, device: auto trains on the CPU. With the real
-# lorad_cuda.so where it was built and there is no GPU, with the emulated one without a driver, and with none.
+# lorad_cuda.so where it was built and there is no GPU, which auto does not even open, with the emulated one without a driver, and
+# with none.
 set -u
 program=$1
 cd "$2" || exit 1
@@ -40,5 +41,10 @@ fi
 real=$(dirname "$program")/lorad_cuda.so
 if [ -e "$real" ] && [ ! -e /dev/nvidiactl ]; then
     LORAD_CUDA_LIBRARY=$real without "there is no NVIDIA driver"
+    export LD_DEBUG=files LD_DEBUG_OUTPUT=$tmp/loaded # the library beside the program
+    without "there is no NVIDIA driver"
+    unset LD_DEBUG LD_DEBUG_OUTPUT
+    grep -q "device: not cuda: there is no NVIDIA driver" "$tmp/err" || { cat "$tmp/err"; status=1; }
+    [ "$(grep -l "calling init: .*/lorad_cuda.so" "$tmp"/loaded.* | wc -l)" = 1 ] || { echo "not opened once, by device: cuda alone"; status=1; }
 fi
 exit $status
