@@ -43,6 +43,12 @@ part() {
 # start RANKS PROGRAM...: what is wrong with mpirun on this machine shows in the runs of two ranks alone
 start() { if [ "$1" = 1 ]; then timeout 120 "${@:2}"; else ranks "$@"; fi; }
 
+# sanitize TOOL: operations (LORAD_GPU_OPERATIONS: these alone) and panels under compute-sanitizer
+sanitize() {
+    compute-sanitizer --tool "$1" --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_ops" ${LORAD_GPU_OPERATIONS:-} &&
+        compute-sanitizer --tool "$1" --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_panel"
+}
+
 program() { "$LORAD_TEST_BUILD/test_parity_$1"; }
 
 # train NAME RANKS SETTINGS...: losses in $work/NAME.loss
@@ -120,7 +126,7 @@ for each in $parts; do
     panel)
         part panel program panel
         part panel_fast env LORAD_TEST_FAST=1 "$LORAD_TEST_BUILD/test_parity_panel" ;; # algorithms of products by their time
-    models) for name in golden_models fin_zh_tiny loss_weights; do part "$name" program $name; done ;;
+    models) for name in golden_models fin_zh_tiny loss_weights loss_scale; do part "$name" program $name; done ;;
     attention)
         part attention_own env LORAD_CUDA_ATTENTION=own "$LORAD_TEST_BUILD/test_parity_ops" attention attention_backward
         part attention_cudnn program attention_cudnn ;;
@@ -128,8 +134,7 @@ for each in $parts; do
     layouts) part layouts layouts_agree ;;
     resume) part resume resume_is_exact ;;
     fp16) part fp16 fp16_follows ;;
-    memcheck) part memcheck compute-sanitizer --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
-    racecheck) part racecheck compute-sanitizer --tool racecheck --error-exitcode 1 "$LORAD_TEST_BUILD/test_parity_ops" ;;
+    memcheck | racecheck) part "$each" sanitize "$each" ;;
     *) say "there is no part \"$each\""; failed+=("$each") ;;
     esac
     grep -h -E 'within|kills|no mpirun' "$work/$each.out" 2>/dev/null | sed 's/^/    /'
