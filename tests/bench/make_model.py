@@ -64,7 +64,7 @@ def make_rows(out, count, length):
     source = [json.loads(line)["messages"]
               for line in (DATA / "finance-zh" / "fin_stage1_general.jsonl").read_text("utf-8").splitlines()]
     prompts = "".join(m["content"] for messages in source for m in messages if m["role"] == "user")
-    tokens_of = lambda messages: len(tokenizer.apply_chat_template(messages, tokenize=True))
+    tokens_of = lambda messages: len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
     rows, at = [], 0
     for messages in source:
         if len(rows) == count:

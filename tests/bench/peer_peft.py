@@ -35,10 +35,10 @@ def read_packs(work, tokenizer, cutoff, mask):
     packs, pack, room = [], [], cutoff
     for line in (work / "rows.jsonl").read_text("utf-8").splitlines():
         messages = json.loads(line)["messages"]
-        ids = tokenizer.apply_chat_template(messages, tokenize=True)
+        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
         supervised = [mask == "all"] * len(ids)
         if mask == "answers":
-            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True)
+            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False)
             assert ids[:len(prompt)] == prompt
             end = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids("<|im_end|>"))
             for i in range(len(prompt), end + 1):
