@@ -61,7 +61,8 @@ class GpuWatch(threading.Thread):
     def run(self):
         query = ["nvidia-smi", "--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits"]
         while not self.stopped.wait(0.1):
-            used, busy = map(int, subprocess.run(query, capture_output=True, text=True).stdout.splitlines()[0].split(","))
+            words = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()[0].split(",")
+            used, busy = int(words[0]), int(words[1]) if words[1].strip().isdigit() else 0  # some virtual GPUs do not say
             self.base = used if self.base is None else self.base
             self.peak = max(self.peak, used - self.base)
             self.busy.append((time.monotonic(), busy))
@@ -74,6 +75,8 @@ def run(command, a):
     if watch:
         watch.start()
         while watch.base is None:
+            if not watch.is_alive():
+                sys.exit("nvidia-smi does not say how much memory of the GPU is in use")
             time.sleep(0.05)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen([str(c) for c in command], stdout=out, stderr=err, env=environment,
