@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""PEFT + PyTorch: the peer of a speed comparison. Trains one variant and prints one JSON object.
+"""PEFT + PyTorch: the peer of a speed comparison. Trains one variant or several and prints a JSON object a line for each.
 
-    python3 tests/bench/peer_peft.py --work DIR --dtype f32|bf16 --cutoff 512 [options]
+    python3 tests/bench/peer_peft.py --work DIR --dtype f32|bf16 --cutoff 512 [options] [--also "OPTIONS"]...
 
-DIR is what make_model.py made. One optimizer step is one pass over all rows, packed to --cutoff tokens, one pack a
+DIR is what make_model made. One optimizer step is one pass over all rows, packed to --cutoff tokens, one pack a
 micro-batch, loss summed over supervised tokens and divided once by their number. Every option below is a way to run
 PEFT; a fair comparison takes the fastest that works:
   --attention packed   position_ids restart in every row, transformers makes the block-diagonal mask (right)
@@ -13,14 +13,20 @@ PEFT; a fair comparison takes the fastest that works:
   --autocast           torch.autocast(bf16) around the forward, as TRL's bf16=True does
   --head      all      logits of every token, as transformers computes them
               supervised   the head on supervised tokens alone (no stock trainer does this)
-  --compile            torch.compile of the model
+  --sdpa      auto     PyTorch's own choice of an attention kernel
+              cudnn    cuDNN's
+  --compile            torch.compile of every decoder layer, which compiles one of them; the first step takes long
+  --also               then, in the same process and from the same start, with these options of the above instead
   --device cuda        on the GPU; --packs N packs are one micro-batch [N, cutoff]
-Step times exclude the first --warmup steps; memory is the peak resident set, whole process and since training began.
+Step times exclude the first --warmup steps; memory is the peak resident set, whole process and since training began. On a
+GPU: what is in use in the end, of which PyTorch gives nothing back before. --square SECONDS: first the rate of a square
+product kept up so long.
 """
 import argparse
 import json
 import pathlib
 import resource
+import shlex
 import statistics
 import time
 
@@ -38,7 +44,8 @@ def read_packs(work, tokenizer, cutoff, mask):
         ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
         supervised = [mask == "all"] * len(ids)
         if mask == "answers":
-            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False)
+            prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=True, return_dict=False,
+                                                   add_generation_prompt=True)
             assert ids[:len(prompt)] == prompt
             end = len(ids) - 1 - ids[::-1].index(tokenizer.convert_tokens_to_ids("<|im_end|>"))
             for i in range(len(prompt), end + 1):
@@ -67,54 +74,48 @@ def resident_peak():
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--dtype", choices=["f32", "bf16"], required=True)
-    parser.add_argument("--cutoff", type=int, default=512)
-    parser.add_argument("--mask", choices=["answers", "all"], default="answers")
-    parser.add_argument("--attention", choices=["packed", "causal"], default="packed")
-    parser.add_argument("--adapter", choices=["f32", "same"], default="f32")
-    parser.add_argument("--autocast", action="store_true")
-    parser.add_argument("--head", choices=["all", "supervised"], default="all")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--packs", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
-    arguments = parser.parse_args()
+def square_rate(seconds, device):
+    """TFLOP/s of a bf16 product of 8192 x 8192 random numbers."""
+    n = 8192
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in range(2))
+    calls, start = 0, None
+    while start is None or time.perf_counter() - start < seconds:
+        for _ in range(20):
+            torch.mm(a, b)
+        torch.cuda.synchronize()
+        if start is None:  # the first ones warmed up
+            start = time.perf_counter()
+        else:
+            calls += 20
+    return 2e-12 * n**3 * calls / (time.perf_counter() - start)
 
-    torch.set_num_threads(arguments.threads)
-    transformers.logging.set_verbosity_error()
-    dtype = torch.float32 if arguments.dtype == "f32" else torch.bfloat16
-    model_dir = arguments.work / "model"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, torch_dtype=dtype, attn_implementation="sdpa",
-                                                              device_map=arguments.device)
-    model = peft.PeftModel.from_pretrained(model, arguments.work / "adapter", is_trainable=True,
-                                           autocast_adapter_dtype=arguments.adapter == "f32")
-    if arguments.adapter == "same":
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)
-    model.config.use_cache = False
-    model.train()
+
+def prepare(model, arguments, dtype, initial):
+    """The model as the variant wants it, from the same start; its body and its head."""
+    for parameter, value in initial:
+        parameter.data = value.to(parameter.device, dtype if arguments.adapter == "same" else value.dtype, copy=True)
+        parameter.grad = None
     inner = model.get_base_model()
-    body, head = inner.model, inner.lm_head
-    if arguments.compile:
-        body = torch.compile(body)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.0, fused=True)
+    for layer in inner.model.layers:
+        layer._compiled_call_impl = None
+        if arguments.compile:
+            layer.compile()
+    return inner.model, inner.lm_head
 
-    packs = read_packs(arguments.work, tokenizer, arguments.cutoff, arguments.mask)
+
+def train(model, arguments, dtype, initial, packs):
+    gpu = arguments.device == "cuda"
+    body, head = prepare(model, arguments, dtype, initial)
+    parameters = [parameter for parameter, _ in initial]
+    optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.0, fused=True)
     packs = [tensors_of(packs[i:i + arguments.packs], arguments.attention, arguments.device)
              for i in range(0, len(packs), arguments.packs)]
     tokens = sum(ids.numel() for ids, _, _ in packs)
     divisor = sum(int((labels >= 0).sum()) for _, labels, _ in packs)
-    gpu = arguments.device == "cuda"
     if gpu:
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.empty_cache()
+        torch.backends.cuda.enable_flash_sdp(arguments.sdpa == "auto")
+        torch.backends.cuda.enable_mem_efficient_sdp(arguments.sdpa == "auto")
     else:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the peak starts again here
@@ -138,13 +139,60 @@ def main():
         losses.append(float(total))  # waits for the device
         seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[arguments.warmup:])
+    free, total_bytes = torch.cuda.mem_get_info() if gpu else (0, 0)
     result = {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(arguments).items()}
-    result |= dict(program=f"peft {peft.__version__}, torch {torch.__version__}, transformers {transformers.__version__}",
-                   packs=len(packs), tokens=tokens, supervised=divisor, step_seconds=median, all_seconds=seconds,
-                   tokens_per_second=tokens / median, losses=losses, grad_norms=norms,
-                   train_peak_mib=torch.cuda.max_memory_reserved() / 2**20 if gpu else resident_peak(),
-                   process_peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    print(json.dumps(result))
+    return result | dict(
+        program=f"peft {peft.__version__}, torch {torch.__version__}, transformers {transformers.__version__}",
+        packs=len(packs), tokens=tokens, supervised=divisor, step_seconds=median, all_seconds=seconds,
+        tokens_per_second=tokens / median, losses=losses, grad_norms=norms,
+        train_peak_mib=(total_bytes - free) / 2**20 if gpu else resident_peak(),
+        process_peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=pathlib.Path, required=True)
+    parser.add_argument("--dtype", choices=["f32", "bf16"], required=True)
+    parser.add_argument("--cutoff", type=int, default=512)
+    parser.add_argument("--mask", choices=["answers", "all"], default="answers")
+    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--packs", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--square", type=float, default=0)
+    parser.add_argument("--also", action="append", default=[])
+    variant = argparse.ArgumentParser(add_help=False)
+    variant.add_argument("--attention", choices=["packed", "causal"], default="packed")
+    variant.add_argument("--adapter", choices=["f32", "same"], default="f32")
+    variant.add_argument("--autocast", action="store_true")
+    variant.add_argument("--head", choices=["all", "supervised"], default="all")
+    variant.add_argument("--sdpa", choices=["auto", "cudnn"], default="auto")
+    variant.add_argument("--compile", action="store_true")
+    arguments, first = parser.parse_known_args()
+    variants = [variant.parse_args(options) for options in [first, *map(shlex.split, arguments.also)]]
+
+    torch.set_num_threads(arguments.threads)
+    transformers.logging.set_verbosity_error()
+    if arguments.square:
+        print(json.dumps(dict(square_tflops=square_rate(arguments.square, arguments.device))), flush=True)
+    dtype = torch.float32 if arguments.dtype == "f32" else torch.bfloat16
+    model_dir = arguments.work / "model"
+    # not AutoTokenizer: transformers 5 would rebuild the tokenizer of this family instead of reading tokenizer.json
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(model_dir)
+    model = transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, attn_implementation="sdpa",
+                                                              device_map=arguments.device)
+    model = peft.PeftModel.from_pretrained(model, arguments.work / "adapter", is_trainable=True,
+                                           autocast_adapter_dtype=True)
+    model.config.use_cache = False
+    model.train()
+    initial = [(p, p.detach().to("cpu", copy=True)) for p in model.parameters() if p.requires_grad]
+    packs = read_packs(arguments.work, tokenizer, arguments.cutoff, arguments.mask)
+    for options in variants:
+        shared = {k: v for k, v in vars(arguments).items() if k not in ("also", "square")}
+        options = argparse.Namespace(**shared, **vars(options))
+        print(json.dumps(train(model, options, dtype, initial, packs)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
  * test.
  *
  *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT]
- *                [--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1]
- *                [--square SECONDS] [--square-size N]
+ *                [--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1] [--keep 0|1]
+ *                [--without 1] [--products 0|1] [--square SECONDS] [--square-size N] [--square-rate GFLOPS]
  *
- * MODEL and ADAPTER are folders (tests/bench/make_model.py makes some). A step is one micro-batch of T random
- * tokens packed from rows of N, forward, loss, backward, norm, clip and AdamW. First the products of each
- * shape of the model run alone, frozen, without an adapter; their time, summed over what a step executes (no
+ * MODEL and ADAPTER are folders (make_model makes some). A step is one micro-batch of T random tokens packed
+ * from rows of N, forward, loss, backward, norm, clip and AdamW. Then the products of each shape of the model
+ * run alone, frozen, without an adapter (--products 0: not); their time, summed over what a step executes (no
  * dx below the lowest adapted module, the head on supervised tokens only), is the floor. Useful operations
- * are those products, nothing else: 2 per weight and token and direction. --micros: micro-batches of a step,
- * the same one each time. --phases 1: then also steps
- * whose operations are timed one by one. --square: also the
- * rate of a large square product kept up so long, and the step's share of it. --fast 1: a GPU need not be
- * deterministic. LORAD_TEST_DEVICE chooses the device. --elastic 1: instead, steps whose gradients are summed
- * as floats and in fixed point in turn.
+ * are those products, nothing else: 2 per weight and token and direction.
+ *
+ * --micros: micro-batches of a step, the same one each time. --keep 1: what the panels read is kept for the
+ * backward, as a run does on a GPU with room (there the default). --phases 1: also steps whose operations are
+ * timed one by one. --without 1, on a GPU: also steps without the adapter's part of every linear
+ * (frozen_panels.h). --square: also the rate of a large square product kept up so long, the best of several
+ * sizes on a GPU, and the step's share of it; --square-rate: that rate, measured before. --fast 1: a GPU need
+ * not be deterministic. LORAD_TEST_DEVICE chooses the device. --elastic 1: instead, steps whose gradients are
+ * summed as floats and in fixed point in turn.
+ *
+ * The last line is a row of a table: model, tokens, row, mode, step, tokens/s, TFLOP/s of products and
+ * attention, their share of the square product, what the adapter costs.
  */
 #include <math.h>
 #include <stdio.h>
@@ -27,6 +33,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/panel.h"
+#include "support/frozen_panels.h"
 #include "support/op_timer.h"
 #include "support/rig.h"
 #include "support/test_device.h"
@@ -38,13 +45,16 @@ struct bench {
     const char *model_dir, *adapter_dir;
     enum dtype dtype;
     int32_t tokens, row, supervised_percent, steps, threads, micros;
-    bool elastic, phases, fast;
+    bool elastic, phases, fast, keep, without, products;
     struct arch arch;
     struct device *device;
     double product_seconds, product_work; /* of a step */
+    double attention_work;                /* likewise */
     double square;                        /* seconds to measure the device's own rate for; 0: do not */
-    int64_t square_size;
-    int64_t start; /* TIME's */
+    double square_rate;                   /* GFLOP/s; 0: not known */
+    int64_t square_size;                  /* 0: choose */
+    double step, step_without;            /* seconds; the second 0: not measured */
+    int64_t start;                        /* TIME's */
 };
 
 static void put_float(char *to, enum dtype dtype, float value)
@@ -70,22 +80,29 @@ static void *device_new(struct bench *b, size_t bytes)
     return block;
 }
 
-/* [rows, cols] in [-1, 1) on the device; zeros would run faster than what a step sees. */
+/* [rows, cols] in [-1, 1) on the device, the same MANY numbers again and again; zeros would run faster than
+ * what a step sees. */
 static void *random_new(struct bench *b, int64_t rows, int64_t cols)
 {
-    size_t n = (size_t)(rows * cols), item = dtype_bytes(b->dtype);
-    char *host = memory_new(n, item);
-    check(host ? LORAD_OK : LORAD_NOMEM);
-    for (size_t i = 0; i < n; i++) {
-        struct random_block block = {{0}};
-        if (i % 4 == 0) block = random_philox(7, RANDOM_TEST, i);
-        for (size_t j = 0; i % 4 == 0 && j < 4 && i + j < n; j++)
-            put_float(host + (i + j) * item, b->dtype, 2 * random_unit_f32(block.word[j]) - 1);
+    enum { MANY = 1 << 20 };
+    static char *numbers;
+    static enum dtype dtype;
+    size_t all = (size_t)(rows * cols), item = dtype_bytes(b->dtype);
+    if (!numbers || dtype != b->dtype) {
+        free(numbers);
+        numbers = memory_new(MANY, item);
+        check(numbers ? LORAD_OK : LORAD_NOMEM);
+        dtype = b->dtype;
+        for (size_t i = 0; i < MANY; i++)
+            put_float(numbers + i * item, dtype,
+                      2 * random_unit_f32(random_philox(7, RANDOM_TEST, i).word[0]) - 1);
     }
-    void *block = device_new(b, n * item);
-    check(device_copy_to(b->device, STREAM_COMPUTE, block, host, n * item));
+    char *block = device_new(b, all * item);
+    for (size_t done = 0; done < all; done += MANY) {
+        size_t some = all - done < MANY ? all - done : MANY;
+        check(device_copy_to(b->device, STREAM_COMPUTE, block + done * item, numbers, some * item));
+    }
     check(device_sync(b->device));
-    free(host);
     return block;
 }
 
@@ -144,10 +161,9 @@ static void time_product(struct bench *b, int64_t n, int64_t in, int64_t out, do
     for (int i = 0; i < 5; i++) device_free(b->device, blocks[i]);
 }
 
-/* Operations a second of a large square product, kept up for b->square seconds: what the device can do. */
-static double square_rate(struct bench *b)
+/* GFLOP/s of a square product, kept up for so many seconds. */
+static double rate_of_square(struct bench *b, int64_t n, double wanted)
 {
-    int64_t n = b->square_size;
     void *scratch;
     struct panel *panel = panel_new(b, &scratch, n, n, n);
     void *x = random_new(b, n, n), *y = device_new(b, (size_t)(n * n) * dtype_bytes(b->dtype));
@@ -158,7 +174,7 @@ static double square_rate(struct bench *b)
     enum { AT_ONCE = 20 };
     double seconds = 0;
     int64_t calls = 0, start = clock_monotonic_ns();
-    for (; seconds < b->square; seconds = clock_seconds_since(start), calls += AT_ONCE) {
+    for (; seconds < wanted; seconds = clock_seconds_since(start), calls += AT_ONCE) {
         for (int i = 0; i < AT_ONCE; i++) check(panel_forward(panel, &forward));
         check(device_sync(b->device));
     }
@@ -168,27 +184,56 @@ static double square_rate(struct bench *b)
     return 2e-9 * (double)n * (double)n * (double)n * (double)calls / seconds;
 }
 
+static void open_device(struct bench *b)
+{
+    struct device_options options = {
+        .kind = test_device_kind(), .threads = b->threads, .deterministic = !b->fast};
+    check(device_open(&b->device, &options));
+}
+
+/* What the device can do: of the sizes, the one that is best for a moment is kept up. */
+static void measure_square(struct bench *b)
+{
+    static const int64_t sizes[] = {4096, 8192, 16384};
+    static const double A_MOMENT = 0.3;
+    double best = 0;
+    if (b->square <= 0) return;
+    open_device(b);
+    for (int i = 0; b->square_size == 0 && i < 3; i++) {
+        double rate = rate_of_square(b, sizes[i], A_MOMENT);
+        printf("square product of %lld for %g s: %.1f GFLOP/s\n", (long long)sizes[i], A_MOMENT, rate);
+        if (rate <= best) continue;
+        best = rate;
+        b->square_size = -sizes[i];
+    }
+    if (b->square_size < 0) b->square_size = -b->square_size;
+    b->square_rate = rate_of_square(b, b->square_size, b->square);
+    device_close(b->device);
+    printf("square product of %lld for %g s: %.1f GFLOP/s\n", (long long)b->square_size, b->square,
+           b->square_rate);
+    fflush(stdout);
+}
+
 /* times[0] forwards and times[1] dx of this shape in a step. */
 static void add_product(struct bench *b, const char *name, int64_t n, int64_t in, int64_t out,
                         const int32_t times[2])
 {
     if (n == 0) return;
     double best[2], work = 2e-9 * (double)n * (double)in * (double)out;
+    b->product_work += (times[0] + times[1]) * work;
+    if (!b->products) return;
     time_product(b, n, in, out, best);
     b->product_seconds += times[0] * best[0] + times[1] * best[1];
-    b->product_work += (times[0] + times[1]) * work;
     printf("%-8s %6lld x %5lld x %6lld   forward %7.1f  dx %7.1f GFLOP/s\n", name, (long long)n,
            (long long)in, (long long)out, work / best[0], work / best[1]);
 }
 
+/* The work of a step's products, and their time alone. */
 static void time_products(struct bench *b, int32_t supervised, int32_t first_layer)
 {
     const struct arch *a = &b->arch;
     int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
-    struct device_options options = {
-        .kind = test_device_kind(), .threads = b->threads, .deterministic = !b->fast};
-    check(device_open(&b->device, &options));
-    printf("%s\n", device_describe(b->device));
+    open_device(b);
     int32_t above = a->layers - first_layer;
     const int32_t first[2] = {a->layers, above - 1}, rest[2] = {a->layers, above}, head[2] = {1, 1};
     add_product(b, "q,k,v", b->tokens, a->hidden, q + 2 * kv, first);
@@ -278,28 +323,58 @@ static void compare_sums(struct bench *b, struct rig *rig, struct step_context *
            1e3 * seconds[1][0], 100 * (seconds[1][0] / seconds[0][0] - 1));
 }
 
-static double time_steps(struct bench *b, struct step_context *context, const struct micro_batch *batch)
+/* The median of the steps after two to warm up. */
+static double median_step(struct bench *b, struct step_context *context, const struct micro_batch *batch,
+                          struct step_result *result)
 {
     double seconds[MOST_STEPS];
-    for (int32_t step = -2; step < b->steps; step++) { /* two to warm up */
-        struct step_result result;
-        double taken = run_step(b, context, batch, step, &result);
+    for (int32_t step = -2; step < b->steps; step++) {
+        double taken = run_step(b, context, batch, step, result);
         if (step >= 0) seconds[step] = taken;
-        if (step == b->steps - 1)
-            printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
-    }
-    if (b->phases) {
-        struct step_result result;
-        op_timer_begin(context->adapter->device);
-        for (int32_t step = 0; step < b->steps; step++) run_step(b, context, batch, step, &result);
-        op_timer_end(context->adapter->device, b->steps);
     }
     qsort(seconds, (size_t)b->steps, sizeof *seconds, ascending);
     return seconds[b->steps / 2];
 }
 
-/* The median step; 0 when it compared instead. */
-static double run_steps(struct bench *b, struct rig *rig, const struct micro_batch *batch)
+static void time_parts(struct bench *b, struct step_context *context, const struct micro_batch *batch,
+                       const char *title, double milliseconds[OP_PARTS])
+{
+    enum { PASSES = 3 };
+    struct step_result result;
+    printf("\n%s\n", title);
+    op_timer_begin(context->adapter->device);
+    for (int32_t step = 0; step < PASSES; step++) run_step(b, context, batch, step, &result);
+    op_timer_end(context->adapter->device, PASSES, milliseconds);
+    op_timer_print(PASSES);
+}
+
+static void time_steps(struct bench *b, struct step_context *context, const struct micro_batch *batch)
+{
+    struct device *device = context->adapter->device;
+    struct step_result result;
+    double parts[OP_PARTS], without[OP_PARTS];
+    b->step = median_step(b, context, batch, &result);
+    printf("last loss %.4f, gradient norm %.4f\n", result.loss, result.grad_norm);
+    if (b->phases) time_parts(b, context, batch, "a step", parts);
+    if (b->without) {
+        frozen_panels_begin(device);
+        b->step_without = median_step(b, context, batch, &result);
+        if (b->phases) time_parts(b, context, batch, "a step without the adapter's part of linears", without);
+        frozen_panels_end(device);
+        printf(
+            "\nwithout the adapter's part of linears a step takes %.2f ms, with it %.2f: it costs %.2f %%\n",
+            1e3 * b->step_without, 1e3 * b->step, 100 * (b->step / b->step_without - 1));
+    }
+    if (!b->phases) return;
+    printf("ms of a step, every operation waited for: linears %.1f", parts[OP_PART_LINEAR]);
+    if (b->without)
+        printf(" (base %.1f, adapter %.1f)", without[OP_PART_LINEAR],
+               parts[OP_PART_LINEAR] - without[OP_PART_LINEAR]);
+    printf(", attention %.1f, norms RoPE SwiGLU copies %.1f, head and loss %.1f, optimizer %.1f\n",
+           parts[OP_PART_ATTENTION], parts[OP_PART_ROWS], parts[OP_PART_HEAD], parts[OP_PART_OPTIMIZER]);
+}
+
+static void run_steps(struct bench *b, struct rig *rig, const struct micro_batch *batch)
 {
     struct optimizer_options options = {.learning_rate = 1e-4,
                                         .schedule = SCHEDULE_CONSTANT,
@@ -308,7 +383,6 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
                                         .epsilon = 1e-8,
                                         .max_grad_norm = 1.0};
     struct optimizer *optimizer;
-    double median = 0;
     check(optimizer_create(&optimizer, rig->lora, &options));
     struct step_context context = {.model = rig->model,
                                    .adapter = rig->adapter,
@@ -319,46 +393,65 @@ static double run_steps(struct bench *b, struct rig *rig, const struct micro_bat
     if (b->elastic)
         compare_sums(b, rig, &context, batch);
     else
-        median = time_steps(b, &context, batch);
+        time_steps(b, &context, batch);
+    fflush(stdout);
     step_release(&context);
     optimizer_destroy(optimizer);
-    return median;
 }
 
-/* The products and causal attention (two products forward, four backward: its own recomputation is not
- * counted), as a share of what a square product runs at in this same process. */
-static void tell_share(struct bench *b, const struct micro_batch *batch, double step, int32_t first_layer)
+/* Causal attention: two products forward, four backward; its own recomputation is not counted. */
+static void count_attention(struct bench *b, const struct micro_batch *batch, int32_t first_layer)
 {
     double scores = 0, columns = (double)b->arch.heads * b->arch.head_dim;
     for (int32_t s = 0; s < batch->n_sequences; s++) {
         double length = batch->seq_start[s + 1] - batch->seq_start[s];
         scores += length * (length + 1) / 2;
     }
-    double attention = 2e-9 * scores * columns * (2 * b->arch.layers + 4 * (b->arch.layers - first_layer));
-    double rate = (b->product_work + attention) * b->micros / step, square;
-    struct device_options options = {
-        .kind = test_device_kind(), .threads = b->threads, .deterministic = !b->fast};
-    check(device_open(&b->device, &options));
-    square = square_rate(b);
-    device_close(b->device);
-    printf("products and attention: %.1f GFLOP/s, %.1f %% of a square product of %lld, which ran at %.1f for "
-           "%.0f s\n",
-           rate, 100 * rate / square, (long long)b->square_size, square, b->square);
+    b->attention_work = 2e-9 * scores * columns * (2 * b->arch.layers + 4 * (b->arch.layers - first_layer));
 }
 
-static void tell(struct bench *b, const struct micro_batch *batch, double step, int32_t first_layer)
+static void tell_row(const struct bench *b)
+{
+    double rate = (b->product_work + b->attention_work) * b->micros / b->step;
+    char name[128];
+    const char *end = strstr(b->model_dir, "/model"), *first = b->model_dir;
+    for (const char *next = end; next; next = strstr(next + 1, "/model")) end = next; /* the last */
+    if (!end) end = first + strlen(first);
+    for (const char *c = first; c < end; c++)
+        if (*c == '/') first = c + 1;
+    snprintf(name, sizeof name, "%.*s", (int)(end - first), first);
+    printf("| %s | %d | %d | %s | %.1f ms | %.0f tokens/s | %.1f TFLOP/s |", name, b->tokens, b->row,
+           b->fast ? "fast" : "deterministic", 1e3 * b->step, b->tokens * b->micros / b->step, 1e-3 * rate);
+    if (b->square_rate > 0)
+        printf(" %.1f %% |", 100 * rate / b->square_rate);
+    else
+        printf(" |");
+    if (b->step_without > 0)
+        printf(" %.2f %% |\n", 100 * (b->step / b->step_without - 1));
+    else
+        printf(" |\n");
+}
+
+static void tell(struct bench *b, const struct micro_batch *batch, int32_t first_layer)
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     time_products(b, batch->n_supervised, first_layer);
+    count_attention(b, batch, first_layer);
     printf("%s, %d tokens in rows of %d, %d supervised, %d threads: step %.3f s, %.1f tokens/s, %.1f "
-           "GFLOP/s, peak %ld "
-           "MiB\nproducts alone %.3f s at %.1f GFLOP/s: the step runs at %.1f %% of them\n",
-           dtype_name(b->dtype), b->tokens, b->row, batch->n_supervised, b->threads, step,
-           b->tokens * b->micros / step, b->product_work * b->micros / step, usage.ru_maxrss / 1024,
-           b->product_seconds, b->product_work / b->product_seconds,
-           100 * b->product_seconds * b->micros / step);
-    if (b->square > 0) tell_share(b, batch, step, first_layer);
+           "GFLOP/s, host's peak %ld MiB\n",
+           dtype_name(b->dtype), b->tokens, b->row, batch->n_supervised, b->threads, b->step,
+           b->tokens * b->micros / b->step, b->product_work * b->micros / b->step, usage.ru_maxrss / 1024);
+    if (b->products)
+        printf("products alone %.3f s at %.1f GFLOP/s: the step runs at %.1f %% of them\n",
+               b->product_seconds, b->product_work / b->product_seconds,
+               100 * b->product_seconds * b->micros / b->step);
+    if (b->square_rate > 0)
+        printf("products and attention: %.1f GFLOP/s, %.1f %% of a square product at %.1f\n",
+               (b->product_work + b->attention_work) * b->micros / b->step,
+               100 * (b->product_work + b->attention_work) * b->micros / b->step / b->square_rate,
+               b->square_rate);
+    tell_row(b);
 }
 
 static void run(struct bench *b)
@@ -369,6 +462,7 @@ static void run(struct bench *b)
                                   .adapter_dir = b->adapter_dir,
                                   .model = {.dtype = b->dtype,
                                             .checkpointing = CHECKPOINTING_NONE,
+                                            .keep_inputs = b->keep,
                                             .max_tokens = b->tokens,
                                             .max_sequences = batch.n_sequences,
                                             .max_positions = b->row,
@@ -378,14 +472,65 @@ static void run(struct bench *b)
                                   .tp = 1};
     struct comm_world_info alone = {.world = 1, .local_world = 1, .threads = b->threads};
     struct rig *rig;
+    int64_t start = clock_monotonic_ns();
     check(rig_open(&rig, &options, &alone));
-    double step = run_steps(b, rig, &batch);
+    printf("%s: ready after %.2f s\n", device_describe(rig->device), clock_seconds_since(start));
+    fflush(stdout);
+    if (b->without && device_is_host(rig->device)) check(FAIL(LORAD_USAGE, "--without: the CPU cannot"));
+    run_steps(b, rig, &batch);
     int32_t first_layer = rig->lora->first_layer;
     rig_close(rig);
-    if (!b->elastic) tell(b, &batch, step, first_layer);
+    measure_square(b);
+    if (!b->elastic) tell(b, &batch, first_layer);
     void *const blocks[] = {batch.tokens,      batch.positions, batch.labels,
                             batch.token_index, batch.seq_start, batch.row_ids};
     for (int i = 0; i < 6; i++) free(blocks[i]);
+}
+
+static void read_arguments(struct bench *b, int argc, char **argv)
+{
+    const struct {
+        const char *name;
+        int32_t *number;
+        bool *choice;
+    } options[] = {
+        {"--tokens", &b->tokens, NULL},
+        {"--row", &b->row, NULL},
+        {"--supervised", &b->supervised_percent, NULL},
+        {"--steps", &b->steps, NULL},
+        {"--threads", &b->threads, NULL},
+        {"--micros", &b->micros, NULL},
+        {"--elastic", NULL, &b->elastic},
+        {"--phases", NULL, &b->phases},
+        {"--fast", NULL, &b->fast},
+        {"--keep", NULL, &b->keep},
+        {"--without", NULL, &b->without},
+        {"--products", NULL, &b->products},
+    };
+    for (int i = 3; i + 1 < argc; i += 2) {
+        const char *text = argv[i + 1];
+        bool known = true;
+        if (strcmp(argv[i], "--dtype") == 0)
+            b->dtype = strcmp(text, "bf16") == 0  ? DTYPE_BF16
+                       : strcmp(text, "f16") == 0 ? DTYPE_F16
+                                                  : DTYPE_F32;
+        else if (strcmp(argv[i], "--square") == 0)
+            b->square = atof(text);
+        else if (strcmp(argv[i], "--square-rate") == 0)
+            b->square_rate = atof(text);
+        else if (strcmp(argv[i], "--square-size") == 0)
+            b->square_size = atoi(text);
+        else
+            known = false;
+        for (size_t j = 0; j < sizeof options / sizeof *options; j++) {
+            if (strcmp(argv[i], options[j].name) != 0) continue;
+            if (options[j].number) *options[j].number = atoi(text);
+            if (options[j].choice) *options[j].choice = atoi(text) != 0;
+            known = true;
+        }
+        if (!known) check(FAIL(LORAD_USAGE, "there is no option %s", argv[i]));
+    }
+    if (b->steps > MOST_STEPS) b->steps = MOST_STEPS;
 }
 
 int main(int argc, char **argv)
@@ -397,34 +542,18 @@ int main(int argc, char **argv)
                       .steps = 5,
                       .threads = 2,
                       .micros = 1,
-                      .square_size = 8192};
+                      .keep = !test_device_is_cpu(),
+                      .products = true,
+                      .square_size = test_device_is_cpu() ? 8192 : 0};
     if (argc < 3) {
-        fprintf(stderr, "usage: bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] "
-                        "[--supervised PERCENT] "
-                        "[--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1] "
-                        "[--square SECONDS] [--square-size N]\n");
+        fprintf(
+            stderr,
+            "usage: bench_step MODEL ADAPTER [OPTION VALUE]...; the options stand in tests/bench/step.c\n");
         return 64;
     }
     b.model_dir = argv[1];
     b.adapter_dir = argv[2];
-    for (int i = 3; i + 1 < argc; i += 2) {
-        int value = atoi(argv[i + 1]);
-        if (strcmp(argv[i], "--dtype") == 0)
-            b.dtype = strcmp(argv[i + 1], "bf16") == 0  ? DTYPE_BF16
-                      : strcmp(argv[i + 1], "f16") == 0 ? DTYPE_F16
-                                                        : DTYPE_F32;
-        if (strcmp(argv[i], "--tokens") == 0) b.tokens = value;
-        if (strcmp(argv[i], "--row") == 0) b.row = value;
-        if (strcmp(argv[i], "--supervised") == 0) b.supervised_percent = value;
-        if (strcmp(argv[i], "--steps") == 0) b.steps = value < MOST_STEPS ? value : MOST_STEPS;
-        if (strcmp(argv[i], "--threads") == 0) b.threads = value;
-        if (strcmp(argv[i], "--micros") == 0) b.micros = value;
-        if (strcmp(argv[i], "--elastic") == 0) b.elastic = value != 0;
-        if (strcmp(argv[i], "--square") == 0) b.square = value;
-        if (strcmp(argv[i], "--square-size") == 0) b.square_size = value;
-        if (strcmp(argv[i], "--phases") == 0) b.phases = value != 0;
-        if (strcmp(argv[i], "--fast") == 0) b.fast = value != 0;
-    }
+    read_arguments(&b, argc, argv);
     run(&b);
     return 0;
 }

@@ -17,7 +17,7 @@ mkdir -p "$bundle/tests" "$bundle/lib" "$bundle/mpi/bin"
 
 cp "$build/lorad" "$bundle"
 [ ! -e "$build/lorad_cuda.so" ] || cp "$build/lorad_cuda.so" "$bundle"
-for name in "$build"/tests/test_parity_* "$build"/tests/bench_{step,panel,ops}; do [ ! -x "$name" ] || cp "$name" "$bundle/tests"; done
+for name in "$build"/tests/{test_parity_*,make_model,bench_{step,panel,ops}}; do [ ! -x "$name" ] || cp "$name" "$bundle/tests"; done
 
 # Open MPI by its own variables; ranks of one host are started by mpirun itself.
 if command -v mpirun >/dev/null; then

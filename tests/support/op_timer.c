@@ -12,6 +12,8 @@ enum timed {
 #undef OP
     TIMED_panel_forward,
     TIMED_panel_backward,
+    TIMED_head_forward,
+    TIMED_head_backward,
     TIMED_set_adapters,
     TIMED_COUNT
 };
@@ -20,10 +22,36 @@ static const char *const names[TIMED_COUNT] = {
 #define OP(name) #name,
 #include "kernels/ops.def"
 #undef OP
-    "linear, forward",
-    "linear, backward",
-    "linear, set adapter",
+    "linear, forward", "linear, backward", "head, forward", "head, backward", "linear, set adapter",
 };
+
+static enum op_part part_of(enum timed which)
+{
+    switch (which) {
+    case TIMED_panel_forward:
+    case TIMED_panel_backward:
+        return OP_PART_LINEAR;
+    case TIMED_attention:
+    case TIMED_attention_backward:
+    case TIMED_attention_decode:
+        return OP_PART_ATTENTION;
+    case TIMED_gather_rows:
+    case TIMED_scatter_rows:
+    case TIMED_loss_stats:
+    case TIMED_loss_grad:
+    case TIMED_head_forward:
+    case TIMED_head_backward:
+        return OP_PART_HEAD;
+    case TIMED_adamw:
+    case TIMED_sum_squares:
+    case TIMED_fixed_add:
+    case TIMED_fixed_read:
+    case TIMED_set_adapters:
+        return OP_PART_OPTIMIZER;
+    default:
+        return OP_PART_ROWS;
+    }
+}
 
 static const struct device_ops *real;
 static struct device_ops timing;
@@ -58,12 +86,17 @@ static enum status end(struct device *device, enum timed which, int64_t start)
 #include "kernels/ops.def"
 #undef OP
 
+static bool is_adapted(const struct panel *panel)
+{
+    return panel->rank_sum > 0;
+}
+
 static enum status time_panel_forward(struct panel *panel, const struct panel_forward *args)
 {
     int64_t start;
     TRY(begin(panel->device, &start));
     TRY(real->panel->forward(panel, args));
-    return end(panel->device, TIMED_panel_forward, start);
+    return end(panel->device, is_adapted(panel) ? TIMED_panel_forward : TIMED_head_forward, start);
 }
 
 static enum status time_panel_backward(struct panel *panel, const struct panel_backward *args)
@@ -71,7 +104,7 @@ static enum status time_panel_backward(struct panel *panel, const struct panel_b
     int64_t start;
     TRY(begin(panel->device, &start));
     TRY(real->panel->backward(panel, args));
-    return end(panel->device, TIMED_panel_backward, start);
+    return end(panel->device, is_adapted(panel) ? TIMED_panel_backward : TIMED_head_backward, start);
 }
 
 static enum status time_set_adapters(const struct panel_adapter *adapters, int32_t n)
@@ -100,10 +133,16 @@ void op_timer_begin(struct device *device)
     device->ops = &timing;
 }
 
-void op_timer_end(struct device *device, int passes)
+void op_timer_end(struct device *device, int passes, double milliseconds[OP_PARTS])
+{
+    device->ops = real;
+    memset(milliseconds, 0, OP_PARTS * sizeof *milliseconds);
+    for (int i = 0; i < TIMED_COUNT; i++) milliseconds[part_of((enum timed)i)] += 1e3 * seconds[i] / passes;
+}
+
+void op_timer_print(int passes)
 {
     double all = 0;
-    device->ops = real;
     for (int i = 0; i < TIMED_COUNT; i++) all += seconds[i];
     printf("%-20s %8s %10s %7s   (every operation waited for)\n", "operation", "calls", "ms", "share");
     for (int i = 0; i < TIMED_COUNT; i++)
