@@ -37,7 +37,8 @@ LORAD_BUNDLE=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 export LD_LIBRARY_PATH=$LORAD_BUNDLE/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 if [ -x "$LORAD_BUNDLE/mpi/bin/mpirun" ]; then
     export PATH=$LORAD_BUNDLE/mpi/bin:$PATH OPAL_PREFIX=$LORAD_BUNDLE/mpi OPAL_PKGLIBDIR=$LORAD_BUNDLE/mpi/pkglib \
-        OPAL_PKGDATADIR=$LORAD_BUNDLE/mpi/pkgdata OPAL_SYSCONFDIR=$LORAD_BUNDLE/mpi/sysconf
+        OPAL_PKGDATADIR=$LORAD_BUNDLE/mpi/pkgdata OPAL_SYSCONFDIR=$LORAD_BUNDLE/mpi/sysconf \
+        OMPI_MCA_plm_rsh_agent=/bin/false # it wants a way to other hosts even if there is one
 fi
 END
 tar -C "$work" -caf "$to" lorad-bundle
