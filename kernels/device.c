@@ -180,6 +180,11 @@ bool device_backend_is_host(const struct device_backend *backend)
     return device_backend_ops(backend)->is_host;
 }
 
+int32_t device_backend_row_multiple(const struct device_backend *backend)
+{
+    return device_backend_ops(backend)->row_multiple;
+}
+
 bool device_is_host(const struct device *device)
 {
     return device->ops->is_host;

@@ -37,6 +37,8 @@ void device_close(struct device *device);
 enum status device_backend_find(const struct device_backend **out, const char *kind) LORAD_WARN_UNUSED;
 const struct device_backend *device_backend(const struct device *device);
 bool device_backend_is_host(const struct device_backend *backend); /* as device_is_host */
+/* What the rows of a micro-batch should be a multiple of: 1 on the CPU. */
+int32_t device_backend_row_multiple(const struct device_backend *backend);
 /* Which devices of a kind there are, in words ("2 x NVIDIA H200, compute 9.0, CUDA 13.0, driver 13.0"; "" for
  * the CPU); takes none of them. LORAD_CONFIG: there is none, and why. */
 enum status device_probe(char *words, size_t bytes, const char *kind) LORAD_WARN_UNUSED;

@@ -19,8 +19,9 @@ struct panel_ops; /* panel_impl.h */
 struct device_ops {
     size_t
         size; /* sizeof(struct device_ops) when the backend was compiled: another value is another release */
-    const char *kind; /* "cpu", "cuda" */
-    bool is_host;     /* device pointers are host pointers */
+    const char *kind;     /* "cpu", "cuda" */
+    bool is_host;         /* device pointers are host pointers */
+    int32_t row_multiple; /* device_backend_row_multiple */
 
     /* Devices of this kind that this process can use; `words` describes them. 0: none (no driver, no GPU),
      * and `words` says why. Takes none of them: what is asked may be a verb that computes nothing. */

@@ -125,8 +125,9 @@ static enum status call_check(const struct panel *panel, int64_t rows, const str
     if (rows > panel->spec.max_tokens)
         return FAIL(LORAD_BUG, "panel: %lld rows, sized for %lld", (long long)rows,
                     (long long)panel->spec.max_tokens);
-    if (dropout && dropout->p > 0 && (!(dropout->p < 1) || !dropout->token_index))
-        return FAIL(LORAD_BUG, "panel: dropout of %g without tokens or out of range", (double)dropout->p);
+    if (dropout && dropout->p > 0 && (!(dropout->p < 1) || !dropout->token_index || !dropout->key))
+        return FAIL(LORAD_BUG, "panel: dropout of %g without tokens, without keys or out of range",
+                    (double)dropout->p);
     return LORAD_OK;
 }
 

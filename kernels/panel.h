@@ -88,7 +88,8 @@ enum status panel_set_adapters(const struct panel_adapter *adapters, int32_t n) 
 
 struct panel_dropout {
     float p;                    /* 0: none; the rest is then ignored */
-    uint64_t key[PANEL_PARTS];  /* random_key(seed, RANDOM_LORA_DROPOUT, step, adapter, layer*16 + module) */
+    const uint64_t *key;        /* [n_parts] device memory: random_key(seed, RANDOM_LORA_DROPOUT, step,
+                                   adapter, layer*16 + module) */
     const int64_t *token_index; /* [T] device memory: number of the token in the global batch */
     int64_t col_first;          /* column of the whole matrix that column 0 of x is */
 };

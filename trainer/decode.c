@@ -83,7 +83,7 @@ static enum status feed(struct decoder *decoder, const int32_t *tokens, int32_t 
                                 .n_sequences = 1,
                                 .longest = n};
     struct pass pass = {.use_adapter = decoder->use_adapter, .cache = &decoder->cache};
-    TRY(model_load_batch(model, &batch));
+    TRY(model_load_batch(model, &batch, &pass));
     TRY(model_forward(model, &pass));
     decoder->cache.length += n;
     return LORAD_OK;

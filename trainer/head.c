@@ -125,7 +125,7 @@ static enum status gather_logits(struct model *model, int32_t n, float *host)
 
 enum status model_last_logits(struct model *model, int32_t first, int32_t n, float *host)
 {
-    int32_t *rows = model->host_supervised;
+    int32_t *rows = model->host.supervised;
     for (int32_t done = 0; done < n;) {
         int32_t count = n - done < model->chunk.rows ? n - done : model->chunk.rows;
         for (int32_t i = 0; i < count; i++) rows[i] = first + done + i;
@@ -142,7 +142,7 @@ enum status model_logits(struct model *model, const struct micro_batch *batch, b
                          int32_t first, int32_t n, float *host)
 {
     struct pass pass = {.use_adapter = use_adapter};
-    TRY(model_load_batch(model, batch));
+    TRY(model_load_batch(model, batch, &pass));
     TRY(model_forward(model, &pass));
     return model_last_logits(model, first, n, host);
 }

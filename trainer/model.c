@@ -3,7 +3,6 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
-#include "base/random.h"
 #include "comm/activity.h"
 #include "trainer/model_memory.h"
 
@@ -17,6 +16,7 @@ static enum status describe(struct model **out, const struct arch *arch, const s
     *model =
         (struct model){.arch = arch, .part = part, .lora = lora, .options = *options, .backend = backend};
     model->shares = options->sequence_parallel ? part->tp : 1;
+    model_pad_options(model);
     model->layers = memory_new((size_t)arch->layers, sizeof *model->layers);
     if (!model->layers) {
         free(model);
@@ -139,12 +139,8 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
     if (status == LORAD_OK) status = create_panels(model);
     if (status == LORAD_OK) status = fill_rope_table(model);
     if (status == LORAD_OK) {
-        model->host_labels = memory_new((size_t)options->max_tokens, sizeof(int32_t));
-        model->host_weights = memory_new((size_t)options->max_tokens, sizeof(float));
-        model->host_supervised = memory_new((size_t)options->max_tokens, sizeof(int32_t));
         model->adapters = memory_new((size_t)arch->layers * MODULES, sizeof *model->adapters);
-        if (!model->host_labels || !model->host_weights || !model->host_supervised || !model->adapters)
-            status = LORAD_NOMEM;
+        status = model->adapters ? model_batch_create(model) : LORAD_NOMEM;
     }
     if (status != LORAD_OK) {
         model_destroy(model);
@@ -164,9 +160,7 @@ void model_destroy(struct model *model)
         device_free(model->device, model->panel_scratch);
         device_free(model->device, model->block);
     }
-    free(model->host_labels);
-    free(model->host_weights);
-    free(model->host_supervised);
+    model_batch_destroy(model);
     free(model->adapters);
     free(model->layers);
     free(model);
@@ -215,55 +209,6 @@ void model_gradient(const struct model *model, struct adapter *adapter, int32_t 
     }
 }
 
-enum status model_load_batch(struct model *model, const struct micro_batch *batch)
-{
-    ASSERT(batch->n_tokens > 0 && batch->n_tokens <= model->options.max_tokens);
-    ASSERT(batch->n_sequences <= model->options.max_sequences &&
-           batch->longest <= model->options.max_positions);
-    int32_t n = 0;
-    for (int32_t t = 0; t < batch->n_tokens; t++) {
-        if (batch->labels[t] < 0) continue;
-        model->host_supervised[n] = t;
-        model->host_weights[n] = batch->weights ? batch->weights[t] : 1.0f;
-        model->host_labels[n++] = batch->labels[t];
-    }
-    const struct {
-        void *to;
-        const void *from;
-        size_t bytes;
-    } copies[] = {
-        {model->tokens, batch->tokens, (size_t)batch->n_tokens * sizeof(int32_t)},
-        {model->positions, batch->positions, (size_t)batch->n_tokens * sizeof(int32_t)},
-        {model->token_index, batch->token_index, (size_t)batch->n_tokens * sizeof(int64_t)},
-        {model->seq_start, batch->seq_start, ((size_t)batch->n_sequences + 1) * sizeof(int32_t)},
-        {model->supervised, model->host_supervised, (size_t)n * sizeof(int32_t)},
-        {model->labels, model->host_labels, (size_t)n * sizeof(int32_t)},
-        {model->label_weights, model->host_weights, (size_t)n * sizeof(float)},
-    };
-    for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
-        TRY(device_copy_to(model->device, STREAM_COMPUTE, copies[i].to, copies[i].from, copies[i].bytes));
-    model->n_tokens = batch->n_tokens;
-    model->n_supervised = n;
-    model->sequences =
-        (struct sequences){.start = model->seq_start, .count = batch->n_sequences, .longest = batch->longest};
-    return model_cut_batch(model);
-}
-
-/* The key names what a mask belongs to, so that any rank, layout or recomputation draws the same one. */
-void model_dropout(const struct model *model, const struct pass *pass, int32_t layer, enum panel_slot slot,
-                   struct panel_dropout *out)
-{
-    *out = (struct panel_dropout){.p = pass->dropout, .token_index = model->token_index};
-    for (int m = 0; m < MODULES; m++) {
-        if (module_panel((enum module)m) != slot) continue;
-        out->key[module_part_number((enum module)m)] =
-            random_key(pass->seed, RANDOM_LORA_DROPOUT, (uint64_t)pass->step, 0, (uint64_t)(layer * 16 + m));
-        if (!module_is_row_split((enum module)m)) continue;
-        int64_t count;
-        module_slice(model->arch, model->part, (enum module)m, &out->col_first, &count);
-    }
-}
-
 enum status model_all_reduce(struct model *model, struct matrix m)
 {
     if (!model->tp) return LORAD_OK;
@@ -275,7 +220,7 @@ enum status model_train(struct model *model, const struct train_pass *args)
 {
     struct pass pass = {
         .use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
-    TRY(model_load_batch(model, args->batch));
+    TRY(model_load_batch(model, args->batch, &pass));
     TRY(model_forward(model, &pass));
     TRY(model_head(model, args->gradient_scale, NULL));
     return model_backward(model, &pass, args->adapter);
@@ -284,12 +229,12 @@ enum status model_train(struct model *model, const struct train_pass *args)
 enum status model_eval(struct model *model, const struct eval_pass *args)
 {
     struct pass pass = {.use_adapter = args->use_adapter};
-    TRY(model_load_batch(model, args->batch));
+    TRY(model_load_batch(model, args->batch, &pass));
     TRY(model_forward(model, &pass));
     TRY(model_head(model, 0, args->row_loss ? model->row_loss : NULL));
     if (!args->row_loss) return LORAD_OK;
     TRY(device_copy_from(model->device, STREAM_COMPUTE, args->row_loss, model->row_loss,
-                         (size_t)model->n_supervised * sizeof(float)));
+                         (size_t)model->n_labels * sizeof(float)));
     return activity_device_sync(model->device);
 }
 

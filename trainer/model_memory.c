@@ -326,6 +326,7 @@ static enum status take_batch(struct model *model, struct arena *arena)
     TRY(take_vector(arena, &model->token_index, tokens, sizeof(int64_t)));
     TRY(take_vector(arena, &model->seq_start, model->options.max_sequences + 1, sizeof(int32_t)));
     TRY(take_vector(arena, &model->row_loss, tokens, sizeof(float)));
+    TRY(take_vector(arena, &model->dropout_keys, (int64_t)model_dropout_key_bytes(model), 1));
     return take_vector(arena, &model->sums, 1, sizeof *model->sums);
 }
 

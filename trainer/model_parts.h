@@ -55,6 +55,14 @@ struct head_chunk {
     struct loss_stat *all_stats; /* [tp][rows] */
 };
 
+/* Host memory to build parts of a micro-batch in. */
+struct host_batch {
+    int32_t *labels, *supervised; /* [T] */
+    float *weights;               /* [T] */
+    int32_t *seq_start;           /* [max_sequences + 1] */
+    uint64_t *dropout_keys;
+};
+
 struct model {
     const struct arch *arch;
     const struct partition *part;
@@ -74,18 +82,20 @@ struct model {
     struct matrix embedding; /* [V, d] act */
     float *cos_sin;          /* [max_positions, head_dim] */
 
-    /* The micro-batch on the device. */
+    /* The micro-batch on the device, padded: model_batch.c. */
     int32_t *tokens, *positions, *labels; /* [T]; labels: of the supervised rows only, compact */
     float *label_weights;                 /* [n] of each label in the loss */
     int32_t *supervised;                  /* [n] rows of the batch that have a label */
     int64_t *token_index;                 /* [T] */
     int32_t *seq_start;
-    int32_t *host_labels, *host_supervised; /* [T] host memory to build them in */
-    float *host_weights;                    /* [T] */
-    float *row_loss;                        /* [T] */
-    struct panel_adapter *adapters;         /* [layers * MODULES] room for the list */
-    int32_t n_tokens, n_supervised;
-    int32_t share_rows; /* S */
+    uint64_t *dropout_keys; /* [layers][PANEL_SLOTS][PANEL_PARTS] of the pass, where there is dropout */
+    float *row_loss;        /* [T] */
+    struct panel_adapter *adapters; /* [layers * MODULES] room for the list */
+    struct host_batch host;
+    int32_t row_multiple;           /* of n_tokens and n_supervised, except in generation */
+    int32_t n_tokens, n_supervised; /* padded */
+    int32_t n_labels;               /* of the supervised rows, those that have one */
+    int32_t share_rows;             /* S */
     struct sequences sequences;
 
     /* Scratch shared by the layers. */
@@ -121,9 +131,6 @@ int64_t model_kv_cols(const struct model *model);       /* kv */
 float model_attention_scale(const struct model *model); /* 1 / sqrt(head_dim) */
 struct attention_shape model_attention_shape(const struct model *model, int32_t layer);
 
-/* Copies the batch to the device and finds its supervised rows. */
-enum status model_load_batch(struct model *model, const struct micro_batch *batch) LORAD_WARN_UNUSED;
-
 /* Keys and values of one sequence while it is generated. */
 struct kv_cache {
     struct matrix *k, *v; /* [layers] of [capacity, kv] act */
@@ -138,6 +145,15 @@ struct pass {
     uint64_t seed;
     int64_t step;
 };
+
+/* model_batch.c. The largest micro-batch, padded: before anything is sized. */
+void model_pad_options(struct model *model);
+size_t model_dropout_key_bytes(const struct model *model);
+enum status model_batch_create(struct model *model) LORAD_WARN_UNUSED;
+void model_batch_destroy(struct model *model);
+/* Finds the supervised rows and copies all to the device. */
+enum status model_load_batch(struct model *model, const struct micro_batch *batch,
+                             const struct pass *pass) LORAD_WARN_UNUSED;
 void model_dropout(const struct model *model, const struct pass *pass, int32_t layer, enum panel_slot slot,
                    struct panel_dropout *out);
 

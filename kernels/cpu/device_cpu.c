@@ -241,6 +241,7 @@ const struct device_ops cpu_backend = {
     .size = sizeof(struct device_ops),
     .kind = "cpu",
     .is_host = true,
+    .row_multiple = 1,
     .count = cpu_count,
     .open = cpu_open,
     .close = cpu_close,

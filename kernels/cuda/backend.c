@@ -5,6 +5,7 @@ __attribute__((visibility("default"))) const struct device_ops lorad_cuda_backen
     .size = sizeof(struct device_ops),
     .kind = "cuda",
     .is_host = false,
+    .row_multiple = CUDA_ROW_MULTIPLE,
     .count = cuda_count,
     .open = cuda_open,
     .close = cuda_close,

@@ -28,6 +28,12 @@ struct cuda_gemm;   /* gemm.h */
 struct cuda_sdpa;   /* sdpa.h */
 struct cuda_loader; /* load.h */
 
+/* Rows of a tile of the library's products: fewer take as long. Tests use less, to meet padding at their
+ * sizes. */
+#ifndef CUDA_ROW_MULTIPLE
+#define CUDA_ROW_MULTIPLE 128
+#endif
+
 /* Device memory that one operation may use from its begin to its end, and that matrix products use too. */
 enum { CUDA_WORKSPACE_BYTES = 64 << 20 };
 

@@ -451,19 +451,15 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-struct mask_keys {
-    uint64_t key[PANEL_PARTS];
-};
-
 /* A thread makes a word of 32 columns: 8 blocks of Philox, 9 when columns do not start at a multiple of 4.
  * `least`: what (word >> 8) must reach to survive. Grid y: part. */
-static __global__ void mask_kernel(uint32_t *bits, int64_t tokens, int64_t words, struct mask_keys keys,
+static __global__ void mask_kernel(uint32_t *bits, int64_t tokens, int64_t words, const uint64_t *keys,
                                    const int64_t *token_index, int64_t col_first, uint32_t least)
 {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= tokens * words) return;
     int64_t t = i / words, col = col_first + i % words * 32;
-    uint64_t key = keys.key[blockIdx.y], token = (uint64_t)token_index[t], found = 0;
+    uint64_t key = keys[blockIdx.y], token = (uint64_t)token_index[t], found = 0;
     int shift = (int)(col % 4);
     UNROLL for (int q = 0; q < 9; q++)
     {
@@ -491,12 +487,10 @@ enum status skinny_mask(const struct panel *panel, const struct panel_dropout *d
                         uint32_t *bits)
 {
     int64_t words = mask_words(panel->spec.in);
-    struct mask_keys keys;
-    for (int i = 0; i < PANEL_PARTS; i++) keys.key[i] = dropout->key[i];
     double least = (double)dropout->p * 0x1p24; /* exact; random_unit_f32 is a multiple of 2^-24 */
     uint32_t whole = (uint32_t)least;
     dim3 grid((unsigned)blocks_for(tokens * words, THREADS), (unsigned)panel->spec.n_parts);
-    LAUNCH(mask_kernel, grid, THREADS, 0, cuda_compute(panel->device), bits, tokens, words, keys,
+    LAUNCH(mask_kernel, grid, THREADS, 0, cuda_compute(panel->device), bits, tokens, words, dropout->key,
            dropout->token_index, dropout->col_first, whole + (whole < least));
     return cuda_launched("dropout mask");
 }

@@ -140,7 +140,9 @@ static void work_open(struct work *w, const struct options *o, const struct shap
     }
     w->token_index = room(w, tokens * 8); /* zeros: one token's mask for all costs the same */
     w->bits = room(w, (int64_t)w->products->mask_bytes(w->spec.n_parts, tokens, in));
-    w->dropout = (struct panel_dropout){.p = 0.05f, .key = {1, 2, 3}, .token_index = w->token_index};
+    w->dropout = (struct panel_dropout){.p = 0.05f,
+                                        .key = room(w, PANEL_PARTS * 8), /* zeros too */
+                                        .token_index = w->token_index};
 }
 
 /* The rows that call `n` works on. */

@@ -91,6 +91,7 @@ struct run {
     float *bias, *a[PANEL_PARTS], *b[PANEL_PARTS], *da[PANEL_PARTS], *db[PANEL_PARTS];
     int64_t *token;
     struct panel_dropout dropout;
+    uint64_t key[PANEL_PARTS]; /* of the masks */
 };
 
 static const float scale = 1.75f;
@@ -232,11 +233,15 @@ static void run_open(struct run *r, struct shape s)
     }
     set_adapters(r, 3); /* the second call replaces the first */
     set_adapters(r, scale);
+    for (int i = 0; i < PANEL_PARTS; i++) r->key[i] = 5 + (uint64_t)i;
+    mirror_add(r, r->key, sizeof r->key);
     r->token = malloc((size_t)s.rows * sizeof *r->token);
     mirror_add(r, r->token, (size_t)s.rows * sizeof *r->token);
     for (int64_t t = 0; t < s.rows; t++) r->token[t] = 1000 - 3 * t;
-    r->dropout = (struct panel_dropout){
-        .p = s.p, .key = {5, 6, 7}, .token_index = on_device(r, r->token), .col_first = s.in >= 24 ? 8 : 0};
+    r->dropout = (struct panel_dropout){.p = s.p,
+                                        .key = on_device(r, r->key),
+                                        .token_index = on_device(r, r->token),
+                                        .col_first = s.in >= 24 ? 8 : 0};
     r->x = matrix_new(s.rows, s.in, s.in + r->spare + GUARD, s.dtype);
     r->dy = matrix_new(s.rows, r->out, r->out + r->spare + GUARD, s.dtype);
     r->y = matrix_new(s.rows, r->out, r->out + GUARD, s.y_dtype);
@@ -315,9 +320,8 @@ static void error_check(const struct error *e, const struct shape *s, const char
 static double keep(const struct run *r, int part, int64_t t, int64_t c)
 {
     if (r->s.p == 0) return 1;
-    return panel_dropout_keep(r->dropout.key[part], r->token[t], r->dropout.col_first + c, r->s.p)
-               ? 1 / (1 - r->s.p)
-               : 0;
+    return panel_dropout_keep(r->key[part], r->token[t], r->dropout.col_first + c, r->s.p) ? 1 / (1 - r->s.p)
+                                                                                           : 0;
 }
 
 /* u and g as the formulas give them, in double from the panel's inputs; `first` their column. */

@@ -214,18 +214,17 @@ static void dropout_masks_are_the_header_s(void **state)
     (void)state;
     enum { ROWS = 5, COLS = 200 };
     int64_t token[ROWS] = {0, 1, 77, 1LL << 40, 3};
+    const uint64_t key[] = {1, 2, 0x123456789abcdefu};
     uint32_t bits[ROWS * 7];
     for (int64_t col_first = 0; col_first < 16; col_first += 4 + (col_first == 4)) {
-        struct panel_dropout dropout = {
-            .p = 0.3f, .key = {1, 2, 0x123456789abcdefu}, .token_index = token, .col_first = col_first};
+        struct panel_dropout dropout = {.p = 0.3f, .key = key, .token_index = token, .col_first = col_first};
         dropout_mask_fill(bits, ROWS, COLS, 2, &dropout, gemm_kernel(DTYPE_F32)->vector, 2);
         int64_t words = dropout_mask_words(COLS), kept = 0;
         assert_int_equal(words, 7);
         for (int64_t t = 0; t < ROWS; t++)
             for (int64_t c = 0; c < COLS; c++) {
                 bool keep = bits[t * words + c / 32] >> (c % 32) & 1;
-                assert_int_equal(keep,
-                                 panel_dropout_keep(dropout.key[2], token[t], col_first + c, dropout.p));
+                assert_int_equal(keep, panel_dropout_keep(key[2], token[t], col_first + c, dropout.p));
                 kept += keep;
             }
         assert_in_range(kept, ROWS * COLS * 6 / 10, ROWS * COLS * 8 / 10);
