@@ -14,13 +14,10 @@
  * 4. LORAD_EMULATOR_GPUS, _ARCH (90), _MEMORY (bytes), _DRIVER (13000; 0: none) describe the machine.
  * Thread: any; one lock.
  */
-#include "emulator.h"
+#include "streams.h"
 
-#include <deque>
 #include <errno.h>
 #include <map>
-#include <memory>
-#include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,20 +32,6 @@ enum { RUNTIME_VERSION = CUDART_VERSION, ALIGN = 256, GUARD = 256, MOST_GPUS = 1
 enum { NAN_BYTE = 0xff, GUARD_BYTE = 0xa5, PAGEABLE_QUICK = 64 * 1024 };
 const size_t ARENA = (size_t)1 << 38, PAGE = 4096;
 
-struct event {
-    uint64_t recorded = 0, done = 0; /* how often */
-    double seconds = 0;              /* when it was done last */
-    CUstream_st *stream = nullptr;   /* of the last record */
-};
-
-struct item {
-    std::function<void()> run;
-    bool touches;                /* device memory where it is: kernels */
-    std::shared_ptr<event> wait; /* until its `generation`-th record is done on `other` */
-    uint64_t generation;
-    CUstream_st *other;
-};
-
 struct block {
     size_t bytes;
     int device;
@@ -56,35 +39,25 @@ struct block {
 
 } // namespace
 
-struct CUstream_st {
-    int device;
-    std::deque<item> items;
-};
-
 struct CUevent_st {
     int device;
     bool timing;
     std::shared_ptr<event> state;
 };
 
+std::recursive_mutex lock;
+
 namespace {
 
-std::recursive_mutex lock;
-typedef std::lock_guard<std::recursive_mutex> locked;
 thread_local int current_device;
 thread_local cudaError_t last_error;
-char *arena, *behind; /* two views of the same memory: that of kernels, and one that is always open */
-size_t arena_used;    /* bytes from the start that were ever given out */
+thread_local int captures; /* that this thread has begun and not ended */
+char *arena, *behind;      /* two views of the same memory: that of kernels, and one that is always open */
+size_t arena_used;         /* bytes from the start that were ever given out */
 std::map<char *, block> blocks, pinned;
 std::map<const void *, int> shared_allowed; /* by kernel */
 std::vector<CUstream_st *> streams;
 CUstream_st legacy[MOST_GPUS]; /* stream 0 of each GPU */
-
-cudaError_t failed(cudaError_t error)
-{
-    if (error != cudaSuccess) last_error = error;
-    return error;
-}
 
 long long setting(const char *name, long long otherwise)
 {
@@ -171,6 +144,14 @@ CUstream_st *stream_of(cudaStream_t stream)
     return stream ? stream : &legacy[current_device];
 }
 
+/* Whether the calling thread captures, which then ends in an error: what waits or allocates is not for it. */
+bool spoils_capture()
+{
+    for (CUstream_st *stream : streams)
+        if (captures && stream->capture) stream->capture->broken = true;
+    return captures > 0;
+}
+
 void run_stream(CUstream_st *stream, const event *until, uint64_t generation);
 
 void run_first(CUstream_st *stream, access &memory)
@@ -209,10 +190,22 @@ void run_some()
     for (size_t i = 0; i < most && !stream->items.empty(); i++) run_first(stream, memory);
 }
 
+cudaError_t put(cudaStream_t stream, bool touches, std::function<void()> &&run)
+{
+    return put(stream, item{std::move(run), touches, nullptr, 0, nullptr});
+}
+
+} // namespace
+
 cudaError_t put(cudaStream_t given, item &&work)
 {
     CUstream_st *stream = stream_of(given);
     if (given && stream->device != current_device) return failed(cudaErrorInvalidResourceHandle);
+    if (stream == &legacy[current_device] && spoils_capture()) return failed(cudaErrorStreamCaptureImplicit);
+    if (stream->capture) {
+        stream->capture->items.push_back(std::move(work));
+        return cudaSuccess;
+    }
     stream->items.push_back(std::move(work));
     pace pace = pace_of_streams();
     if (pace == EAGER) run_stream(stream, nullptr, 0);
@@ -220,12 +213,16 @@ cudaError_t put(cudaStream_t given, item &&work)
     return cudaSuccess;
 }
 
-cudaError_t put(cudaStream_t stream, bool touches, std::function<void()> &&run)
+cudaError_t failed(cudaError_t error)
 {
-    return put(stream, item{std::move(run), touches, nullptr, 0, nullptr});
+    if (error != cudaSuccess) last_error = error;
+    return error;
 }
 
-} // namespace
+void count_captures(int difference)
+{
+    captures += difference;
+}
 
 /* Kernels */
 
@@ -251,10 +248,8 @@ extern "C" {
 cudaError_t emulator_enqueue(cudaStream_t stream, void (*run)(void *data), void *data)
 {
     locked hold(lock);
-    return put(stream, true, [=] {
-        run(data);
-        free(data);
-    });
+    std::shared_ptr<void> owned(data, free); /* a graph runs it often */
+    return put(stream, true, [=] { run(owned.get()); });
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value)
@@ -360,6 +355,7 @@ cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int device)
 cudaError_t cudaDeviceSynchronize(void)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     run_all();
     return cudaSuccess;
 }
@@ -401,7 +397,10 @@ cudaError_t cudaPeekAtLastError(void)
     X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                               \
     X(cudaErrorInvalidDevice, "invalid device ordinal")                                                      \
     X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                             \
-    X(cudaErrorNotReady, "device not ready")
+    X(cudaErrorNotReady, "device not ready")                                                                 \
+    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")                 \
+    X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")          \
+    X(cudaErrorStreamCaptureImplicit, "operation would make the legacy stream depend on a capturing stream")
 
 const char *cudaGetErrorName(cudaError_t error)
 {
@@ -449,6 +448,7 @@ static void arena_new()
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     size_t room = 0, total = 0;
     cudaError_t error = cudaMemGetInfo(&room, &total);
     if (error != cudaSuccess) return error;
@@ -484,6 +484,7 @@ static void check_guards(const char *at, size_t bytes)
 cudaError_t cudaFree(void *pointer)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (!pointer) return cudaSuccess;
     run_all();
     auto found = blocks.find((char *)pointer);
@@ -497,6 +498,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags)
 {
     (void)flags;
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) return error;
@@ -516,6 +518,7 @@ cudaError_t cudaMallocHost(void **out, size_t bytes)
 cudaError_t cudaFreeHost(void *pointer)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (!pointer) return cudaSuccess;
     run_all();
     if (!pinned.erase((char *)pointer)) return failed(cudaErrorInvalidValue);
@@ -565,6 +568,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
         check_host("a copy's source", from);
     std::shared_ptr<std::vector<char>> taken;
     bool pageable = !from_device && find(pinned, from, from_bytes) == pinned.end();
+    bool waits = !to_device && find(pinned, to, to_bytes) == pinned.end();
+    if ((pageable || waits) && spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     if (pageable && from_bytes > PAGEABLE_QUICK) run_stream(stream_of(stream), nullptr, 0);
     if (pageable)
         taken = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + from_bytes);
@@ -573,8 +578,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
         for (size_t row = 0; row < height; row++)
             memmove(reach(to) + row * to_pitch, source + row * from_pitch, width);
     });
-    if (error == cudaSuccess && !to_device && find(pinned, to, to_bytes) == pinned.end())
-        run_stream(stream_of(stream), nullptr, 0);
+    if (error == cudaSuccess && waits) run_stream(stream_of(stream), nullptr, 0);
     return error;
 }
 
@@ -626,7 +630,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned flags, int 
 {
     locked hold(lock);
     (void)flags, (void)priority;
-    *out = new CUstream_st{current_device, {}};
+    *out = new CUstream_st{current_device, {}, nullptr};
     streams.push_back(*out);
     return cudaSuccess;
 }
@@ -655,6 +659,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     run_stream(stream_of(stream), nullptr, 0);
     return cudaSuccess;
 }
@@ -662,6 +667,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     return stream_of(stream)->items.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -687,6 +693,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t given)
 cudaError_t cudaEventRecord(cudaEvent_t given, cudaStream_t stream)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     CUstream_st *on = stream_of(stream);
     if (given->device != on->device) return failed(cudaErrorInvalidResourceHandle);
     std::shared_ptr<event> state = given->state;
@@ -705,6 +712,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t given, unsigned
 {
     (void)flags;
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     const std::shared_ptr<event> &state = given->state;
     if (state->done >= state->recorded) return cudaSuccess;
     return put(stream, item{nullptr, false, state, state->recorded, state->stream});
@@ -713,6 +721,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t given, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t given)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     const event *state = given->state.get();
     if (state->done < state->recorded) run_stream(state->stream, state, state->recorded);
     return cudaSuccess;
@@ -722,6 +731,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t given)
 cudaError_t cudaEventQuery(cudaEvent_t given)
 {
     locked hold(lock);
+    if (spoils_capture()) return failed(cudaErrorStreamCaptureUnsupported);
     const event *state = given->state.get();
     if (state->done >= state->recorded) return cudaSuccess;
     run_stream(state->stream, state, state->recorded);

@@ -291,6 +291,54 @@ void streams_are_late()
     cudaFree(block);
 }
 
+__global__ void add_kernel(int *sum, int value)
+{
+    *sum += value;
+}
+
+/* What was captured has not run; each launch of the graph runs it, with the arguments it had. */
+void graphs_run_again()
+{
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    cudaStreamCaptureStatus status;
+    int *sum = device_values(std::vector<int>(1)), value = 5;
+    if (cudaStreamCreate(&stream) != cudaSuccess) abort();
+    expect(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess, "a capture");
+    LAUNCH(add_kernel, 1, 1, 0, stream, sum, value);
+    value = 7;
+    (void)cudaStreamIsCapturing(stream, &status);
+    expect(status == cudaStreamCaptureStatusActive, "a stream that is captured");
+    expect(cudaStreamEndCapture(stream, &graph) == cudaSuccess, "its end");
+    expect(host_values(sum, 1)[0] == 0, "captured work has not run");
+    if (cudaGraphInstantiate(&ready, graph, 0) != cudaSuccess) abort();
+    cudaGraphDestroy(graph);
+    for (int i = 0; i < 3; i++) expect(cudaGraphLaunch(ready, stream) == cudaSuccess, "a graph's launch");
+    (void)cudaStreamSynchronize(stream);
+    expect(host_values(sum, 1)[0] == 15, "three launches of a graph");
+    cudaGraphExecDestroy(ready);
+
+    void *block;
+    const struct {
+        const char *what;
+        std::function<cudaError_t()> call;
+    } forbidden[] = {{"memory", [&] { return cudaMalloc(&block, 8); }},
+                     {"waiting", [&] { return cudaStreamSynchronize(stream); }},
+                     {"a copy from memory that is not pinned",
+                      [&] { return cudaMemcpyAsync(sum, &value, 4, cudaMemcpyHostToDevice, stream); }},
+                     {"the legacy stream", [&] { return cudaMemsetAsync(sum, 0, 4, nullptr); }}};
+    for (const auto &each : forbidden) {
+        if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) abort();
+        expect(each.call() != cudaSuccess, each.what);
+        expect(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && !graph,
+               each.what);
+    }
+    (void)cudaGetLastError();
+    cudaStreamDestroy(stream);
+    cudaFree(sum);
+}
+
 } // namespace
 
 int main()
@@ -309,6 +357,7 @@ int main()
     }
     launches_are_refused();
     streams_are_late();
+    graphs_run_again();
     printf("%d failures\n", failures);
     return failures != 0;
 }
