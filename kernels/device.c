@@ -284,3 +284,30 @@ enum status device_sync(struct device *device)
 {
     return device->ops->sync(device);
 }
+
+bool device_records(const struct device *device)
+{
+    return device->ops->record_begin != NULL;
+}
+
+enum status device_record_begin(struct device *device)
+{
+    if (!device_records(device))
+        return FAIL(LORAD_BUG, "device_record_begin: %s does not record", device_kind(device));
+    return device->ops->record_begin(device);
+}
+
+enum status device_record_end(struct device_recording **out, struct device *device, bool keep)
+{
+    return device->ops->record_end(out, device, keep);
+}
+
+enum status device_replay(struct device *device, const struct device_recording *recording)
+{
+    return device->ops->replay(device, recording);
+}
+
+void device_recording_destroy(struct device *device, struct device_recording *recording)
+{
+    if (recording) device->ops->recording_destroy(device, recording);
+}

@@ -86,6 +86,21 @@ enum status device_event_sync(struct device *device,
 /* Blocks until all that was enqueued on STREAM_COMPUTE is done. */
 enum status device_sync(struct device *device) LORAD_WARN_UNUSED;
 
+/* A recording: what was enqueued on STREAM_COMPUTE between record_begin and record_end, which did not run. A
+ * replay enqueues all of it again in one call, with the arguments it had and the same bits. In between only
+ * operations, panels' passes, device_zero and device_copy may be called, and only as they were called before:
+ * the first call of a shape may choose a kernel. device_record_end follows every device_record_begin, also
+ * after an error in between; *out is NULL when `keep` is false. Owns: *out, destroyed before its device is
+ * closed; destroying may block. */
+struct device_recording;
+/* Whether the device can: the CPU can not. */
+bool device_records(const struct device *device);
+enum status device_record_begin(struct device *device) LORAD_WARN_UNUSED;
+enum status device_record_end(struct device_recording **out, struct device *device,
+                              bool keep) LORAD_WARN_UNUSED;
+enum status device_replay(struct device *device, const struct device_recording *recording) LORAD_WARN_UNUSED;
+void device_recording_destroy(struct device *device, struct device_recording *recording);
+
 /* What a backend's library offers beside this header, by name (comm's NCCL); NULL: nothing. Borrowed. */
 const void *device_extension(const struct device *device, const char *name);
 /* The stream as the backend's own libraries know it (cudaStream_t); NULL on the CPU. */

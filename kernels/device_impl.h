@@ -52,6 +52,12 @@ struct device_ops {
     enum status (*event_sync)(struct device *device, struct device_event *event);
     enum status (*sync)(struct device *device);
 
+    /* All four or none. */
+    enum status (*record_begin)(struct device *device); /* optional */
+    enum status (*record_end)(struct device_recording **out, struct device *device, bool keep);
+    enum status (*replay)(struct device *device, const struct device_recording *recording);
+    void (*recording_destroy)(struct device *device, struct device_recording *recording);
+
     /* One slot for every operation of ops.def; arguments are checked, and no call has zero rows. */
 #define OP(name) enum status (*name)(struct device * device, const struct op_##name *args);
 #include "kernels/ops.def"

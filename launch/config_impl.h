@@ -144,7 +144,8 @@ bool config_read_real(const struct config_node *node, double *out);
 
 config_set_function config_set_target, config_set_dataset, config_set_lr_groups, config_set_report_to,
     config_set_resume, config_set_checkpointing, config_set_scheduler_kwargs, config_set_probs,
-    config_set_stages, config_set_deterministic, config_set_redis_url, config_set_redis_prefix;
+    config_set_stages, config_set_deterministic, config_set_cuda_graphs, config_set_redis_url,
+    config_set_redis_prefix;
 
 /* ---- the config being built (config.c) ---- */
 

@@ -341,6 +341,11 @@ const struct config_key config_keys[] = {
      "the same bits also for another number of data-parallel ranks, a resume on other ranks included, as "
      "long "
      "as tensor_parallel_size stays."},
+    {"cuda_graphs", "", TYPE_OWN, "auto", "auto, true, false", SECTION_MACHINE, LOCAL, RUN(cuda_graphs),
+     config_set_cuda_graphs,
+     "On a GPU, replay the work of micro-batches whose shape was met before as a CUDA graph: the same bits, "
+     "and less time between a small model's operations. `auto` tries a few steps each way and stays with "
+     "the faster. Not with tensor parallelism; means nothing on the CPU."},
 };
 const size_t config_n_keys = sizeof config_keys / sizeof config_keys[0];
 

@@ -676,21 +676,41 @@ void config_set_checkpointing(struct config *config, const struct config_key *ke
     memcpy(field, &value, sizeof value);
 }
 
+/* *value: 0 for false, 1 for true, 2 for `third`; false and a report for anything else. */
+static bool read_bool_or(struct config *config, const struct config_key *key, const struct config_node *node,
+                         const char *third, int *value)
+{
+    bool on;
+    char what[64], words[64];
+    if (read_bool(node, &on)) {
+        *value = on;
+        return true;
+    }
+    snprintf(what, sizeof what, "true, false or %s", third);
+    if (!need_scalar(config, key, node, what)) return false;
+    if (config_word_index(third, node->text) < 0) {
+        snprintf(words, sizeof words, "true|false|%s", third);
+        refuse_word(config, key, node, words);
+        return false;
+    }
+    *value = 2;
+    return true;
+}
+
 void config_set_deterministic(struct config *config, const struct config_key *key,
                               const struct config_node *node, void *field)
 {
-    bool on;
-    enum determinism value = DETERMINISM_ELASTIC;
-    if (read_bool(node, &on)) {
-        value = on ? DETERMINISM_ON : DETERMINISM_OFF;
-    } else {
-        if (!need_scalar(config, key, node, "true, false or elastic")) return;
-        if (config_word_index("elastic", node->text) < 0) {
-            refuse_word(config, key, node, "true|false|elastic");
-            return;
-        }
-    }
-    memcpy(field, &value, sizeof value);
+    static const enum determinism values[] = {DETERMINISM_OFF, DETERMINISM_ON, DETERMINISM_ELASTIC};
+    int which;
+    if (read_bool_or(config, key, node, "elastic", &which)) memcpy(field, &values[which], sizeof *values);
+}
+
+void config_set_cuda_graphs(struct config *config, const struct config_key *key,
+                            const struct config_node *node, void *field)
+{
+    static const enum cuda_graphs values[] = {CUDA_GRAPHS_OFF, CUDA_GRAPHS_ON, CUDA_GRAPHS_AUTO};
+    int which;
+    if (read_bool_or(config, key, node, "auto", &which)) memcpy(field, &values[which], sizeof *values);
 }
 
 void config_set_scheduler_kwargs(struct config *config, const struct config_key *key,

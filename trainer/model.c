@@ -142,6 +142,8 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
         model->adapters = memory_new((size_t)arch->layers * MODULES, sizeof *model->adapters);
         status = model->adapters ? model_batch_create(model) : LORAD_NOMEM;
     }
+    if (status == LORAD_OK && options->training && !model->tp && device_records(device))
+        status = recordings_create(&model->recordings, device);
     if (status != LORAD_OK) {
         model_destroy(model);
         return status;
@@ -153,6 +155,7 @@ enum status model_create(struct model **out, const struct arch *arch, const stru
 void model_destroy(struct model *model)
 {
     if (!model) return;
+    recordings_destroy(model->recordings);
     for (int32_t i = 0; i < model->arch->layers; i++)
         for (int slot = 0; slot < PANEL_SLOTS; slot++) panel_destroy(model->layers[i].panel[slot]);
     panel_destroy(model->head);
@@ -216,14 +219,57 @@ enum status model_all_reduce(struct model *model, struct matrix m)
     return comm_all_reduce(model->tp, m.data, m.rows * m.cols, m.dtype, COMM_SUM);
 }
 
+/* What model_train enqueues behind the batch. */
+struct training {
+    struct model *model;
+    struct pass pass;
+    struct adapter *adapter;
+    float gradient_scale;
+};
+
+static enum status enqueue_training(void *context)
+{
+    const struct training *training = context;
+    struct model *model = training->model;
+    TRY(model_forward(model, &training->pass));
+    TRY(model_head(model, training->gradient_scale, NULL));
+    return model_backward(model, &training->pass, training->adapter);
+}
+
 enum status model_train(struct model *model, const struct train_pass *args)
 {
-    struct pass pass = {
-        .use_adapter = true, .dropout = model->lora->dropout, .seed = args->seed, .step = args->step};
-    TRY(model_load_batch(model, args->batch, &pass));
-    TRY(model_forward(model, &pass));
-    TRY(model_head(model, args->gradient_scale, NULL));
-    return model_backward(model, &pass, args->adapter);
+    struct training training = {.model = model,
+                                .pass = {.use_adapter = true,
+                                         .dropout = model->lora->dropout,
+                                         .seed = args->seed,
+                                         .step = args->step},
+                                .adapter = args->adapter,
+                                .gradient_scale = args->gradient_scale};
+    TRY(model_load_batch(model, args->batch, &training.pass));
+    if (!args->replay || !model->recordings) return enqueue_training(&training);
+    struct recording_shape shape = {.n_tokens = model->n_tokens,
+                                    .n_supervised = model->n_supervised,
+                                    .sequences = model->sequences.count,
+                                    .longest = model->sequences.longest,
+                                    .gradient_scale = args->gradient_scale,
+                                    .dropout = model->lora->dropout,
+                                    .adapter = args->adapter};
+    return recordings_run(model->recordings, &shape, enqueue_training, &training);
+}
+
+bool model_can_replay(const struct model *model)
+{
+    return model->recordings;
+}
+
+int64_t model_replays(const struct model *model)
+{
+    return model->recordings ? recordings_replays(model->recordings) : 0;
+}
+
+void model_forget_recordings(struct model *model)
+{
+    if (model->recordings) recordings_forget(model->recordings);
 }
 
 enum status model_eval(struct model *model, const struct eval_pass *args)

@@ -68,8 +68,13 @@ struct train_pass {
     float gradient_scale; /* a power of two: loss_scale.h; else 1 */
     uint64_t seed;
     int64_t step;
+    bool replay; /* by a recording of the device where the model can, once the batch's shape was met */
 };
 enum status model_train(struct model *model, const struct train_pass *pass) LORAD_WARN_UNUSED;
+/* Where the device records, and no sums over ranks lie between a pass's operations (tensor parallelism). */
+bool model_can_replay(const struct model *model);
+int64_t model_replays(const struct model *model);  /* passes of model_train that were replayed so far */
+void model_forget_recordings(struct model *model); /* gives their memory back. Blocks. */
 
 /* Forward and loss without dropout. use_adapter false: the frozen base. row_loss, optional: host [supervised
  * tokens of the batch], the loss of each in batch order (then the call blocks). */

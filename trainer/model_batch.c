@@ -2,7 +2,7 @@
  * model_batch.c: a micro-batch on its way to the device.
  *
  * Where the device asks for it (device_backend_row_multiple) a batch is padded, so that few shapes are met:
- * each costs a GPU a choice of kernels.
+ * each costs a GPU a choice of kernels, and a recording (recordings.h) fits one of them.
  *
  * 1. Rows are a multiple of the device's, up to which its products compute anyway. Those behind the batch are
  * one sequence of token 0: no other row reads them, and their gradient is 0, which changes no sum.

@@ -14,6 +14,7 @@
 #include "kernels/ops.h"
 #include "kernels/panel.h"
 #include "trainer/model.h"
+#include "trainer/recordings.h"
 
 enum panel_slot { PANEL_QKV, PANEL_O, PANEL_GATE_UP, PANEL_DOWN, PANEL_SLOTS };
 
@@ -71,7 +72,8 @@ struct model {
     const struct device_backend *backend;
     struct device *device; /* NULL: only measured */
     struct comm *tp;
-    int32_t shares; /* of the residual stream: tp with sequence_parallel, else 1 */
+    struct recordings *recordings; /* of model_train; NULL: it can not be replayed */
+    int32_t shares;                /* of the residual stream: tp with sequence_parallel, else 1 */
 
     void *block;         /* the arena's memory: everything below but the panels */
     void *panel_scratch; /* of panels and of attention, which never run at the same time */

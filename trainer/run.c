@@ -108,12 +108,14 @@ static enum status load_model(struct run *run)
     log_info("%s: %.1f M parameters frozen, %.2f M trained (r %d, alpha %g)", run->session.arch.family,
              (double)arch_parameters(&run->session.arch) * 1e-6, (double)run->session.lora->parameters * 1e-6,
              run->session.lora->rank, run->session.lora->alpha);
+    replay_init(&run->replay, model_can_replay(run->session.model), run->options->cuda_graphs);
     run->step = (struct step_context){.model = run->session.model,
                                       .adapter = run->session.adapter,
                                       .world = run->session.world,
                                       .arch = &run->session.arch,
                                       .part = &run->session.part,
                                       .seed = run->options->seed,
+                                      .replay = &run->replay,
                                       .gate = saver_gate,
                                       .gate_context = &run->saver};
     TRY(run_choose_rates(run));

@@ -27,6 +27,7 @@ struct run {
     int64_t last_row;              /* that this rank trained on in the step; -1: none */
     struct optimizer *optimizer;
     struct step_context step;
+    struct replay replay;
     struct saver saver;
     struct run_identity identity;
     struct run_state state;
@@ -42,7 +43,7 @@ struct run {
     bool asked_to_stop;
     bool resumed;    /* from a checkpoint, which may lie elsewhere */
     bool is_restart; /* of the same job, as rank 0 was told: goes on with what is there */
-    bool has_own;    /* its earlier starts committed a checkpoint: that one, whatever the configuration names */
+    bool has_own; /* its earlier starts committed a checkpoint: that one, whatever the configuration names */
 };
 
 static inline bool run_is_first(const struct run *run)

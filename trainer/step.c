@@ -38,6 +38,10 @@ enum status step_begin(struct step_context *context, struct step_targets targets
     context->start_ns = clock_monotonic_ns();
     context->waited_seconds = activity_waited_seconds();
     context->work = 0;
+    context->tokens = 0;
+    context->passes = 0;
+    context->replays = context->replay && replay_begin(context->replay);
+    context->replayed = model_replays(context->model);
     TRY(model_zero_sums(context->model));
     if (context->adapter->sums) TRY(fixed_sums_begin(context->adapter->sums));
     return adapter_zero_grad(context->adapter);
@@ -48,12 +52,15 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
     activity_sign();
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
     if (context->arch) context->work += straggler_work(context->arch, batch);
+    context->tokens += batch->n_tokens;
+    context->passes++;
     struct adapter *adapter = context->adapter;
     TRY(model_train(context->model, &(struct train_pass){.batch = batch,
                                                          .adapter = adapter,
                                                          .gradient_scale = (float)context->gradient_scale,
                                                          .seed = context->seed,
-                                                         .step = step}));
+                                                         .step = step,
+                                                         .replay = context->replays}));
     return adapter->sums ? fixed_sums_add(adapter->sums, adapter->grad) : LORAD_OK;
 }
 
@@ -82,6 +89,19 @@ static enum status gather_shares(struct step_context *context, const struct step
     return LORAD_OK;
 }
 
+static void note_replays(struct step_context *context, double seconds)
+{
+    if (!context->replay) return;
+    bool forget;
+    replay_end(context->replay,
+               &(struct replay_step){.seconds = seconds,
+                                     .tokens = context->tokens,
+                                     .passes = context->passes,
+                                     .replayed = model_replays(context->model) - context->replayed},
+               &forget);
+    if (forget) model_forget_recordings(context->model);
+}
+
 enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
                         const struct boundary_report *report, struct step_result *out)
 {
@@ -98,6 +118,7 @@ enum status step_finish(struct step_context *context, struct step_targets target
     mine.report.own_seconds =
         clock_seconds_since(context->start_ns) - (activity_waited_seconds() - context->waited_seconds);
     mine.report.own_work = context->work;
+    note_replays(context, mine.report.own_seconds);
     TRY(gather_shares(context, &mine, &total));
 
     double weight = targets.weight, scaled = weight * context->gradient_scale,

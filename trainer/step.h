@@ -20,6 +20,7 @@
 #include "trainer/loss_scale.h"
 #include "trainer/model.h"
 #include "trainer/optimizer.h"
+#include "trainer/replay.h"
 
 struct step_context {
     struct model *model;
@@ -29,6 +30,7 @@ struct step_context {
     const struct arch *arch; /* NULL: nobody asks how much work a step is */
     const struct partition *part;
     uint64_t seed;
+    struct replay *replay;               /* NULL: micro-batches are not replayed */
     const struct loss_scale *loss_scale; /* of the step in progress; NULL: none */
     enum status (*gate)(void *context);  /* asked right before the adapter changes; NULL: nobody */
     void *gate_context;
@@ -37,6 +39,10 @@ struct step_context {
     int64_t start_ns;                /* of the step in progress, as the next two */
     double waited_seconds, work;
     double gradient_scale; /* likewise: what its gradients are multiplied by */
+    bool replays;          /* likewise: its micro-batches are replayed where they can be */
+    int64_t tokens;        /* likewise, of this rank */
+    int64_t passes;        /* likewise: micro-batches of this rank that were not empty */
+    int64_t replayed;      /* what model_replays said before it */
 };
 
 /* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */

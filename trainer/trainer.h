@@ -29,6 +29,7 @@ enum schedule_kind {
 /* Which runs have the same bits: none for certain; those of one layout; those of one tensor-parallel width.
  */
 enum determinism { DETERMINISM_OFF, DETERMINISM_ON, DETERMINISM_ELASTIC };
+enum cuda_graphs { CUDA_GRAPHS_AUTO, CUDA_GRAPHS_ON, CUDA_GRAPHS_OFF };
 enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
 enum data_policy { DATA_REFUSE, DATA_APPEND }; /* of rows added to a run that is resumed */
 enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
@@ -106,6 +107,7 @@ struct run_options {
     enum checkpointing gradient_checkpointing;
     const char *device; /* "auto", "cpu", "cuda" */
     enum determinism deterministic;
+    enum cuda_graphs cuda_graphs;
     const char *comm;    /* "auto", "self", "mpi", "nccl" */
     double hang_timeout; /* seconds; 0: nobody watches. See watchdog.h */
     int32_t tensor_parallel_size;

@@ -23,6 +23,10 @@ __attribute__((visibility("default"))) const struct device_ops lorad_cuda_backen
     .stream_wait = cuda_stream_wait,
     .event_sync = cuda_event_sync,
     .sync = cuda_sync,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .replay = cuda_replay,
+    .recording_destroy = cuda_recording_destroy,
 #define OP(name) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP

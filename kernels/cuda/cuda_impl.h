@@ -41,6 +41,7 @@ struct cuda_device {
     struct device base;
     int number; /* CUDA's, of this GPU */
     bool deterministic;
+    bool recording; /* recording.c: between record_begin and record_end */
     int arch; /* 10 * major + minor: 80, 90, 100 */
     int multiprocessors;
     size_t shared_bytes;    /* shared memory a block may ask for */

@@ -333,11 +333,20 @@ static enum status copy_by_ring(struct cuda_ring *ring, cudaStream_t stream, cha
     return LORAD_OK;
 }
 
+/* A replay would copy what the host has there by then. */
+static enum status enter_copy(struct device *device, enum device_stream stream)
+{
+    TRY(enter(device));
+    if (stream == STREAM_COMPUTE && cuda_of(device)->recording)
+        return FAIL(LORAD_BUG, "cuda: a copy from or to the host inside a recording");
+    return LORAD_OK;
+}
+
 enum status cuda_copy_to(struct device *device, enum device_stream stream, void *to, const void *from,
                          size_t bytes)
 {
     struct cuda_device *cuda = cuda_of(device);
-    TRY(enter(device));
+    TRY(enter_copy(device, stream));
     if (bytes <= RING_MOST_BYTES)
         return copy_by_ring(&cuda->ring[stream], cuda->stream[stream], to, from, bytes);
     CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cuda->stream[stream]));
@@ -347,7 +356,7 @@ enum status cuda_copy_to(struct device *device, enum device_stream stream, void 
 enum status cuda_copy_from(struct device *device, enum device_stream stream, void *to, const void *from,
                            size_t bytes)
 {
-    TRY(enter(device));
+    TRY(enter_copy(device, stream));
     CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda_of(device)->stream[stream]));
     return LORAD_OK;
 }

@@ -28,6 +28,13 @@ enum status cuda_event_record(struct device *device, enum device_stream stream, 
 enum status cuda_stream_wait(struct device *device, enum device_stream stream, struct device_event *event);
 enum status cuda_event_sync(struct device *device, struct device_event *event);
 enum status cuda_sync(struct device *device);
+
+/* recording.c */
+enum status cuda_record_begin(struct device *device);
+enum status cuda_record_end(struct device_recording **out, struct device *device, bool keep);
+enum status cuda_replay(struct device *device, const struct device_recording *recording);
+void cuda_recording_destroy(struct device *device, struct device_recording *recording);
+
 const void *cuda_extension(const char *name);
 void *cuda_native_stream(const struct device *device, enum device_stream stream);
 

@@ -38,6 +38,7 @@ static enum status build(struct rig *rig, const struct rig_options *options,
     TRY(open_parallel(rig, options, world));
     if (options->adapter_dir) {
         TRY(adapter_shape(&rig->shape, &rig->config, options->adapter_dir));
+        if (options->dropout > 0) rig->shape.dropout = options->dropout;
         TRY(lora_create(&rig->lora, &rig->shape, &rig->arch, &rig->partition));
     }
     TRY(model_create(&rig->model, &rig->arch, &rig->partition, rig->lora, &options->model, rig->device,

@@ -19,8 +19,9 @@ struct rig_options {
     const char *model_dir;
     const char *adapter_dir; /* a PEFT folder; NULL: the frozen base alone */
     struct model_options model;
-    bool fast;  /* a GPU need not be deterministic; then model.deterministic is false too */
-    int32_t tp; /* ranks of a tensor-parallel group; the world's other factor is data parallel */
+    double dropout; /* of the adapter, whose own is 0 */
+    bool fast;      /* a GPU need not be deterministic; then model.deterministic is false too */
+    int32_t tp;     /* ranks of a tensor-parallel group; the world's other factor is data parallel */
 };
 
 struct rig {

@@ -353,6 +353,49 @@ static void another_thread_copies(void **state)
     device_close(saver.device);
 }
 
+/* What is recorded does not run until it is replayed, and then as often as it is. */
+static void recordings_are_replayed(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    struct device *device = open_gpu(0), *cpu;
+    float *pinned;
+    void *x, *y;
+    struct device_recording *recording, *none;
+    assert_true(device_records(device));
+    assert_ok(device_alloc_host((void **)&pinned, device, N * sizeof(float)));
+    assert_ok(device_alloc(&x, device, N * sizeof(float)));
+    assert_ok(device_alloc(&y, device, N * sizeof(float)));
+    for (int i = 0; i < N; i++) pinned[i] = (float)i;
+    assert_ok(device_copy_to(device, STREAM_COMPUTE, x, pinned, N * sizeof(float)));
+    struct op_add add = {.x = matrix_of(x, DTYPE_F32, 1, N, N), .y = matrix_of(y, DTYPE_F32, 1, N, N)};
+    assert_ok(device_record_begin(device));
+    assert_ok(op_add(device, &add));
+    assert_ok(device_record_end(&recording, device, true));
+    for (int i = 0; i < 3; i++) assert_ok(device_replay(device, recording));
+    assert_ok(device_copy_from(device, STREAM_COMPUTE, pinned, y, N * sizeof(float)));
+    assert_ok(device_sync(device));
+    for (int i = 0; i < N; i++) assert_float_equal(pinned[i], 3.0f * (float)i, 0);
+    device_recording_destroy(device, recording);
+
+    /* a replay would read the host's memory as it is by then */
+    assert_ok(device_record_begin(device));
+    assert_fails(device_copy_to(device, STREAM_COMPUTE, x, pinned, 8), LORAD_BUG, "inside a recording");
+    assert_fails(device_copy_from(device, STREAM_COMPUTE, pinned, x, 8), LORAD_BUG, "inside a recording");
+    assert_ok(device_record_end(&none, device, false));
+    assert_null(none);
+    assert_ok(device_copy_to(device, STREAM_COMPUTE, x, pinned, 8));
+    assert_ok(device_sync(device));
+    device_free(device, x);
+    device_free(device, y);
+    device_free_host(device, pinned);
+    device_close(device);
+    assert_ok(device_open(&cpu, &(struct device_options){.kind = "cpu", .threads = 1}));
+    assert_false(device_records(cpu));
+    assert_fails(device_record_begin(cpu), LORAD_BUG, "cpu does not record");
+    device_close(cpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +411,7 @@ int main(void)
         cmocka_unit_test_setup(events_order_streams, plain_machine),
         cmocka_unit_test_setup(mixed_streams_run_early_and_late, plain_machine),
         cmocka_unit_test_setup(another_thread_copies, plain_machine),
+        cmocka_unit_test_setup(recordings_are_replayed, plain_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,88 @@
+/* trainer_replay.c: the trial of cuda_graphs: which way stays, and what does not count. */
+#include "support/test.h"
+#include "trainer/replay.h"
+
+/* Runs steps until it is decided or 200 are over; a step takes plain or replayed seconds a token, and
+ * `replays` of its 4 passes are replayed when they may be. Returns the steps; *forget as at the decision. */
+static int run(struct replay *replay, double plain, double replayed, int64_t replays, bool *forget)
+{
+    int steps = 0;
+    *forget = false;
+    for (; steps < 200 && !*forget; steps++) {
+        bool now = replay_begin(replay), undecided = !replay->decided;
+        int64_t tokens = 1000 + 100 * (steps % 7);
+        double seconds = (double)tokens * (now ? replayed : plain);
+        if (steps < 2 || steps % 9 == 8) seconds *= 20; /* warming up; a disturbance now and then */
+        replay_end(replay,
+                   &(struct replay_step){
+                       .seconds = seconds, .tokens = tokens, .passes = 4, .replayed = now ? replays : 0},
+                   forget);
+        if (undecided && replay->decided) return steps + 1;
+    }
+    return steps;
+}
+
+static void the_faster_way_stays(void **state)
+{
+    (void)state;
+    struct replay replay;
+    bool forget;
+    replay_init(&replay, true, CUDA_GRAPHS_AUTO);
+    assert_int_equal(run(&replay, 1.02, 1.0, 4, &forget), 2 + 2 * REPLAY_TRIALS);
+    assert_false(forget);
+    assert_true(replay_begin(&replay));
+    replay_init(&replay, true, CUDA_GRAPHS_AUTO);
+    assert_int_equal(run(&replay, 1.0, 1.02, 4, &forget), 2 + 2 * REPLAY_TRIALS);
+    assert_true(forget);
+    assert_false(replay_begin(&replay));
+}
+
+static void steps_that_met_a_new_shape_do_not_count(void **state)
+{
+    (void)state;
+    struct replay replay;
+    bool forget;
+    replay_init(&replay, true, CUDA_GRAPHS_AUTO);
+    assert_int_equal(run(&replay, 1.0, 0.5, 3, &forget), REPLAY_PATIENCE);
+    assert_true(forget);
+    assert_false(replay_begin(&replay));
+}
+
+static void steps_without_rows_are_no_trial(void **state)
+{
+    (void)state;
+    struct replay replay;
+    bool forget;
+    replay_init(&replay, true, CUDA_GRAPHS_AUTO);
+    for (int i = 0; i < 2 * REPLAY_PATIENCE; i++) {
+        replay_begin(&replay);
+        replay_end(&replay, &(struct replay_step){.seconds = 1}, &forget);
+    }
+    assert_false(replay.decided || forget);
+}
+
+static void a_wish_needs_no_trial(void **state)
+{
+    (void)state;
+    struct replay replay;
+    bool forget;
+    for (int wish = CUDA_GRAPHS_AUTO; wish <= CUDA_GRAPHS_OFF; wish++)
+        for (int can = 0; can < 2; can++) {
+            if (can && wish == CUDA_GRAPHS_AUTO) continue;
+            replay_init(&replay, can, (enum cuda_graphs)wish);
+            assert_true(replay.decided);
+            assert_int_equal(run(&replay, 1.0, 2.0, 4, &forget), 200);
+            assert_int_equal(replay_begin(&replay), can && wish == CUDA_GRAPHS_ON);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_faster_way_stays),
+        cmocka_unit_test(steps_that_met_a_new_shape_do_not_count),
+        cmocka_unit_test(steps_without_rows_are_no_trial),
+        cmocka_unit_test(a_wish_needs_no_trial),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
