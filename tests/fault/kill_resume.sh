@@ -7,7 +7,7 @@
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
 need_mpirun
-kills=${LORAD_KILLS:-2} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2} steps=${LORAD_KILL_STEPS:-40}
+kills=${LORAD_KILLS:-2} n=${LORAD_KILL_RANKS:-2} tp=${LORAD_KILL_TP:-2} steps=${LORAD_KILL_STEPS:-24}
 RANDOM=${LORAD_KILL_SEED:-20260801}
 read -ra worlds <<<"${LORAD_KILL_WORLDS:-}"
 
@@ -18,7 +18,7 @@ start() { # NAME
         n=${worlds[$(wc -l <"$work/starts") % ${#worlds[@]}]}
     fi
     mpirun -np "$n" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$tp" --set output_dir="$work/$1" \
-        --set bf16=false --set fp32=true --set cutoff_len=256 --set max_steps="$steps" --set logging_steps=1 \
+        --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size="$([ ${#worlds[@]} -gt 0 ] && echo 1 || echo 2)" --set global_batch_size=4 --set eval_strategy=steps --set eval_steps=8 \
         --set save_strategy=steps --set save_steps=3 --set save_total_limit=3 --set load_best_model_at_end=false \
         --set lora_dropout=0.1 --set resume_from_checkpoint=auto --set cache_dir="$work/cache" --set report_to=none \

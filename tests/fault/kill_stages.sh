@@ -15,7 +15,7 @@ head -n 4 $data/fin_heldout.jsonl >"$work/eval.jsonl"
 cat >"$work/stages.yaml" <<YAML
 model_name_or_path: tests/data/models/fin-zh-tiny
 eval_file: $work/eval.jsonl
-cutoff_len: 256
+cutoff_len: 128
 packing: true
 fp32: true
 lora_rank: 8

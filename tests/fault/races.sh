@@ -16,7 +16,7 @@ start() {
     local launcher=()
     [ "$2" = 1 ] || launcher=(mpirun -q -np "$2")
     exec ${wrapper:-} "${launcher[@]}" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size=1 --set output_dir="$work/$1" \
-        --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps=$steps --set logging_steps=1 \
+        --set bf16=false --set fp32=true --set cutoff_len=64 --set max_steps=$steps --set logging_steps=1 \
         --set per_device_train_batch_size=2 --set global_batch_size=4 --set eval_strategy=no --set save_strategy=steps \
         --set save_steps=2 --set save_total_limit=3 --set load_best_model_at_end=false --set eval_file="$work/eval.jsonl" \
         --set lora_dropout=0.1 --set resume_from_checkpoint=auto --set cache_dir="$work/cache" --set report_to=none

@@ -24,7 +24,7 @@ base=$work keep=3 patience=2
 
 options() { # NAME
     printf '%s\n' --config configs/fin_stage1.yaml --set tensor_parallel_size="$tp" --set output_dir="$work/$1" \
-        --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps="$steps" --set logging_steps=1 \
+        --set bf16=false --set fp32=true --set cutoff_len=64 --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size=1 --set global_batch_size=2 --set eval_strategy=steps --set eval_steps=25 \
         --set save_strategy=steps --set save_steps=5 --set save_total_limit=$keep --set load_best_model_at_end=false \
         --set lora_dropout=0.1 --set resume_from_checkpoint=auto --set cache_dir="$base/cache" --set report_to=none \

@@ -13,7 +13,7 @@ committed() { compgen -G "$work/run/ckpt/*/MANIFEST.json" | wc -l; } # kill.sh a
 
 start() { # NAME
     exec "$lorad" run -np "$n" --config configs/fin_stage1.yaml --set tensor_parallel_size="$tp" --set output_dir="$work/$1" \
-        --set bf16=false --set fp32=true --set cutoff_len=256 --set max_steps="$steps" --set logging_steps=1 \
+        --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps="$steps" --set logging_steps=1 \
         --set per_device_train_batch_size=2 --set global_batch_size=4 --set eval_strategy=steps --set eval_steps=8 \
         --set save_strategy=steps --set save_steps=3 --set save_total_limit=3 --set load_best_model_at_end=false \
         --set lora_dropout=0.1 --set resume_from_checkpoint=auto --set cache_dir="$work/cache" --set report_to=none \

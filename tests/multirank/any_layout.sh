@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
 need_mpirun
-steps=${LORAD_LAYOUT_STEPS:-8} half=$((${LORAD_LAYOUT_STEPS:-8} / 2))
+steps=${LORAD_LAYOUT_STEPS:-6} half=$((${LORAD_LAYOUT_STEPS:-6} / 2))
 sums=${LORAD_LAYOUT_SUMS:-elastic}
 layouts="1x1:1:1 TP2:2:2 TP4:4:4 DP2:2:1 DP4:4:1 TP2xDP2:4:2" # NAME:RANKS:TP
 pairs="1x1>TP2xDP2 TP2>DP4 TP4>1x1 DP2>1x1 DP4>TP4 TP2xDP2>TP2"
@@ -14,7 +14,7 @@ train() { # NAME LAYOUT
     local name n tp
     IFS=: read -r name n tp <<<"$(tr ' ' '\n' <<<"$layouts" | grep "^$2:")"
     ranks "$n" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$tp" --set output_dir="$work/$1" \
-        --set deterministic="$sums" --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps="$steps" \
+        --set deterministic="$sums" --set bf16=false --set fp32=true --set cutoff_len=64 --set max_steps="$steps" \
         --set logging_steps=1 --set per_device_train_batch_size=1 --set global_batch_size=6 --set eval_strategy=no \
         --set save_strategy=steps --set save_steps="$half" --set save_total_limit=100 --set lora_dropout=0.1 \
         --set load_best_model_at_end=false --set resume_from_checkpoint=auto --set cache_dir="$work/cache" \

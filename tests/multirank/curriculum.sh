@@ -19,7 +19,7 @@ model_name_or_path: tests/data/models/fin-zh-tiny
 dataset: $work/${rows[$i]}.jsonl
 eval_file: $work/eval.jsonl
 output_dir: $work/$1/out $i
-cutoff_len: 256
+cutoff_len: 128
 packing: true
 fp32: true
 lora_rank: 8

@@ -13,7 +13,7 @@ export LORAD_TEST_POISON="3:nan 7:spike 9:inf 13:collapse"
 train() { # NAME RANKS TP
     ranks "$2" "$program" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set output_dir="$work/$1" \
         --set deterministic=elastic --set bf16="$([ "$precision" = bf16 ] && echo true || echo false)" \
-        --set fp32="$([ "$precision" = fp32 ] && echo true || echo false)" --set cutoff_len=128 --set max_steps="$steps" \
+        --set fp32="$([ "$precision" = fp32 ] && echo true || echo false)" --set cutoff_len=64 --set max_steps="$steps" \
         --set logging_steps=1 --set per_device_train_batch_size=1 --set global_batch_size=5 --set eval_strategy=steps \
         --set eval_steps=10 --set save_strategy=steps --set save_steps=5 --set save_total_limit=100 --set lora_dropout=0.1 \
         --set load_best_model_at_end=false --set resume_from_checkpoint=auto --set cache_dir="$work/cache" \

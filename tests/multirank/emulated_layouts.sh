@@ -13,7 +13,7 @@ emulated=$LORAD_TEST_BUILD/emulator/lorad_cuda.so
 train() { # NAME RANKS TP ARGUMENTS
     mpirun -np "$2" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set bf16=false --set fp32=true \
         --set model_name_or_path=tests/data/models/fin-zh-tiny --set output_dir="$work/$1" --set max_steps="$steps" \
-        --set logging_steps=1 --set per_device_train_batch_size=2 --set global_batch_size=4 --set cutoff_len=128 \
+        --set logging_steps=1 --set per_device_train_batch_size=2 --set global_batch_size=4 --set cutoff_len=64 \
         --set eval_strategy=no --set load_best_model_at_end=false --set cache_dir="$work/cache" --set lora_dropout=0.05 \
         --set report_to=none "${@:4}" >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 did not train"; }
     field "$work/$1/logs/metrics.jsonl" loss >"$work/$1.loss"

@@ -1,14 +1,15 @@
 # The same global batch gives the same losses at every layout: fin_stage1 at TP x DP of 1x1, 2x1, 4x1, 1x2, 2x2.
-# LORAD_LAYOUT_STEPS (default 3) steps, LORAD_LAYOUT_PRECISIONS (default "fp32 bf16"). Bounds: first 20 steps 1e-5 and
+# LORAD_LAYOUT_STEPS (default 3) steps of packs of LORAD_LAYOUT_CUTOFF (default 256) tokens,
+# LORAD_LAYOUT_PRECISIONS (default "fp32 bf16"). Bounds: first 20 steps 1e-5 and
 # later ones 1e-4 in f32 (sums in another order), 2e-3 in bf16 (partial sums are rounded before they are added).
 . "$(dirname "$0")/../support/lib.sh"
 need_mpirun
-steps=${LORAD_LAYOUT_STEPS:-3}
+steps=${LORAD_LAYOUT_STEPS:-3} cutoff=${LORAD_LAYOUT_CUTOFF:-256}
 
 losses() { # NAME RANKS TP PRECISION MODEL
     mpirun -np "$2" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set "$4=true" --set bf16="$([ "$4" = bf16 ] && echo true || echo false)" \
         --set model_name_or_path="$5" --set output_dir="$work/$1" --set max_steps="$steps" --set logging_steps=1 \
-        --set per_device_train_batch_size=2 --set global_batch_size=8 --set eval_strategy=no --set save_strategy=no \
+        --set per_device_train_batch_size=2 --set global_batch_size=8 --set cutoff_len="$cutoff" --set eval_strategy=no --set save_strategy=no \
         --set load_best_model_at_end=false --set cache_dir="$work/cache" --set lora_dropout=0.05 --set report_to=none \
         >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 did not train"; }
     field "$work/$1/logs/metrics.jsonl" loss >"$work/$1.loss"

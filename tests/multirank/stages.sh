@@ -11,7 +11,7 @@ head -n 12 $data/fin_stage2_company.jsonl >"$work/b.jsonl"
 head -n 5 $data/fin_heldout.jsonl >"$work/eval.jsonl"
 cat >"$work/run.yaml" <<YAML
 model_name_or_path: tests/data/models/fin-zh-tiny
-cutoff_len: 256
+cutoff_len: 128
 packing: true
 fp32: true
 lora_rank: 8

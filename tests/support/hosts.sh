@@ -70,7 +70,7 @@ head -n 12 tests/data/finance-zh/fin_heldout.jsonl >"$work/eval.jsonl"
 # options NAME: a run into $work/NAME, on $tp ranks a copy of the model
 options() {
     echo "--config configs/fin_stage1.yaml --set output_dir=$work/$1 --set cache_dir=$work/cache --set bf16=false \
---set fp32=true --set cutoff_len=128 --set max_steps=$steps --set logging_steps=1 --set per_device_train_batch_size=2 \
+--set fp32=true --set cutoff_len=64 --set max_steps=$steps --set logging_steps=1 --set per_device_train_batch_size=2 \
 --set global_batch_size=4 --set lora_dropout=0.1 --set eval_file=$work/eval.jsonl --set eval_strategy=steps \
 --set eval_steps=25 --set save_strategy=steps --set save_steps=7 --set save_total_limit=3 --set load_best_model_at_end=false \
 --set overwrite_output_dir=false --set report_to=none --set progress=lines --set resume_from_checkpoint=${resume:-} \

@@ -405,7 +405,7 @@ static void kept_back_rows_are_disjoint_and_stable(void **state)
 }
 
 /* Kills a preparing process again and again; it goes on where it was, and ends with the bytes of an
- * undisturbed one. LORAD_KILLS: how many times (default 24). */
+ * undisturbed one. LORAD_KILLS: how many times (default 12). */
 static void killed_while_preparing(void **state)
 {
     (void)state;
@@ -425,7 +425,7 @@ static void killed_while_preparing(void **state)
     struct hash128 expected = folder_hash(folder);
     free(folder);
     const char *kills = getenv("LORAD_KILLS");
-    int wanted = kills ? atoi(kills) : 24, killed = 0, continued = 0, finished = 0;
+    int wanted = kills ? atoi(kills) : 12, killed = 0, continued = 0, finished = 0;
     bool fresh = false;
     for (int i = 0; i < wanted; i++) {
         if (i % 6 == 0 || fresh) options.cache_dir = new_cache();
