@@ -22,8 +22,10 @@
 #define __shared__      static /* blocks run one after the other */
 #define __constant__
 #define __launch_bounds__(...)
-#define __align__(n)    __attribute__((aligned(n)))
-#define EMULATED_INLINE static inline __attribute__((always_inline, unused))
+#define __align__(n)       __attribute__((aligned(n)))
+#define EMULATED_INLINE    static inline __attribute__((always_inline, unused))
+/* For code of the emulator itself: the checks are for kernels. */
+#define EMULATED_UNWATCHED __attribute__((no_sanitize("alignment", "bounds", "integer-divide-by-zero")))
 
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;

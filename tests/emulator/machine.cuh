@@ -81,17 +81,19 @@ INLINE float exp2_quick(float x)
 }
 
 namespace emulator {
-template <class T> static inline float half_of(uint32_t pair, int which)
+template <class T> INLINE float half_of(uint32_t pair, int which)
 {
     return to_float(T{(uint16_t)(pair >> 16 * which)});
 }
 
+typedef double four __attribute__((vector_size(32)));
 struct product {
     float *c;
     const uint32_t *a, *b;
 };
-/* Products are summed as one exact sum, rounded once; the tensor cores' own order is not documented. */
-template <class T> static void multiply_all(void *const *lane, uint32_t)
+/* Products are summed as one exact sum, rounded once; the tensor cores' own order is not documented. Most of
+ * attention's time is spent here, so its own arrays are not watched. */
+template <class T> EMULATED_UNWATCHED static void multiply_all(void *const *lane, uint32_t)
 {
     double a[16][16], b[16][8], sum[16][8];
     for (int l = 0; l < 32; l++) {
@@ -109,9 +111,20 @@ template <class T> static void multiply_all(void *const *lane, uint32_t)
             sum[g + 8][i + half] = (double)p->c[2 + half];
         }
     }
-    for (int row = 0; row < 16; row++)
-        for (int k = 0; k < 16; k++)
-            for (int col = 0; col < 8; col++) sum[row][col] += a[row][k] * b[k][col];
+    for (int row = 0; row < 16; row++) {
+        four left, right;
+        memcpy(&left, sum[row], sizeof left);
+        memcpy(&right, sum[row] + 4, sizeof right);
+        for (int k = 0; k < 16; k++) {
+            four b_left, b_right, x = {a[row][k], a[row][k], a[row][k], a[row][k]};
+            memcpy(&b_left, b[k], sizeof b_left);
+            memcpy(&b_right, b[k] + 4, sizeof b_right);
+            left += x * b_left;
+            right += x * b_right;
+        }
+        memcpy(sum[row], &left, sizeof left);
+        memcpy(sum[row] + 4, &right, sizeof right);
+    }
     for (int l = 0; l < 32; l++) {
         float *c = ((const product *)lane[l])->c;
         for (int at = 0; at < 4; at++) c[at] = (float)sum[l / 4 + 8 * (at / 2)][2 * (l % 4) + at % 2];
@@ -122,7 +135,7 @@ struct matrices {
     uint32_t *out;
     const uint16_t *row;
 };
-template <bool TRANSPOSED> static void load_all(void *const *lane, uint32_t)
+template <bool TRANSPOSED> EMULATED_UNWATCHED static void load_all(void *const *lane, uint32_t)
 {
     const uint16_t *row[32];
     for (int l = 0; l < 32; l++) {
