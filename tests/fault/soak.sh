@@ -144,6 +144,8 @@ attempt() {
     job=$!
     [ $((RANDOM % 2)) = 0 ] || mode=save
     whole_ms=$((window_ms * 10 / 8)) await $mode $job 2>/dev/null || kind=
+    # the watchdog begins with the training
+    while [ "$kind" = stop ] && [ "$(phase_now)" = start ] && kill -0 $job 2>/dev/null; do sleep 0.02; done
     phase=$(phase_now)
     newest=$(committed_steps | tail -n 1)
     if [ -n "$kind" ] && hit "$kind" $job; then
