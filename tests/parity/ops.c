@@ -1,7 +1,7 @@
 /*
  * ops.c: every operation of ops.def against the double reference, with redzones: on every instruction path of
  * this processor, with the same bits for 1, 2 and 4 threads; or on the GPU (LORAD_TEST_DEVICE=cuda), with the
- * same bits twice. Arguments are names of operations: only those, or with a minus, all but those.
+ * same bits twice. Arguments are names of operations or of cases: only those, or with a minus, all but those.
  * LORAD_TEST_FAST=1: a GPU that is not deterministic.
  */
 #include "support/op_run.h"
@@ -56,7 +56,8 @@ static bool is_wanted(const struct op_case *test)
     bool all = true; /* but those with a minus */
     for (char **name = only; *name; name++) {
         bool leave_out = **name == '-';
-        if (strcmp(*name + leave_out, op_names[test->op]) == 0) return !leave_out;
+        if (strcmp(*name + leave_out, op_names[test->op]) == 0 || strcmp(*name + leave_out, test->name) == 0)
+            return !leave_out;
         all &= leave_out;
     }
     return all;

@@ -131,6 +131,12 @@ static enum status open_trial(struct trial *trial, const struct golden_setup *se
     return adapter_gather(&trial->start, trial->rig->adapter, ADAPTER_PARAM);
 }
 
+int32_t golden_steps_wanted(void)
+{
+    const char *steps = getenv("LORAD_GOLDEN_STEPS");
+    return steps ? atoi(steps) : 0;
+}
+
 static enum status run_trial(struct trial *trial, const struct golden_setup *setup,
                              const struct comm_world_info *world)
 {
@@ -144,7 +150,8 @@ static enum status run_trial(struct trial *trial, const struct golden_setup *set
         .part = &trial->rig->partition,
     };
     TRY(step_prepare(&trial->context));
-    for (int32_t step = 0; step < trial->golden->steps; step++) TRY(train_step(trial, &trial->context, step));
+    int32_t steps = setup->steps ? setup->steps : trial->golden->steps;
+    for (int32_t step = 0; step < steps; step++) TRY(train_step(trial, &trial->context, step));
     return compare_factors(trial, ADAPTER_PARAM, "final", 1.0, true, &trial->errors.adapter,
                            trial->errors.worst_adapter);
 }

@@ -18,7 +18,11 @@ struct golden_setup {
     bool keep_inputs;
     int32_t tp; /* the world's other factor is data parallel */
     bool sequence_parallel;
+    int32_t steps; /* the first so many, after which the adapter is not yet that of the files; 0: all */
 };
+
+/* LORAD_GOLDEN_STEPS: so many where the first steps show as much, for devices that are slow; else 0. */
+int32_t golden_steps_wanted(void);
 
 /* Relative errors, the same on every rank. */
 struct golden_errors {
