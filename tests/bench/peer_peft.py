@@ -96,6 +96,7 @@ def prepare(model, arguments, dtype, initial):
         parameter.data = value.to(parameter.device, dtype if arguments.adapter == "same" else value.dtype, copy=True)
         parameter.grad = None
     inner = model.get_base_model()
+    torch._dynamo.reset()  # which attention a compiled layer calls was decided when it was compiled
     for layer in inner.model.layers:
         layer._compiled_call_impl = None
         if arguments.compile:

@@ -4,7 +4,7 @@
     tests/bench/run_peer.sh --lorad build/lorad [--work DIR] [--shapes 100m,qwen2-0.5b] [--dtypes f32,bf16]
         [--cutoffs 512,1024] [--masks answers,all] [--steps 7] [--cores 0,1] [--compile] [--json FILE]
     tests/bench/run_peer.sh --device cuda --shapes llama-3-8b --dtypes bf16 --cutoffs 2048 --masks all --rows 8 [--packs 4]
-        [--long-steps 50] [--peer-limit SECONDS] [--peer-variants "bf16 adapter compiled"]
+        [--long-steps 50] [--peer-limit SECONDS] [--peer-variants autocast,compiled]
 
 Both start from the same adapter (B = 0) and train one optimizer step per pass over rows of equal length, so that a
 step is the same tokens in equally full packs whatever the order. The peer runs every stock variant (see peer_peft.py)
@@ -39,11 +39,11 @@ WARMUP = 2
 def variants(a, dtype):
     """(name, options, stock): how the peer may be run."""
     if a.device == "cuda":
-        found = [("bf16 adapter", ["--adapter", "same"]), ("autocast", ["--autocast"]),
-                 ("bf16 adapter compiled", ["--adapter", "same", "--compile"]),
-                 ("bf16 adapter compiled, cuDNN", ["--adapter", "same", "--compile", "--sdpa", "cudnn"])]
+        found = [("bf16-adapter", ["--adapter", "same"]), ("autocast", ["--autocast"]),
+                 ("compiled", ["--adapter", "same", "--compile"]),
+                 ("compiled-cudnn", ["--adapter", "same", "--compile", "--sdpa", "cudnn"])]
         if dtype != "bf16":
-            found = [("f32 adapter", [])]
+            found = [("f32-adapter", [])]
         return [(n, o + ["--attention", "causal"], True) for n, o in found if not a.peer_variants or n in a.peer_variants]
     compile_too = a.compile
     base = [("packed", []), ("plain causal", ["--attention", "causal"])]
@@ -267,7 +267,7 @@ def main():
     parser.add_argument("--compile", action="store_true", help="on the CPU: also torch.compile (a minute a variant)")
     parser.add_argument("--long-steps", type=int, default=50, help="on a GPU: of lorad's last run")
     parser.add_argument("--peer-limit", type=float, default=300, help="on a GPU: seconds for all of the peer's variants")
-    parser.add_argument("--peer-variants", type=lambda text: text.split(";"), help="on a GPU: names of the peer's variants, with ; between them; default: all")
+    parser.add_argument("--peer-variants", type=listed, help="on a GPU: names of the peer's variants; default: all")
     parser.add_argument("--square", type=float, default=2, help="on a GPU: seconds of PyTorch's own square product")
     parser.add_argument("--peer-device", choices=["cpu", "cuda"], help="default: --device; to try this without a GPU")
     parser.add_argument("--tests", type=pathlib.Path, help="folder of make_model; default: tests beside lorad")

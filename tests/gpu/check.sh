@@ -162,10 +162,10 @@ layouts_agree() {
 # kill -9 of the ranks that have this among their arguments; neither pkill nor pgrep is everywhere
 kill_runs() {
     local entry killed=1
-    for entry in /proc/[0-9]*; do
-        [ "$(tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | head -n 1)" = "$lorad" ] &&
-            tr '\0' '\n' <"$entry/cmdline" 2>/dev/null | grep -qxF "$1" && kill -9 "${entry#/proc/}" && killed=0
-    done 2>/dev/null
+    for entry in $(grep -lzxF "$1" /proc/[0-9]*/cmdline 2>/dev/null); do
+        entry=${entry%/cmdline}
+        [ "$entry/exe" -ef "$lorad" ] && kill -9 "${entry#/proc/}" && killed=0
+    done
     return $killed
 }
 

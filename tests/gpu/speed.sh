@@ -97,7 +97,7 @@ kernels() {
 
 # Names are cut before their arguments; the loading of weights is among them, each step three times.
 sum_kernels() {
-    awk -F '","' '/^"[0-9]+"/ { name = $5; sub(/\(.*/, "", name); value = $NF; gsub(/[",]/, "", value)
+    awk -F '","' '/^"[0-9]+"/ { name = $5; gsub(/\((int|bool|unsigned int)\)/, "", name); sub(/\(.*/, "", name); value = $NF; gsub(/[",]/, "", value)
                                 n[name]++; ns[name] += value; all += value }
         END { for (k in n) printf "%10.3f ms %5.1f %% %6d  %s\n", ns[k] / 1e6, 100 * ns[k] / all, n[k], substr(k, 1, 100)
               printf "%10.3f ms in all\n", all / 1e6 }' | sort -rn | head -n 40
