@@ -3,8 +3,9 @@
  * test.
  *
  *     bench_step MODEL ADAPTER [--dtype f32|bf16] [--tokens T] [--row N] [--supervised PERCENT]
- *                [--steps N] [--threads N] [--micros N] [--elastic 1] [--phases 1] [--fast 1] [--keep 0|1]
- *                [--without 1] [--products 0|1] [--square SECONDS] [--square-size N] [--square-rate GFLOPS]
+ *                [--steps N] [--threads N] [--micros N] [--elastic 1] [--graphs 1] [--phases 1]
+ *                [--fast 1] [--keep 0|1] [--without 1] [--products 0|1] [--square SECONDS] [--square-size N]
+ * [--square-rate GFLOPS]
  *
  * MODEL and ADAPTER are folders (make_model makes some). A step is one micro-batch of T random tokens packed
  * from rows of N, forward, loss, backward, norm, clip and AdamW. Then the products of each shape of the model
@@ -18,7 +19,8 @@
  * (frozen_panels.h). --square: also the rate of a large square product kept up so long, the best of several
  * sizes on a GPU, and the step's share of it; --square-rate: that rate, measured before. --fast 1: a GPU need
  * not be deterministic. LORAD_TEST_DEVICE chooses the device. --elastic 1: instead, steps whose gradients are
- * summed as floats and in fixed point in turn.
+ * summed as floats and in fixed point in turn. --graphs 1: instead, on a GPU, steps whose operations are
+ * enqueued one by one and replayed as a CUDA graph in turn; they are not else.
  *
  * The last line is a row of a table: model, tokens, row, mode, step, tokens/s, TFLOP/s of products and
  * attention, their share of the square product, what the adapter costs.
@@ -45,7 +47,7 @@ struct bench {
     const char *model_dir, *adapter_dir;
     enum dtype dtype;
     int32_t tokens, row, supervised_percent, steps, threads, micros;
-    bool elastic, phases, fast, keep, without, products;
+    bool elastic, graphs, phases, fast, keep, without, products;
     struct arch arch;
     struct device *device;
     double product_seconds, product_work; /* of a step */
@@ -296,31 +298,56 @@ static double run_step(struct bench *b, struct step_context *context, const stru
     return clock_seconds_since(start);
 }
 
-/* Both ways of summing in turn, so that both see the same machine. */
-static void compare_sums(struct bench *b, struct rig *rig, struct step_context *context,
-                         const struct micro_batch *batch)
+/* Two ways of computing a step in turn, so that both see the same machine; use() chooses. */
+static void compare(struct bench *b, struct step_context *context, const struct micro_batch *batch,
+                    const char *const name[2], void (*use)(struct step_context *context, void *way),
+                    void *const way[2])
 {
     double seconds[2][MOST_STEPS];
-    struct fixed_sums *sums;
     struct step_result result;
-    check(fixed_sums_create(&sums, rig->lora, rig->device));
-    fixed_sums_set_addends(sums, b->micros);
     for (int32_t step = -2; step < b->steps; step++)
-        for (int way = 0; way < 2; way++) {
-            rig->adapter->sums = way ? sums : NULL;
+        for (int i = 0; i < 2; i++) {
+            use(context, way[i]);
             double taken = run_step(b, context, batch, step, &result);
-            if (step >= 0) seconds[way][step] = taken;
+            if (step >= 0) seconds[i][step] = taken;
         }
-    rig->adapter->sums = NULL;
-    fixed_sums_destroy(sums);
-    for (int way = 0; way < 2; way++) qsort(seconds[way], (size_t)b->steps, sizeof(double), ascending);
+    use(context, NULL);
+    for (int i = 0; i < 2; i++) qsort(seconds[i], (size_t)b->steps, sizeof(double), ascending);
+    double plain = seconds[0][b->steps / 2], other = seconds[1][b->steps / 2];
     printf("%s, %d micro-batches of %d tokens, %.2f M parameters trained, %d threads, medians of %d steps "
-           "each, in turn: "
-           "floats %.1f ms, fixed point %.1f ms (%+.2f %%); fastest %.1f and %.1f ms (%+.2f %%)\n",
-           dtype_name(b->dtype), b->micros, b->tokens, (double)rig->lora->parameters * 1e-6, b->threads,
-           b->steps, 1e3 * seconds[0][b->steps / 2], 1e3 * seconds[1][b->steps / 2],
-           100 * (seconds[1][b->steps / 2] / seconds[0][b->steps / 2] - 1), 1e3 * seconds[0][0],
-           1e3 * seconds[1][0], 100 * (seconds[1][0] / seconds[0][0] - 1));
+           "each, in turn: %s %.3f ms, %s %.3f ms (%+.2f %%); fastest %.3f and %.3f ms (%+.2f %%)\n",
+           dtype_name(b->dtype), b->micros, b->tokens, (double)context->adapter->lora->parameters * 1e-6,
+           b->threads, b->steps, name[0], 1e3 * plain, name[1], 1e3 * other, 100 * (other / plain - 1),
+           1e3 * seconds[0][0], 1e3 * seconds[1][0], 100 * (seconds[1][0] / seconds[0][0] - 1));
+}
+
+static void use_sums(struct step_context *context, void *sums)
+{
+    context->adapter->sums = sums;
+}
+
+static void compare_sums(struct bench *b, struct step_context *context, const struct micro_batch *batch)
+{
+    struct fixed_sums *sums;
+    check(fixed_sums_create(&sums, context->adapter->lora, context->adapter->device));
+    fixed_sums_set_addends(sums, b->micros);
+    compare(b, context, batch, (const char *[]){"floats", "fixed point"}, use_sums, (void *[]){NULL, sums});
+    fixed_sums_destroy(sums);
+}
+
+static void use_replay(struct step_context *context, void *replay)
+{
+    context->replay = replay;
+}
+
+static void compare_replays(struct bench *b, struct step_context *context, const struct micro_batch *batch)
+{
+    struct replay replay;
+    replay_init(&replay, model_can_replay(context->model), CUDA_GRAPHS_ON);
+    compare(b, context, batch, (const char *[]){"one by one", "replayed"}, use_replay,
+            (void *[]){NULL, &replay});
+    printf("%lld of %lld passes were replayed\n", (long long)model_replays(context->model),
+           (long long)b->micros * (b->steps + 2));
 }
 
 /* The median of the steps after two to warm up. */
@@ -391,7 +418,9 @@ static void run_steps(struct bench *b, struct rig *rig, const struct micro_batch
                                    .part = &rig->partition};
     check(step_prepare(&context));
     if (b->elastic)
-        compare_sums(b, rig, &context, batch);
+        compare_sums(b, &context, batch);
+    else if (b->graphs)
+        compare_replays(b, &context, batch);
     else
         time_steps(b, &context, batch);
     fflush(stdout);
@@ -481,7 +510,7 @@ static void run(struct bench *b)
     int32_t first_layer = rig->lora->first_layer;
     rig_close(rig);
     measure_square(b);
-    if (!b->elastic) tell(b, &batch, first_layer);
+    if (!b->elastic && !b->graphs) tell(b, &batch, first_layer);
     void *const blocks[] = {batch.tokens,      batch.positions, batch.labels,
                             batch.token_index, batch.seq_start, batch.row_ids};
     for (int i = 0; i < 6; i++) free(blocks[i]);
@@ -501,6 +530,7 @@ static void read_arguments(struct bench *b, int argc, char **argv)
         {"--threads", &b->threads, NULL},
         {"--micros", &b->micros, NULL},
         {"--elastic", NULL, &b->elastic},
+        {"--graphs", NULL, &b->graphs},
         {"--phases", NULL, &b->phases},
         {"--fast", NULL, &b->fast},
         {"--keep", NULL, &b->keep},

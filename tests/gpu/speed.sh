@@ -16,6 +16,8 @@
 #                  step, how busy the GPU is over 50 steps, memory beside the plan
 #     panels       the products of linear layers with and without an adapter: bench_panel (60)
 #     operations   every operation alone: bench_ops (20)
+#     graphs       steps of four micro-batches enqueued operation by operation and replayed as CUDA graphs (20): for small
+#                  models, LORAD_GPU_SHAPES=qwen2-0.5b
 #     kernels      time of every kernel in a step, by Nsight Compute's ncu (60)
 #   LORAD_GPU_SECONDS    for everything; what does not fit any more is left out (default: no limit)
 #   LORAD_GPU_TOKENS     of a micro-batch (default 8192)
@@ -117,6 +119,7 @@ for shape in ${LORAD_GPU_SHAPES:-llama-3-8b}; do
         peer) peer ;;
         panels) part panels 150 env LORAD_BENCH_SECONDS=3 "$tests/bench_panel" --tokens "$tokens" --seconds 0.05 ;;
         operations) part operations 60 "$tests/bench_ops" ;;
+        graphs) step 1 "graphs $shape $length" --graphs 1 --micros 4 --products 0 --steps 40 ;;
         kernels) export -f kernels sum_kernels && export tests folder shape tokens length cores &&
             part "kernels $shape" 150 bash -c kernels ;;
         *) echo "there is no part \"$each\"" >&2 && exit 64 ;;
