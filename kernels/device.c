@@ -150,6 +150,25 @@ enum status device_probe(char *words, size_t bytes, const char *kind)
     return FAIL(LORAD_CONFIG, "device: there is no %s here: %s", kind, why);
 }
 
+enum status device_list(struct device_id *out, int *n, int most, const char *kind)
+{
+    bool any = strcmp(kind, "auto") == 0;
+    int listed = 0;
+    for (int i = 0; i < N_BACKENDS; i++) {
+        if (!any && strcmp(kind, backends[i].kind) != 0) continue;
+        const struct device_ops *ops = NULL;
+        char why[512];
+        bool broken;
+        backends[i].find(&ops, &broken, why, sizeof why);
+        if (!ops || !ops->identify) continue;
+        int count = ops->count(why, sizeof why);
+        for (; listed < count && listed < most; listed++) TRY(ops->identify(&out[listed], listed));
+        if (listed > 0) break;
+    }
+    *n = listed;
+    return LORAD_OK;
+}
+
 const struct device_backend *device_backend(const struct device *device)
 {
     return (const struct device_backend *)(const void *)device->ops;

@@ -21,8 +21,8 @@ struct device_backend; /* a kind of device, with or without one at hand */
 
 struct device_options {
     const char *kind; /* "auto", "cpu", "cuda"; asked for and absent is LORAD_CONFIG, never another device */
-    int local_rank;   /* index among the ranks of this host: which GPU */
-    int local_world;  /* ranks of this host, which may have to share a GPU's memory; 0: 1 */
+    int number;       /* of the GPUs that this process sees */
+    int sharers;      /* ranks that use it, and its memory; 0: 1 */
     int threads; /* CPU threads of this rank; 0: allowed cores / ranks on the host, which the caller knows */
     bool deterministic; /* CUDA only; the CPU always is */
 };
@@ -42,6 +42,13 @@ int32_t device_backend_row_multiple(const struct device_backend *backend);
 /* Which devices of a kind there are, in words ("2 x NVIDIA H200, compute 9.0, CUDA 13.0, driver 13.0"; "" for
  * the CPU); takes none of them. LORAD_CONFIG: there is none, and why. */
 enum status device_probe(char *words, size_t bytes, const char *kind) LORAD_WARN_UNUSED;
+/* What tells a GPU from all others anywhere, whatever a process sees of them. */
+struct device_id {
+    unsigned char bytes[16];
+};
+/* The GPUs of a kind (or "auto") that this process sees, by number, at most `most`; takes none of them.
+ * *n: 0 where there is none, or the kind has none. */
+enum status device_list(struct device_id *out, int *n, int most, const char *kind) LORAD_WARN_UNUSED;
 
 const char *device_kind(const struct device *device); /* "cpu", "cuda" */
 /* One line for people: "cpu, 2 threads, bf16 by avx512_bf16, f32 by OpenBLAS 0.3.21". Borrowed. */

@@ -26,6 +26,8 @@ struct device_ops {
     /* Devices of this kind that this process can use; `words` describes them. 0: none (no driver, no GPU),
      * and `words` says why. Takes none of them: what is asked may be a verb that computes nothing. */
     int (*count)(char *words, size_t bytes);
+    /* Of the device of this number, below count's. Optional: a host has one device. */
+    enum status (*identify)(struct device_id *out, int number);
     /* options are checked; *out starts with a filled struct device. */
     enum status (*open)(struct device **out, const struct device_options *options);
     void (*close)(struct device *device);

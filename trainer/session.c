@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "trainer/gpu_choice.h"
 #include "trainer/weights.h"
 
 static const char *template_note(const struct run_options *options, const struct chat_template *chat)
@@ -154,10 +155,12 @@ enum status session_join(struct session *session, const struct comm_world_info *
     session->ranks = *ranks;
     TRY(partition_make(&session->part, &session->arch, options->tensor_parallel_size, ranks->world,
                        ranks->rank));
+    struct gpu_choice gpu;
+    TRY(gpu_choose(&gpu, options->device));
     TRY(device_open(&session->device,
                     &(struct device_options){.kind = options->device,
-                                             .local_rank = ranks->local_rank,
-                                             .local_world = ranks->local_world,
+                                             .number = gpu.number,
+                                             .sharers = gpu.sharers,
                                              .threads = count_threads(ranks),
                                              .deterministic = options->deterministic != DETERMINISM_OFF}));
     session->on_gpu = !device_is_host(session->device);

@@ -7,6 +7,7 @@ __attribute__((visibility("default"))) const struct device_ops lorad_cuda_backen
     .is_host = false,
     .row_multiple = CUDA_ROW_MULTIPLE,
     .count = cuda_count,
+    .identify = cuda_identify,
     .open = cuda_open,
     .close = cuda_close,
     .alloc = cuda_alloc,

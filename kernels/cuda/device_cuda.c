@@ -88,24 +88,23 @@ int cuda_count(char *words, size_t bytes)
     return 0;
 }
 
-/* The ranks of a host take its GPUs in order. Slurm may show every rank one GPU of its own, each as number 0.
- * *sharers: the ranks that have this one. */
-static enum status choose_gpu(int *number, int *sharers, const struct device_options *options)
+enum status cuda_identify(struct device_id *out, int number)
+{
+    struct cudaDeviceProp properties;
+    CUDA_TRY(cudaGetDeviceProperties(&properties, number));
+    _Static_assert(sizeof out->bytes == sizeof properties.uuid, "the whole UUID");
+    memcpy(out->bytes, &properties.uuid, sizeof out->bytes);
+    return LORAD_OK;
+}
+
+static enum status check_number(int number)
 {
     char why[256];
-    int local_rank = options->local_rank;
     int gpus = cuda_count(why, sizeof why);
-    const char *per_task = getenv("SLURM_GPUS_PER_TASK"), *share = getenv("LORAD_SHARE_GPU");
     if (gpus == 0) return FAIL(LORAD_CONFIG, "device: %s", why);
-    bool bound = gpus == 1 && per_task && strcmp(per_task, "1") == 0,
-         shared = share && strcmp(share, "1") == 0;
-    if (local_rank >= gpus && !bound && !shared)
-        return FAIL(LORAD_CONFIG,
-                    "device: rank %d of this host has no GPU: there %s %d%s; start at most one rank per GPU",
-                    local_rank, gpus == 1 ? "is" : "are", gpus, with_environment());
-    *number = local_rank % gpus;
-    *sharers =
-        bound || local_rank >= options->local_world ? 1 : (options->local_world - 1 - *number) / gpus + 1;
+    if (number >= gpus)
+        return FAIL(LORAD_CONFIG, "device: there is no GPU %d: the NVIDIA driver shows %d%s", number, gpus,
+                    with_environment());
     return LORAD_OK;
 }
 
@@ -206,14 +205,13 @@ static enum status set_up(struct cuda_device *cuda, int sharers)
 
 enum status cuda_open(struct device **out, const struct device_options *options)
 {
-    int number, sharers;
-    TRY(choose_gpu(&number, &sharers, options));
+    TRY(check_number(options->number));
     struct cuda_device *cuda = memory_new(1, sizeof *cuda);
     if (!cuda) return LORAD_NOMEM;
     cuda->base.ops = &lorad_cuda_backend;
-    cuda->number = number;
+    cuda->number = options->number;
     cuda->deterministic = options->deterministic;
-    enum status status = set_up(cuda, sharers);
+    enum status status = set_up(cuda, options->sharers > 1 ? options->sharers : 1);
     if (status != LORAD_OK) {
         cuda_close(&cuda->base);
         return status;

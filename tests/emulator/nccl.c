@@ -31,7 +31,8 @@ enum { MOST_RANKS = 16, SLOT_BYTES = 1 << 18 };
 struct segment {
     struct {
         _Atomic uint32_t meets;
-        int32_t gpu, min_ctas;
+        char bus[32];
+        int32_t min_ctas;
     } seat[MOST_RANKS];
     _Alignas(64) char slot[MOST_RANKS][SLOT_BYTES];
 };
@@ -130,7 +131,7 @@ static ncclResult_t check_seats(ncclComm_t comm)
         if (comm->segment->seat[a].min_ctas != comm->segment->seat[0].min_ctas)
             return refuse(ncclInvalidUsage, "the ranks ask for different numbers of CTAs");
         for (int b = 0; b < a; b++)
-            if (comm->segment->seat[a].gpu == comm->segment->seat[b].gpu)
+            if (strcmp(comm->segment->seat[a].bus, comm->segment->seat[b].bus) == 0)
                 return refuse(ncclInvalidUsage, "Duplicate GPU detected");
     }
     return ncclSuccess;
@@ -155,7 +156,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id,
     comm->rank = rank;
     comm->ranks = ranks;
     comm->break_at = break_at ? atoll(break_at) : 0;
-    comm->segment->seat[rank].gpu = gpu;
+    cudaDeviceGetPCIBusId(comm->segment->seat[rank].bus, sizeof comm->segment->seat[rank].bus, gpu);
     comm->segment->seat[rank].min_ctas = config->minCTAs;
     meet(comm);
     if (rank == 0) unlink(id.internal);

@@ -11,7 +11,8 @@
  * lazy where the one that should wait is late, and under mixed where it is early.
  * 3. A stream is used with its device current, as CUDA wants it. Errors of the API also wait in
  * cudaGetLastError.
- * 4. LORAD_EMULATOR_GPUS, _ARCH (90), _MEMORY (bytes), _DRIVER (13000; 0: none) describe the machine.
+ * 4. LORAD_EMULATOR_GPUS, _ARCH (90), _MEMORY (bytes), _DRIVER (13000; 0: none) describe the machine;
+ * LORAD_EMULATOR_VISIBLE is CUDA_VISIBLE_DEVICES' numbers for it: "2,0" shows GPUs 2 and 0 as 0 and 1.
  * Thread: any; one lock.
  */
 #include "streams.h"
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <string>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,6 +65,22 @@ long long setting(const char *name, long long otherwise)
 {
     const char *text = getenv(name);
     return text ? atoll(text) : otherwise;
+}
+
+/* The machine's numbers of the GPUs that this process sees. */
+std::vector<int> visible()
+{
+    int gpus = (int)setting("LORAD_EMULATOR_GPUS", 1);
+    const char *text = getenv("LORAD_EMULATOR_VISIBLE");
+    std::vector<int> seen;
+    if (gpus > MOST_GPUS) gpus = MOST_GPUS;
+    for (int i = 0; !text && i < gpus; i++) seen.push_back(i);
+    for (char *end; text && *text; text = *end == ',' ? end + 1 : end) {
+        long number = strtol(text, &end, 10);
+        if (end == text || number < 0 || number >= gpus) break; /* as CUDA does: nothing behind it either */
+        seen.push_back((int)number);
+    }
+    return seen;
 }
 
 enum pace { LAZY, EAGER, MIXED };
@@ -279,9 +297,8 @@ cudaError_t cudaGetDeviceCount(int *count)
 {
     if (setting("LORAD_EMULATOR_DRIVER", RUNTIME_VERSION) < RUNTIME_VERSION)
         return failed(cudaErrorInsufficientDriver); /* *count stays what it was, as CUDA does it */
-    int gpus = (int)setting("LORAD_EMULATOR_GPUS", 1);
-    *count = gpus < MOST_GPUS ? gpus : MOST_GPUS;
-    return gpus ? cudaSuccess : failed(cudaErrorNoDevice);
+    *count = (int)visible().size();
+    return *count ? cudaSuccess : failed(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int device)
@@ -309,6 +326,11 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device)
     if (device < 0 || device >= count) return failed(cudaErrorInvalidDevice);
     *out = {};
     snprintf(out->name, sizeof out->name, "Emulated GPU");
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    size_t machine = std::hash<std::string>()(host);
+    memcpy(out->uuid.bytes, &machine, sizeof machine);
+    out->uuid.bytes[sizeof out->uuid.bytes - 1] = (char)visible()[(size_t)device];
     out->totalGlobalMem = (size_t)setting("LORAD_EMULATOR_MEMORY", (long long)8 << 30);
     out->sharedMemPerBlock = SHARED_PLAIN;
     out->sharedMemPerBlockOptin = shared_optin();
@@ -348,7 +370,9 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, in
 
 cudaError_t cudaDeviceGetPCIBusId(char *text, int bytes, int device)
 {
-    snprintf(text, (size_t)bytes, "0000:%02x:00.0", 0x18 + device);
+    std::vector<int> seen = visible();
+    if (device < 0 || (size_t)device >= seen.size()) return failed(cudaErrorInvalidDevice);
+    snprintf(text, (size_t)bytes, "0000:%02x:00.0", 0x18 + seen[(size_t)device]);
     return cudaSuccess;
 }
 

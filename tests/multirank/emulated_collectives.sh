@@ -40,7 +40,20 @@ grep -q "comm: mpi, through host memory: ranks 0 and 1 both use GPU 0 (0000:.*) 
     { cat "$log"; fail "auto does not say why it takes mpi"; }
 refused "ranks 0 and 1 both use GPU 0 .* NCCL needs one GPU a rank; set comm: mpi" nccl 2 "$program" kind
 unset LORAD_SHARE_GPU
+refused "rank 1: device: ranks 0 and 1 of host .* would both use GPU-.*: rank 1 sees 1 GPU, and other ranks have it" \
+    auto 2 "$program" kind
 export LORAD_EMULATOR_GPUS=4
+# A launcher shows each rank a GPU of its own, as number 0; here in the order of a list.
+shown() { # GPUS ARGUMENTS: as CUDA_VISIBLE_DEVICES of ranks 0, 1, ...
+    LORAD_TEST_COMM=auto SHOWN=$1 ranks 2 bash -c \
+        'gpus=($SHOWN); LORAD_EMULATOR_VISIBLE=${gpus[OMPI_COMM_WORLD_LOCAL_RANK]} exec "$@"' - "${@:2}" >"$log" 2>&1
+}
+shown "3 1" "$program" values || { cat "$log"; fail "ranks that see one GPU each, not the same"; }
+grep -q "comm: NCCL" "$log" || { cat "$log"; fail "ranks that see one GPU each do not take NCCL"; }
+shown "2 2" "$program" kind
+[ $? = 78 ] && grep -q "ranks 0 and 1 of host .* would both use GPU-.*02: rank 1 sees 1 GPU" "$log" ||
+    { cat "$log"; fail "two ranks that are shown one GPU are not refused"; }
+shown "2,3 2,3" "$program" kind && grep -q "^nccl" "$log" || { cat "$log"; fail "two ranks that see two GPUs"; }
 LORAD_TEST_DEVICE=cpu refused "nccl is for GPUs, and this rank computes on cpu" nccl 2 "$program" kind
 
 # A rank that hangs while the other one's device waits for it; a collective that one leaves out; a broken connection.

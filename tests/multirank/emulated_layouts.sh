@@ -10,12 +10,15 @@ emulated=$LORAD_TEST_BUILD/emulator/lorad_cuda.so
     exit 77
 }
 
-train() { # NAME RANKS TP ARGUMENTS
+begin() { # NAME RANKS TP ARGUMENTS
     mpirun -np "$2" "$lorad" --config configs/fin_stage1.yaml --set tensor_parallel_size="$3" --set bf16=false --set fp32=true \
         --set model_name_or_path=tests/data/models/fin-zh-tiny --set output_dir="$work/$1" --set max_steps="$steps" \
         --set logging_steps=1 --set per_device_train_batch_size=2 --set global_batch_size=4 --set cutoff_len=64 \
         --set eval_strategy=no --set load_best_model_at_end=false --set cache_dir="$work/cache" --set lora_dropout=0.05 \
-        --set report_to=none "${@:4}" >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 did not train"; }
+        --set report_to=none "${@:4}" >"$work/$1.log" 2>&1
+}
+train() { # NAME RANKS TP ARGUMENTS
+    begin "$@" || { cat "$work/$1.log"; fail "$1 did not train"; }
     field "$work/$1/logs/metrics.jsonl" loss >"$work/$1.loss"
     [ "$(wc -l <"$work/$1.loss")" = "$steps" ] || fail "$1 logged $(wc -l <"$work/$1.loss") steps, not $steps"
 }
@@ -35,6 +38,13 @@ for layout in 1:1:self 2:2:mpi 2:1:mpi 2:2:nccl 2:1:nccl 2:2:mpi:rows 2:2:nccl:r
     echo "$n ranks, TP $tp${rows:+ by rows}, $kind: $off from the CPU"
     at_most "$off" 1e-5 || { paste "$work/cpu.loss" "$work/$name.loss"; fail "$name differs by $off"; }
 done
+
+# A GPU that two ranks would take unasked.
+gpus 1
+unset LORAD_SHARE_GPU
+begin refused 2 1 --set device=cuda
+[ $? = 78 ] && grep -q "rank 1: device: ranks 0 and 1 of host .* would both use GPU-" "$work/refused.log" &&
+    [ "$(grep -c "error" "$work/refused.log")" = 1 ] || { cat "$work/refused.log"; fail "two ranks on one GPU"; }
 
 gpus 2
 LORAD_EMULATOR_STREAMS=mixed train elastic-1 1 1 --set device=cuda --set deterministic=elastic --set save_strategy=steps \

@@ -4,13 +4,16 @@
 
 #include "base/memory.h"
 #include "support/test_device.h"
+#include "trainer/gpu_choice.h"
 #include "trainer/weights.h"
 
 static enum status open_parallel(struct rig *rig, const struct rig_options *options,
                                  const struct comm_world_info *world)
 {
+    struct gpu_choice gpu;
+    TRY(gpu_choose(&gpu, test_device_kind()));
     struct device_options device = {.kind = test_device_kind(),
-                                    .local_rank = world->local_rank,
+                                    .number = gpu.number,
                                     .threads = world->threads,
                                     .deterministic = !options->fast};
     TRY(test_device_opened(device_open(&rig->device, &device)));

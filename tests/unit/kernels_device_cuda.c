@@ -1,5 +1,5 @@
 /*
- * kernels_device_cuda.c: kernels/cuda/device_cuda.c on an emulated GPU: which GPU a rank gets, what is
+ * kernels_device_cuda.c: kernels/cuda/device_cuda.c on an emulated GPU: which GPUs there are, what is
  * refused and in which words, and memory, copies, streams and events, with everything enqueued running as
  * late as it may.
  */
@@ -10,9 +10,9 @@
 #include "support/test.h"
 #include "support/test_device.h"
 
-static const char *const variables[] = {
-    "LORAD_EMULATOR_GPUS", "LORAD_EMULATOR_DRIVER", "LORAD_EMULATOR_ARCH",   "LORAD_EMULATOR_MEMORY",
-    "LORAD_SHARE_GPU",     "SLURM_GPUS_PER_TASK",   "LORAD_EMULATOR_STREAMS"};
+static const char *const variables[] = {"LORAD_EMULATOR_GPUS",    "LORAD_EMULATOR_DRIVER",
+                                        "LORAD_EMULATOR_ARCH",    "LORAD_EMULATOR_MEMORY",
+                                        "LORAD_EMULATOR_VISIBLE", "LORAD_EMULATOR_STREAMS"};
 
 static int plain_machine(void **state)
 {
@@ -22,27 +22,22 @@ static int plain_machine(void **state)
     return 0;
 }
 
-static struct device_options for_rank(int local_rank)
-{
-    return (struct device_options){.kind = "cuda", .local_rank = local_rank, .deterministic = true};
-}
-
-static struct device *open_gpu(int local_rank)
+static struct device *open_gpu(int number)
 {
     struct device *device;
-    struct device_options options = for_rank(local_rank);
+    struct device_options options = {.kind = "cuda", .number = number, .deterministic = true};
     assert_ok(device_open(&device, &options));
     return device;
 }
 
-static void refused(int local_rank, enum status status, const char *words)
+static void refused(int number, enum status status, const char *words)
 {
     struct device *device;
-    struct device_options options = for_rank(local_rank);
+    struct device_options options = {.kind = "cuda", .number = number, .deterministic = true};
     assert_fails(device_open(&device, &options), status, words);
 }
 
-static void every_rank_has_its_gpu(void **state)
+static void gpus_have_their_own_memory(void **state)
 {
     (void)state;
     setenv("LORAD_EMULATOR_GPUS", "2", 1);
@@ -63,21 +58,17 @@ static void every_rank_has_its_gpu(void **state)
     device_free(second, blocks[1]);
     device_close(first);
     device_close(second);
-    refused(2, LORAD_CONFIG, "rank 2 of this host has no GPU: there are 2");
-    setenv("LORAD_SHARE_GPU", "1", 1);
-    device_close(open_gpu(2));
+    refused(2, LORAD_CONFIG, "there is no GPU 2: the NVIDIA driver shows 2");
     struct device *fast;
     assert_ok(device_open(&fast, &(struct device_options){.kind = "auto"}));
     assert_non_null(strstr(device_describe(fast), "driver 13.0, fast, emulated products, cuDNN 9"));
     device_close(fast);
 }
 
-static int64_t memory_of(int local_rank, int local_world)
+static int64_t memory_of(int sharers)
 {
     struct device *device;
-    struct device_options options = for_rank(local_rank);
-    options.local_world = local_world;
-    assert_ok(device_open(&device, &options));
+    assert_ok(device_open(&device, &(struct device_options){.kind = "cuda", .sharers = sharers}));
     int64_t bytes = device_memory_bytes(device);
     device_close(device);
     return bytes;
@@ -86,17 +77,36 @@ static int64_t memory_of(int local_rank, int local_world)
 static void ranks_that_share_a_gpu_share_its_memory(void **state)
 {
     (void)state;
-    setenv("LORAD_SHARE_GPU", "1", 1);
-    setenv("LORAD_EMULATOR_GPUS", "2", 1);
-    int64_t alone = memory_of(0, 2);
+    int64_t alone = memory_of(0);
     assert_true(alone > 7LL << 30);
-    assert_int_equal(memory_of(0, 1), alone);
-    assert_int_equal(memory_of(1, 3), alone);
-    assert_true(memory_of(0, 3) < 4LL << 30 && memory_of(2, 3) < 4LL << 30);
-    setenv("LORAD_EMULATOR_GPUS", "1", 1);
-    assert_true(memory_of(3, 4) < 2LL << 30);
-    setenv("SLURM_GPUS_PER_TASK", "1", 1); /* each its own */
-    assert_int_equal(memory_of(3, 4), alone);
+    assert_int_equal(memory_of(1), alone);
+    assert_true(memory_of(2) < 4LL << 30);
+    assert_true(memory_of(4) < 2LL << 30);
+}
+
+/* By what tells them apart, not by the number under which they are shown. */
+static void gpus_are_listed(void **state)
+{
+    (void)state;
+    struct device_id all[8], seen[8];
+    int n = -1;
+    setenv("LORAD_EMULATOR_GPUS", "4", 1);
+    setenv("LORAD_EMULATOR_MEMORY", "50000000", 1); /* opening one would fail */
+    assert_ok(device_list(all, &n, 8, "cuda"));
+    assert_int_equal(n, 4);
+    for (int i = 1; i < n; i++) assert_memory_not_equal(&all[0], &all[i], sizeof all[0]);
+    setenv("LORAD_EMULATOR_VISIBLE", "3,1", 1);
+    assert_ok(device_list(seen, &n, 8, "auto"));
+    assert_int_equal(n, 2);
+    assert_memory_equal(&seen[0], &all[3], sizeof seen[0]);
+    assert_memory_equal(&seen[1], &all[1], sizeof seen[1]);
+    assert_ok(device_list(seen, &n, 1, "cuda"));
+    assert_int_equal(n, 1);
+    assert_ok(device_list(seen, &n, 8, "cpu"));
+    assert_int_equal(n, 0);
+    setenv("LORAD_EMULATOR_VISIBLE", "", 1);
+    assert_ok(device_list(seen, &n, 8, "cuda"));
+    assert_int_equal(n, 0);
 }
 
 static void looking_takes_no_gpu(void **state)
@@ -112,15 +122,6 @@ static void looking_takes_no_gpu(void **state)
                  "there is no cuda here: there is no NVIDIA driver");
     assert_ok(device_probe(words, sizeof words, "cpu"));
     assert_string_equal(words, "");
-}
-
-/* Slurm shows each task one GPU, which is not the same one for all. */
-static void slurm_binds_gpus_to_tasks(void **state)
-{
-    (void)state;
-    refused(1, LORAD_CONFIG, "rank 1 of this host has no GPU: there is 1");
-    setenv("SLURM_GPUS_PER_TASK", "1", 1);
-    device_close(open_gpu(1));
 }
 
 static void what_is_missing_is_named(void **state)
@@ -399,10 +400,10 @@ static void recordings_are_replayed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(every_rank_has_its_gpu, plain_machine),
+        cmocka_unit_test_setup(gpus_have_their_own_memory, plain_machine),
         cmocka_unit_test_setup(ranks_that_share_a_gpu_share_its_memory, plain_machine),
+        cmocka_unit_test_setup(gpus_are_listed, plain_machine),
         cmocka_unit_test_setup(looking_takes_no_gpu, plain_machine),
-        cmocka_unit_test_setup(slurm_binds_gpus_to_tasks, plain_machine),
         cmocka_unit_test_setup(what_is_missing_is_named, plain_machine),
         cmocka_unit_test_setup(short_memory_is_told_in_numbers, plain_machine),
         cmocka_unit_test_setup(memory_is_aligned_and_zero, plain_machine),

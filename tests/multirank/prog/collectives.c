@@ -22,6 +22,7 @@
 #include "base/random.h"
 #include "comm/comm.h"
 #include "kernels/device.h"
+#include "trainer/gpu_choice.h"
 
 static struct comm *all;
 static int rank, world;
@@ -338,13 +339,15 @@ static void bench(void)
     free(buffer);
 }
 
-static void create(int local_rank)
+static void create(void)
 {
+    struct gpu_choice gpu;
     const char *kind = getenv("LORAD_TEST_DEVICE");
     struct comm_options options = {.kind = getenv("LORAD_TEST_COMM"), .deterministic = true};
     if (kind) {
+        must(gpu_choose(&gpu, kind), "gpu_choose");
         struct device_options wanted = {
-            .kind = kind, .local_rank = local_rank, .threads = 1, .deterministic = true};
+            .kind = kind, .number = gpu.number, .threads = 1, .deterministic = true};
         must(device_open(&device, &wanted), "device_open");
         must(device_alloc(&room, device, (size_t)(world + 1) * MOST * 8), "device_alloc");
         options.device = device;
@@ -364,7 +367,7 @@ int main(int argc, char **argv)
     world = info.world;
     if (world > MAX_WORLD) return 64;
     log_set_rank(rank, world);
-    create(info.local_rank);
+    create();
     const char *mode = argc > 1 ? argv[1] : "values";
     int argument = argc > 2 ? atoi(argv[2]) : 0;
     if (strcmp(mode, "values") == 0) values();

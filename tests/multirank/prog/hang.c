@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "comm/activity.h"
 #include "comm/comm.h"
+#include "trainer/gpu_choice.h"
 #include "trainer/watchdog.h"
 
 enum { STEPS = 60, ODD_STEP = 30, STEP_MS = 10 };
@@ -127,12 +128,13 @@ static void all_reduce(struct comm *comm)
     must(comm_host_all_reduce(comm, &sum, 1, DTYPE_F64, COMM_SUM));
 }
 
-static void open_device(int local_rank)
+static void open_device(void)
 {
+    struct gpu_choice gpu;
     const char *kind = getenv("LORAD_TEST_DEVICE");
     if (!kind) return;
-    must(
-        device_open(&device, &(struct device_options){.kind = kind, .local_rank = local_rank, .threads = 1}));
+    must(gpu_choose(&gpu, kind));
+    must(device_open(&device, &(struct device_options){.kind = kind, .number = gpu.number, .threads = 1}));
     must(device_alloc((void **)&room, device, sizeof *room));
 }
 
@@ -159,7 +161,7 @@ int main(int argc, char **argv)
     must(comm_startup(&info));
     rank = info.rank;
     log_set_rank(rank, info.world);
-    open_device(info.local_rank);
+    open_device();
     must(comm_create(&all, &(struct comm_options){.kind = getenv("LORAD_TEST_COMM"), .device = device}));
     must(comm_split(&pair, all, is("tp") ? rank / 2 : 0, rank));
     must(watchdog_open(&watchdog, info.world, timeout));
