@@ -56,7 +56,7 @@ const char *device_describe(const struct device *device);
 /* Whether host pointers are device pointers (the CPU). */
 bool device_is_host(const struct device *device);
 int64_t device_memory_bytes(const struct device *device); /* usable in all */
-/* What a plan for a GPU of so much memory leaves to libraries: their code, NCCL's buffers. */
+/* What a plan for a GPU of so much memory leaves to libraries: their code, NCCL's buffers (docs/gpu.md). */
 static inline int64_t device_reserve_bytes(int64_t total)
 {
     return total / 64 + (INT64_C(256) << 20);

@@ -15,14 +15,29 @@ struct decoder {
     int32_t *positions;
 };
 
+/* Of the keys of a layer, or its values. */
+static size_t plane_bytes(const struct arch *arch, const struct partition *part,
+                          const struct model_options *options)
+{
+    return (size_t)options->max_positions * (size_t)part->kv_heads * (size_t)arch->head_dim *
+           dtype_bytes(options->dtype);
+}
+
+size_t decoder_bytes(const struct arch *arch, const struct partition *part,
+                     const struct model_options *options)
+{
+    return 2 * (size_t)arch->layers * plane_bytes(arch, part, options);
+}
+
 static enum status take_cache(struct decoder *decoder)
 {
     struct model *model = decoder->model;
     int64_t rows = model->options.max_positions, cols = model_kv_cols(model);
     enum dtype act = model->options.dtype;
-    size_t bytes = (size_t)(rows * cols) * dtype_bytes(act);
+    size_t bytes = plane_bytes(model->arch, model->part, &model->options);
     int32_t layers = model->arch->layers;
-    TRY(device_alloc(&decoder->block, model->device, bytes * 2 * (size_t)layers));
+    TRY(device_alloc(&decoder->block, model->device,
+                     decoder_bytes(model->arch, model->part, &model->options)));
     for (int32_t i = 0; i < layers; i++) {
         char *at = (char *)decoder->block + (size_t)i * 2 * bytes;
         decoder->cache.k[i] = matrix_of(at, act, rows, cols, cols);

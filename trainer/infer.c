@@ -138,7 +138,7 @@ static enum status generate_all(struct generating *g, const struct run_options *
 {
     struct message messages[2];
     size_t n = 0;
-    TRY(session_read(&g->session, options, generate->adapter_dir, SESSION_INFER));
+    TRY(session_read(&g->session, options, generate->adapter_dir, SESSION_GENERATE));
     TRY(session_join(&g->session, ranks));
     if (generate->system)
         messages[n++] = (struct message){ROLE_SYSTEM, generate->system, strlen(generate->system), 1};
@@ -148,7 +148,7 @@ static enum status generate_all(struct generating *g, const struct run_options *
         return FAIL(LORAD_USAGE, "the prompt has %zu tokens, but cutoff_len is %d", g->prompt.length,
                     options->cutoff_len);
     struct loader_capacity capacity = {.tokens = options->cutoff_len, .sequences = 1};
-    TRY(session_load(&g->session, capacity, generate->adapter_dir, SESSION_INFER));
+    TRY(session_load(&g->session, capacity, generate->adapter_dir, SESSION_GENERATE));
     TRY(decoder_create(&g->decoder, g->session.model, generate->adapter_dir != NULL));
     TRY(token_stream_create(&g->stream, g->session.tokenizer, true));
     return answer(g, generate->max_new_tokens);

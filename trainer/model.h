@@ -100,6 +100,9 @@ enum status model_logits(struct model *model, const struct micro_batch *batch, b
 
 /* Greedy decoding: a cache of keys and values for one sequence of at most max_positions tokens. */
 struct decoder;
+/* Of its cache, on a rank. */
+size_t decoder_bytes(const struct arch *arch, const struct partition *part,
+                     const struct model_options *options);
 enum status decoder_create(struct decoder **out, struct model *model, bool use_adapter) LORAD_WARN_UNUSED;
 void decoder_destroy(struct decoder *decoder);
 /* Feeds n tokens behind those fed before and gives the likeliest next token. Blocks. */

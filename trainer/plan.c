@@ -1,5 +1,7 @@
 #include "trainer/plan.h"
 
+#include <stdio.h>
+
 #include "trainer/boundary.h"
 #include "trainer/snapshot.h"
 
@@ -22,10 +24,12 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
     enum checkpointing first = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_NONE : wanted;
     enum checkpointing last = wanted == CHECKPOINTING_AUTO ? CHECKPOINTING_LAYER : wanted;
     struct plan plan = {.available = request->available};
+    if (lora) plan.adapter = adapter_bytes(lora);
     if (lora && rung.training) {
-        plan.adapter = adapter_bytes(lora) + (request->elastic ? fixed_sums_bytes(lora) : 0);
+        plan.adapter += request->elastic ? fixed_sums_bytes(lora) : 0;
         plan.saves = request->host ? SAVES_IN_FLIGHT * snapshot_bytes(lora, partition) : 0;
     }
+    if (request->generates) plan.cache = decoder_bytes(arch, partition, &rung);
     rung.checkpointing = first;
     /* The host has less memory to spare, and gains little: there they are always made again. */
     rung.keep_inputs =
@@ -34,7 +38,8 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
         TRY(model_measure(&plan.model, arch, partition, lora, &rung, request->backend));
         plan.checkpointing = rung.checkpointing;
         plan.keep_inputs = rung.keep_inputs;
-        plan.total = plan.model.weights + plan.model.saved + plan.model.scratch + plan.adapter + plan.saves;
+        plan.total = plan.model.weights + plan.model.saved + plan.model.scratch + plan.adapter + plan.cache +
+                     plan.saves;
         if (plan.available <= 0 || plan.total <= (size_t)plan.available) {
             *out = plan;
             return LORAD_OK;
@@ -44,15 +49,17 @@ enum status plan_make(struct plan *out, const struct arch *arch, const struct pa
         else
             rung.checkpointing++;
     }
+    char cache[64] = "";
+    if (plan.cache) snprintf(cache, sizeof cache, "cache of keys and values %.0f, ", mib(plan.cache));
     return FAIL(LORAD_NOMEM,
                 "a rank needs %.0f MiB (weights %.0f, saved activations %.0f, scratch %.0f, adapter %.0f, "
-                "checkpoints "
+                "%scheckpoints "
                 "in the making %.0f) with "
                 "gradient_checkpointing %s, but %.0f MiB are available; lower per_device_train_batch_size or "
                 "cutoff_len, "
                 "or raise tensor_parallel_size",
                 mib(plan.total), mib(plan.model.weights), mib(plan.model.saved), mib(plan.model.scratch),
-                mib(plan.adapter), mib(plan.saves), checkpointing_name(plan.checkpointing),
+                mib(plan.adapter), cache, mib(plan.saves), checkpointing_name(plan.checkpointing),
                 mib((size_t)plan.available));
 }
 

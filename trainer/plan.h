@@ -15,6 +15,7 @@
 struct plan {
     struct model_bytes model; /* at the chosen rung */
     size_t adapter;           /* masters, gradients, moments, sums in fixed point */
+    size_t cache;             /* of keys and values, to generate with */
     size_t saves; /* copies of it that checkpoints are written from, on a device that is the host */
     size_t total;
     enum checkpointing checkpointing;
@@ -26,6 +27,7 @@ struct plan_request {
     const struct device_backend *backend; /* what it is planned for */
     struct model_options model;           /* checkpointing and keep_inputs are ignored */
     enum checkpointing wanted;
+    bool generates;    /* a decoder stands beside the model */
     bool elastic;      /* gradients are summed in fixed point */
     bool host;         /* the device is the host */
     int64_t available; /* <= 0: as much as it takes */

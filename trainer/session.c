@@ -213,14 +213,15 @@ struct plan_request session_plan_request(const struct session *session)
                                  .available = available};
 }
 
-static enum status create_model(struct session *session, bool training)
+static enum status create_model(struct session *session, enum session_use use)
 {
     struct plan_request request = session_plan_request(session);
     request.model = session->model_options;
+    request.generates = use == SESSION_GENERATE;
     TRY(plan_make(&session->plan, &session->arch, &session->part, session->lora, &request));
     session->model_options.checkpointing = session->plan.checkpointing;
     session->model_options.keep_inputs = session->plan.keep_inputs;
-    if (training && session->plan.checkpointing != CHECKPOINTING_NONE)
+    if (use == SESSION_TRAIN && session->plan.checkpointing != CHECKPOINTING_NONE)
         log_info("gradient_checkpointing: %s", checkpointing_name(session->plan.checkpointing));
     TRY(model_create(&session->model, &session->arch, &session->part, session->lora, &session->model_options,
                      session->device, session->tp));
@@ -244,7 +245,7 @@ static enum status load_here(struct session *session, const char *adapter_dir, e
     bool training = use == SESSION_TRAIN;
     if (training || adapter_dir)
         TRY(lora_create(&session->lora, &session->lora_options, &session->arch, &session->part));
-    TRY(create_model(session, training));
+    TRY(create_model(session, use));
     return session->lora ? create_adapter(session, adapter_dir, training) : LORAD_OK;
 }
 

@@ -42,8 +42,9 @@ struct session {
 };
 
 enum session_use {
-    SESSION_TRAIN, /* an adapter is trained: the one of adapter_dir, or a new one */
-    SESSION_INFER, /* the adapter of adapter_dir, or the frozen base */
+    SESSION_TRAIN,    /* an adapter is trained: the one of adapter_dir, or a new one */
+    SESSION_INFER,    /* the adapter of adapter_dir, or the frozen base */
+    SESSION_GENERATE, /* likewise, with a decoder beside it */
 };
 
 /* What preparing rows needs: cache folder, tokenizer, template, word list. The session starts zeroed. */

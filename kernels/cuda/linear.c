@@ -22,7 +22,7 @@
 #include "kernels/cuda/load.h"
 #include "kernels/cuda/skinny.h"
 
-enum { PITCH_ELEMENTS = 64, OWN_RANKS_MOST = 128, ALIGN = 256 };
+enum { PITCH_ELEMENTS = 64, OWN_RANKS_MOST = 128, ALIGN = 256, PAGE_BYTES = 2 << 20 };
 
 struct cuda_panel {
     struct panel base;
@@ -66,6 +66,8 @@ static void cuda_panel_bytes(const struct panel_spec *spec, size_t *weights_byte
     struct panel shape;
     panel_shape_init(&shape, NULL, spec);
     *weights_bytes = weights_size(&shape);
+    /* cudaMalloc gives whole pages to a block that is not small */
+    if (*weights_bytes > PAGE_BYTES / 2) *weights_bytes = round_up(*weights_bytes, PAGE_BYTES);
     *scratch_bytes = shape.spare > 0 ? skinny_mask_bytes(spec->n_parts, spec->max_tokens, spec->in)
                                      : ALIGN; /* callers allocate it unseen */
 }
