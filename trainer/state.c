@@ -75,8 +75,10 @@ static void write_identity(struct strbuf *out, const struct run_identity *identi
 static void write_layout(struct strbuf *out, const struct session *session)
 {
     const char *describe = device_describe(session->device);
-    strbuf_printf(out, "\"layout\":{\"tensor_parallel_size\":%d,\"data_parallel_size\":%d,\"device\":",
-                  session->part.tp, session->part.dp);
+    strbuf_printf(out,
+                  "\"layout\":{\"tensor_parallel_size\":%d,\"data_parallel_size\":%d,\"sequence_parallel\":%s,"
+                  "\"device\":",
+                  session->part.tp, session->part.dp, session->options->sequence_parallel ? "true" : "false");
     js_write_string(out, describe, strlen(describe));
     char config[33];
     hash128_hex(session->options->config_hash, config);
@@ -472,6 +474,17 @@ static void announce_stages(const struct json *json, const struct run_identity *
     strbuf_free(&differences);
 }
 
+/* Sums end elsewhere. MPI adds in one order; NCCL in one of its own, which for two addends is no other. */
+static void announce_rows(const struct json *layout, const struct session *session)
+{
+    bool is = session->options->sequence_parallel,
+         was = js_bool(js_get(layout, "sequence_parallel"), is),
+         rounds = session->part.tp > 2 && strcmp(comm_kind(session->tp), "nccl") == 0;
+    if (was != is)
+        log_info("sequence_parallel was %s before and is %s now: %s", was ? "on" : "off", is ? "on" : "off",
+                 rounds ? "losses equal up to rounding" : "the same bits");
+}
+
 void run_state_announce(const struct json *json, const struct run_identity *identity,
                         const struct session *session, const char *dir)
 {
@@ -495,6 +508,7 @@ void run_state_announce(const struct json *json, const struct run_identity *iden
     else if (same_layout && collectives && strcmp(collectives, comm_describe(session->world)) != 0)
         log_info("collectives were by %s before and are by %s now: losses equal up to rounding", collectives,
                  comm_describe(session->world));
+    if (tp == session->part.tp && tp > 1) announce_rows(layout, session);
     if (config && strcmp(config, mine) != 0) announce_config(session, dir);
     announce_stages(json, identity);
 }

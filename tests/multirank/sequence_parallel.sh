@@ -21,6 +21,8 @@ train() { # NAME RANKS TP PRECISION ARGUMENTS
     for key in loss grad_norm eval_loss; do
         grep -oE "\"$key\": ?[^,}]*" "$work/$1/logs/metrics.jsonl"
     done >"$work/$1.values"
+}
+logged() { # NAME
     [ "$(wc -l <"$work/$1.values")" -ge 7 ] || fail "$1 logged only $(cat "$work/$1.values")"
 }
 
@@ -28,6 +30,7 @@ for layout in 2:2:fp32:"none mlp layer" 4:4:fp32:none 4:4:bf16:"none mlp layer" 
     IFS=: read -r n tp precision modes <<<"$layout"
     name=tp$tp-of-$n-$precision
     train "$name" "$n" "$tp" "$precision"
+    logged "$name"
     field "$work/$name/logs/metrics.jsonl" tokens | awk -v tp="$tp" '$1 % tp { uneven = 1 } END { exit !uneven }' ||
         fail "all micro-batches divide by $tp"
     for mode in $modes; do
@@ -39,6 +42,14 @@ for layout in 2:2:fp32:"none mlp layer" 4:4:fp32:none 4:4:bf16:"none mlp layer" 
     done
     echo "$name: the same bits"
 done
+
+# A resume may turn it on, and says so.
+train off 2 2 bf16 --set save_strategy=steps --set save_steps=2
+logged off
+train on 2 2 bf16 --set sequence_parallel=true --set resume_from_checkpoint="$work/off/checkpoint-2"
+grep -q "sequence_parallel was off before and is on now: the same bits" "$work/on.log" &&
+    [ "$(wc -l <"$work/on.values")" = 3 ] && ! grep -vxFf "$work/off.values" "$work/on.values" ||
+    { cat "$work/on.log"; fail "a resume with sequence_parallel gives $(cat "$work/on.values")"; }
 
 # In layer mode the residuals are all that is saved.
 saved() {
