@@ -66,6 +66,8 @@ int comm_size(const struct comm *comm);
 const char *comm_kind(const struct comm *comm);
 /* "self", "mpi", or the library with its version, which bits may depend on: "NCCL 2.28.9". Borrowed. */
 const char *comm_describe(const struct comm *comm);
+/* What would carry collectives from GPU to GPU here: "NCCL 2.28.9", or "". Takes no GPU. */
+void comm_device_library(char *words, size_t bytes);
 
 /* In place over a dense buffer of device memory. Integer sums wrap; count may be 0. On a device that is not
  * the host the result is there for what is enqueued next on the compute stream, and the call may return long

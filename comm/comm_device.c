@@ -117,6 +117,18 @@ enum status comm_device_find(const struct comm_device_ops **out, char *words, si
     return status;
 }
 
+void comm_device_library(char *words, size_t bytes)
+{
+    const struct device_backend *backend;
+    const struct comm_device_ops *ops = NULL;
+    int32_t version;
+    if (device_backend_find(&backend, "cuda") == LORAD_OK)
+        ops = device_backend_extension(backend, "lorad_nccl_ops");
+    if (bytes) *words = '\0';
+    if (ops && ops->size == sizeof *ops && ops->version(&version) == LORAD_OK)
+        name_library(words, bytes, ops, version);
+}
+
 /* ---- health ---- */
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;

@@ -61,6 +61,8 @@ struct comm_device_ops {
     const char *name;  /* "NCCL" */
     int setup_seconds; /* create takes less where all is well */
 
+    /* As in struct comm_place; needs no GPU. */
+    enum status (*version)(int32_t *out);
     /* On the thread that opened the device. */
     enum status (*locate)(struct comm_place *out);
     /* Before the first group of this process. `words`: what was chosen, for people; "" when nothing was. */

@@ -174,9 +174,24 @@ const struct device_backend *device_backend(const struct device *device)
     return (const struct device_backend *)(const void *)device->ops;
 }
 
+enum status device_libraries(char *words, size_t bytes, const char *kind)
+{
+    const struct device_backend *backend;
+    TRY(device_backend_find(&backend, kind));
+    if (bytes) *words = '\0';
+    if (device_backend_ops(backend)->libraries) device_backend_ops(backend)->libraries(words, bytes);
+    return LORAD_OK;
+}
+
 const void *device_extension(const struct device *device, const char *name)
 {
     return device->ops->extension ? device->ops->extension(name) : NULL;
+}
+
+const void *device_backend_extension(const struct device_backend *backend, const char *name)
+{
+    const struct device_ops *ops = device_backend_ops(backend);
+    return ops->extension ? ops->extension(name) : NULL;
 }
 
 void *device_native_stream(const struct device *device, enum device_stream stream)

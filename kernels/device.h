@@ -42,6 +42,9 @@ int32_t device_backend_row_multiple(const struct device_backend *backend);
 /* Which devices of a kind there are, in words ("2 x NVIDIA H200, compute 9.0, CUDA 13.0, driver 13.0"; "" for
  * the CPU); takes none of them. LORAD_CONFIG: there is none, and why. */
 enum status device_probe(char *words, size_t bytes, const char *kind) LORAD_WARN_UNUSED;
+/* Which libraries a kind computes with here, and their versions ("cuBLASLt 13.1.0, cuDNN 9.19.0"; "" for the
+ * CPU, whose description has them); takes no device, and none need be there. */
+enum status device_libraries(char *words, size_t bytes, const char *kind) LORAD_WARN_UNUSED;
 /* What tells a GPU from all others anywhere, whatever a process sees of them. */
 struct device_id {
     unsigned char bytes[16];
@@ -110,6 +113,7 @@ void device_recording_destroy(struct device *device, struct device_recording *re
 
 /* What a backend's library offers beside this header, by name (comm's NCCL); NULL: nothing. Borrowed. */
 const void *device_extension(const struct device *device, const char *name);
+const void *device_backend_extension(const struct device_backend *backend, const char *name);
 /* The stream as the backend's own libraries know it (cudaStream_t); NULL on the CPU. */
 void *device_native_stream(const struct device *device, enum device_stream stream);
 

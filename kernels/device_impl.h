@@ -69,6 +69,8 @@ struct device_ops {
     size_t (*attention_scratch)(const struct attention_shape *shape);
     const struct panel_ops *panel;
 
+    /* Optional: what a library of the backend computes with, "cuBLASLt 13.1.0, cuDNN 9.19.0". */
+    void (*libraries)(char *words, size_t bytes);
     const void *(*extension)(const char *name);                                     /* optional */
     void *(*native_stream)(const struct device *device, enum device_stream stream); /* optional */
 };

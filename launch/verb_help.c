@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "comm/comm.h"
 #include "kernels/device.h"
 
 enum status verb_help(const struct command *command)
@@ -40,6 +41,8 @@ static void describe_gpus(struct strbuf *out)
         strbuf_printf(out, "  device      %s\n", words);
     else
         strbuf_printf(out, "  no %-8s %s\n", "cuda", status_message());
+    if (device_libraries(words, sizeof words, "cuda") == LORAD_OK)
+        strbuf_printf(out, "  with cuda   %s\n", words);
 }
 
 void version_text(struct strbuf *out)
@@ -47,6 +50,8 @@ void version_text(struct strbuf *out)
     strbuf_printf(out, "lorad %s\n  built by    %s, %s\n", LORAD_VERSION, LORAD_COMPILER, LORAD_BUILD_TYPE);
     describe_cpu(out);
     describe_gpus(out);
-    strbuf_printf(out, "  collectives self, shared memory, %s\n  libraries   %s\n", LORAD_MPI,
-                  LORAD_LIBRARIES);
+    char nccl[64];
+    comm_device_library(nccl, sizeof nccl);
+    strbuf_printf(out, "  collectives self, shared memory, %s%s%s\n  libraries   %s\n", LORAD_MPI,
+                  *nccl ? ", " : "", nccl, LORAD_LIBRARIES);
 }

@@ -146,14 +146,17 @@ static void put_sizes(struct strbuf *out, const struct viewing *in)
 static void put_layout(struct strbuf *out, const struct viewing *in)
 {
     const struct json *layout = js_get(in->state, "layout");
-    const char *device = js_string(js_get(layout, "device"), NULL);
+    const char *device = js_string(js_get(layout, "device"), NULL),
+               *collectives = js_string(js_get(layout, "collectives"), NULL);
     label(out, "written");
     strbuf_printf(out, "%s by %d rank%s", in->contents.created_utc, in->contents.world,
                   in->contents.world == 1 ? "" : "s");
     if (layout)
-        strbuf_printf(out, " (TP %lld x DP %lld)", (long long)number(layout, "tensor_parallel_size"),
+        strbuf_printf(out, " (TP %lld%s x DP %lld)", (long long)number(layout, "tensor_parallel_size"),
+                      js_bool(js_get(layout, "sequence_parallel"), false) ? " by rows" : "",
                       (long long)number(layout, "data_parallel_size"));
     if (device) strbuf_printf(out, " on %s", device);
+    if (collectives && in->contents.world > 1) strbuf_printf(out, ", collectives by %s", collectives);
     strbuf_putc(out, '\n');
 }
 

@@ -66,17 +66,24 @@ static enum status cuda_check(cudaError_t error, const char *call)
 
 /* ---- setting up ---- */
 
+static enum status tell_version(int32_t *out)
+{
+    int version = 0;
+    TRY(nccl_check(ncclGetVersion(&version), "ncclGetVersion"));
+    *out = version;
+    return LORAD_OK;
+}
+
 static enum status locate(struct comm_place *out)
 {
     struct comm_place place = {.number = -1};
-    int number = -1, version = 0;
-    TRY(nccl_check(ncclGetVersion(&version), "ncclGetVersion"));
+    int number = -1;
+    TRY(tell_version(&place.version));
     TRY(cuda_check(cudaGetDevice(&number), "cudaGetDevice"));
     TRY(cuda_check(cudaDeviceGetPCIBusId(place.bus, (int)sizeof place.bus, number), "cudaDeviceGetPCIBusId"));
     size_t length = strlen(place.bus);
     memset(place.bus + length, 0, sizeof place.bus - length);
     place.number = number;
-    place.version = version;
     *out = place;
     return LORAD_OK;
 }
@@ -224,6 +231,7 @@ const struct comm_device_ops lorad_nccl_ops = {
     .size = sizeof(struct comm_device_ops),
     .name = "NCCL",
     .setup_seconds = SETUP_SECONDS,
+    .version = tell_version,
     .locate = locate,
     .prepare = prepare,
     .make_id = make_id,

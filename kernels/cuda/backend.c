@@ -33,6 +33,7 @@ __attribute__((visibility("default"))) const struct device_ops lorad_cuda_backen
 #undef OP
     .attention_scratch = cuda_attention_scratch,
     .panel = &cuda_panel_ops,
+    .libraries = cuda_libraries,
     .extension = cuda_extension,
     .native_stream = cuda_native_stream,
 };

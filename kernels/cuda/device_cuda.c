@@ -20,6 +20,7 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/load.h"
 #include "kernels/cuda/sdpa.h"
+#include "kernels/cuda/sdpa_graph.h"
 
 enum {
     RING_BLOCKS = 16,
@@ -154,6 +155,17 @@ static void name_libraries(struct cuda_device *cuda)
     cuda_gemm_name(products, sizeof products);
     snprintf(text + length, most - length, ", %s%s%s", products, cuda->sdpa ? ", cuDNN " : "",
              cuda->sdpa ? cuda_sdpa_version(cuda->sdpa) : "");
+}
+
+void cuda_libraries(char *words, size_t bytes)
+{
+    char products[64];
+    const struct sdpa_library *cudnn;
+    cuda_gemm_name(products, sizeof products);
+    if (sdpa_library_open(&cudnn) == LORAD_OK)
+        snprintf(words, bytes, "%s, cuDNN %s", products, sdpa_library_version(cudnn));
+    else
+        snprintf(words, bytes, "%s, no cuDNN: %s", products, status_message());
 }
 
 /* What the plan may use: this rank's share of what is free, less what libraries take later. */

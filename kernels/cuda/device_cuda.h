@@ -9,6 +9,7 @@ extern "C" {
 #endif
 
 int cuda_count(char *words, size_t bytes);
+void cuda_libraries(char *words, size_t bytes);
 enum status cuda_identify(struct device_id *out, int number);
 enum status cuda_open(struct device **out, const struct device_options *options);
 void cuda_close(struct device *device);

@@ -22,6 +22,11 @@ refused() {
     [ $code = 78 ] && grep -q "$1" "$log" || { cat "$log"; fail "code $code, wanted 78 and \"$1\""; }
 }
 
+# Versions are known without a GPU.
+LORAD_EMULATOR_DRIVER=0 "$1" --version >"$log" || fail "--version"
+grep -q "^  with cuda   emulated products, cuDNN 9" "$log" && grep -q "^  collectives self, .*MPI.*, NCCL 2.28.9$" "$log" ||
+    { cat "$log"; fail "--version does not name the libraries of GPUs"; }
+
 host=$(LORAD_TEST_DEVICE=cpu ranks 3 "$program" values) || fail "host memory"
 staged=$(on mpi 3 "$program" values) || fail "mpi"
 [ -n "$host" ] && [ "$host" = "$staged" ] || fail "$host of host memory, $staged of the GPU's through it"

@@ -53,6 +53,8 @@ train elastic-2 2 1 --set device=cuda --set deterministic=elastic --set save_str
 cmp "$work/elastic-1.loss" "$work/elastic-2.loss" || fail "elastic sums differ between one GPU and two"
 grep -q "comm: NCCL 2.28.9" "$work/elastic-2.log" || fail "auto does not take NCCL"
 echo "elastic: the same bits, whenever streams run"
+"$lorad" inspect "$work/elastic-2" | grep -q "^written .* by 2 ranks (TP 1 x DP 2) on Emulated GPU.*, collectives by NCCL 2.28.9$" ||
+    { "$lorad" inspect "$work/elastic-2"; fail "inspect does not say how collectives went"; }
 
 steps=$((steps + 1))
 train elastic-2 2 1 --set device=cuda --set comm=mpi --set deterministic=elastic --set save_strategy=no \

@@ -1,4 +1,4 @@
-/* The table of the real lorad_cuda.so, where it was built: NCCL makes ids without a GPU. */
+/* The table of the real lorad_cuda.so, where it was built: NCCL makes ids, and all tell their versions, without a GPU. */
 #include "support/test.h"
 
 #include <stdlib.h>
@@ -17,6 +17,15 @@ static void the_library_makes_ids_without_a_gpu(void **state)
     assert_non_null(ops);
     assert_int_equal(ops->size, sizeof *ops);
     assert_string_equal(ops->name, "NCCL");
+    int32_t version = 0;
+    assert_ok(ops->version(&version));
+    assert_in_range(version, 20000, 99999);
+    char words[512];
+    comm_device_library(words, sizeof words);
+    assert_ptr_equal(strstr(words, "NCCL 2."), words);
+    assert_ok(device_libraries(words, sizeof words, "cuda"));
+    assert_ptr_equal(strstr(words, "cuBLASLt "), words);
+    assert_non_null(strstr(words, ", cuDNN 9") ? strstr(words, ", cuDNN 9") : strstr(words, ", no cuDNN: "));
     char one[COMM_ID_BYTES] = "", other[COMM_ID_BYTES] = "";
     assert_ok(ops->make_id(one));
     assert_ok(ops->make_id(other));
