@@ -85,7 +85,7 @@ static inline const struct device_ops *device_backend_ops(const struct device_ba
 struct device {
     const struct device_ops *ops;
     int64_t memory_bytes;
-    char description[192];
+    char description[256];
 };
 
 /* The number of threads of a CPU device, for code of the CPU backend that opens its own parallel regions. */

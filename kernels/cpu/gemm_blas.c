@@ -2,6 +2,7 @@
 #include <cblas.h>
 #include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/cpu/gemm.h"
@@ -22,15 +23,30 @@ void gemm_blas(int64_t m, int64_t n, int64_t k, float alpha, const float *a, int
                 (blasint)lda, b, ldb, beta, c, (blasint)ldc);
 }
 
+/* What else changes its blocks, and with them bits. */
+static void add_settings(char *text, size_t bytes)
+{
+    static const char *const names[] = {"OPENBLAS_L2_SIZE", "OPENBLAS_BLOCK_FACTOR"};
+    const char *word = " with";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *value = getenv(names[i]);
+        size_t length = strlen(text);
+        if (!value || !*value) continue;
+        snprintf(text + length, bytes - length, "%s %s=%.8s", word, names[i], value);
+        word = " and";
+    }
+}
+
 const char *gemm_blas_version(void)
 {
     /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...", and the processor whose kernels it chose: others give
      * other bits (OPENBLAS_CORETYPE) */
-    static char text[64];
+    static char text[128];
     const char *config = openblas_get_config();
     const char *first = strchr(config, ' ');
     const char *end = first ? strchr(first + 1, ' ') : NULL;
     snprintf(text, sizeof text, "%.*s for %.20s", (int)(end ? end - config : 32), config,
              openblas_get_corename());
+    add_settings(text, sizeof text);
     return text;
 }

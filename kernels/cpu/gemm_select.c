@@ -115,7 +115,7 @@ void gemm_kernel_force(enum dtype dtype, const struct gemm_kernel *kernel)
 
 const char *gemm_describe(void)
 {
-    static char text[128];
+    static char text[192];
     const struct gemm_kernel *f32 = gemm_kernel(DTYPE_F32);
     snprintf(text, sizeof text, "bf16 by %s, f32 by %s", gemm_kernel(DTYPE_BF16)->name,
              f32->strided ? gemm_blas_version() : f32->name);

@@ -38,6 +38,29 @@ static void what_is_asked_for_is_opened_or_refused(void **state)
     unsetenv("LORAD_CPU_PATH");
 }
 
+/* A resume compares the description: what chooses OpenBLAS's blocks is in it. */
+static void settings_of_openblas_are_described(void **state)
+{
+    (void)state;
+    unsetenv("OPENBLAS_L2_SIZE");
+    unsetenv("OPENBLAS_BLOCK_FACTOR");
+    struct device *device = open_cpu(1);
+    bool used = strstr(device_describe(device), "OpenBLAS") != NULL;
+    assert_null(strstr(device_describe(device), " with OPENBLAS"));
+    device_close(device);
+    setenv("OPENBLAS_L2_SIZE", "512", 1);
+    setenv("OPENBLAS_BLOCK_FACTOR", "50", 1);
+    device = open_cpu(1);
+    const char *words = strstr(device_describe(device), " with OPENBLAS");
+    if (used)
+        assert_string_equal(words, " with OPENBLAS_L2_SIZE=512 and OPENBLAS_BLOCK_FACTOR=50");
+    else
+        assert_null(words);
+    device_close(device);
+    unsetenv("OPENBLAS_L2_SIZE");
+    unsetenv("OPENBLAS_BLOCK_FACTOR");
+}
+
 static void memory_is_aligned_and_zero(void **state)
 {
     (void)state;
@@ -233,6 +256,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_asked_for_is_opened_or_refused),
+        cmocka_unit_test(settings_of_openblas_are_described),
         cmocka_unit_test(memory_is_aligned_and_zero),
         cmocka_unit_test(copies_and_events),
         cmocka_unit_test(broken_contracts_are_named),
