@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # launch/slurm/lorad.sbatch in its other forms, on a real Slurm: srun with PMIx, two nodes, an array of which one task alone
-# goes back to the queue. srun without PMIx starts ranks that do not know each other: refused.
+# goes back to the queue. srun without PMIx starts ranks that do not know each other: refused. GPUs, in all ways of asking for them.
 . "$(dirname "$0")/../support/slurm.sh"
 need_mpirun
 run_whole
+gpus=2
 slurm_start n1 n2
 
 # srun instead of mpirun: every rank hears Slurm's signals itself
@@ -59,4 +60,35 @@ cmp "$work/whole.txt" "$work/1.txt" || fail "the first task is not the run with 
 [ "$(field "$work/sweep/2/logs/metrics.jsonl" step | wc -l)" = "$steps" ] || fail "the second task is not whole"
 ! cmp -s "$work/sweep/1/adapter_model.safetensors" "$work/sweep/2/adapter_model.safetensors" ||
     fail "the second task had no options of its own"
+
+# GPUs, emulated: a rank sees those that Slurm shows it
+emulated=$LORAD_TEST_BUILD/emulator/lorad_cuda.so
+[ -f "$emulated" ] || exit 0 # without a C++ compiler
+cat >"$work/gpu-lorad" <<PROGRAM
+#!/bin/bash
+[ -z "\$CUDA_VISIBLE_DEVICES" ] || export LORAD_EMULATOR_VISIBLE=\$CUDA_VISIBLE_DEVICES
+LORAD_CUDA_LIBRARY=$emulated LORAD_EMULATOR_GPUS=2 exec "$lorad" "\$@"
+PROGRAM
+chmod +x "$work/gpu-lorad"
+short="--set max_steps=1 --set eval_strategy=no --set device=cuda --set per_device_train_batch_size=1"
+gpu_job() { # NAME LAUNCHER COMM SBATCH-OPTIONS...: a step on every GPU that was asked for
+    # shellcheck disable=SC2046,SC2086
+    LORAD=$work/gpu-lorad LORAD_LAUNCHER=$2 submit --output="$work/$1.log" --ntasks-per-node=2 --cpus-per-task=1 --time=30 "${@:4}" \
+        launch/slurm/lorad.sbatch $(options "$1") $short --set comm="$3"
+}
+jobs=$(
+    gpu_job by-node srun auto --nodes=1 --gpus-per-node=2
+    gpu_job by-gres mpirun auto --nodes=1 --gres=gpu:2
+)
+for j in $jobs; do wait_state "$j" COMPLETED; done
+j=$(gpu_job by-task mpirun mpi --nodes=2 --gpus-per-task=1)
+wait_state "$j" COMPLETED
+j=$(gpu_job of-all mpirun mpi --nodes=2 --gpus=4)
+wait_state "$j" COMPLETED
+for name in by-node by-gres by-task of-all; do wait_log $name "adapter written"; done
+wait_log by-node "comm: NCCL"
+# shellcheck disable=SC2046,SC2086
+timeout 60 srun --mpi=pmix -n 2 --gpus-per-task=1 "$work/gpu-lorad" $(options bound) $short >"$work/bound.log" 2>&1 ||
+    { cat "$work/bound.log"; fail "ranks that are bound to a GPU each"; }
+wait_log bound "comm: NCCL"
 exit 0

@@ -1,6 +1,7 @@
 # slurm.sh: a real Slurm on this machine for one test, its nodes hosts as in hosts.sh, which it reads itself. Sourced by bash.
 #
-# slurm_start NODE...     munged, slurmctld and a slurmd for each node; returns when all are idle
+# slurm_start NODE...     munged, slurmctld and a slurmd for each node; returns when all are idle. gpus=N: each has N GPUs,
+#                         which are files
 # submit ARGUMENTS        sbatch; prints the job's number
 # job NAME ARGUMENTS      launch/slurm/lorad.sbatch with the options of a run into $work/NAME (hosts.sh), on two ranks
 # state JOB               its state as Slurm tells it: RUNNING, PENDING, COMPLETED, ...
@@ -12,7 +13,7 @@ slurm=$work/slurm
 export SLURM_CONF=$slurm/slurm.conf
 
 slurm_configure() { # NODE...
-    local node
+    local node i
     cat >"$SLURM_CONF" <<CONF
 ClusterName=test
 SlurmctldHost=head
@@ -45,8 +46,13 @@ KillWait=${kill_wait:-5}
 JobRequeue=1
 PartitionName=test Nodes=ALL Default=YES MaxTime=UNLIMITED State=UP
 CONF
+    if [ -n "${gpus:-}" ]; then
+        echo "GresTypes=gpu" >>"$SLURM_CONF"
+        for i in $(seq 0 $((gpus - 1))); do mknod "$slurm/gpu$i" c 1 3; done # as /dev/null
+        for node in "$@"; do echo "NodeName=$node Name=gpu File=$slurm/gpu[0-$((gpus - 1))]"; done >"$slurm/gres.conf"
+    fi
     for node in "$@"; do
-        echo "NodeName=$node CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=1000" >>"$SLURM_CONF"
+        echo "NodeName=$node ${gpus:+Gres=gpu:$gpus} CPUs=4 Boards=1 SocketsPerBoard=1 CoresPerSocket=4 ThreadsPerCore=1 RealMemory=1000" >>"$SLURM_CONF"
     done
 }
 
