@@ -108,11 +108,15 @@ void activity_waits_for(int rank)
     atomic_store_explicit(&RELAXED(mine)->waits_for, rank, memory_order_relaxed);
 }
 
-void activity_waited(int64_t start_ns)
+void activity_waited_more(int64_t ns)
 {
     struct record *record = RELAXED(mine);
-    int64_t more = clock_monotonic_ns() - start_ns;
-    atomic_store_explicit(&record->waited_ns, RELAXED(record->waited_ns) + more, memory_order_relaxed);
+    atomic_store_explicit(&record->waited_ns, RELAXED(record->waited_ns) + ns, memory_order_relaxed);
+}
+
+void activity_waited(int64_t start_ns)
+{
+    activity_waited_more(clock_monotonic_ns() - start_ns);
 }
 
 void activity_sign(void)

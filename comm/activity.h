@@ -41,8 +41,8 @@ int activity_of_host(struct comm_activity *out, int most);
 enum { ACTIVITY_MOST = 256 };
 
 /* Seconds this rank has waited inside collectives for others so far: through shared memory what it really
- * waited; by messages all the time inside, since MPI does not tell waiting from moving bytes; nothing for
- * what was enqueued on a device, which does not tell waiting from computing. */
+ * waited; by messages all the time inside, since MPI does not tell waiting from moving bytes; of what was
+ * enqueued on a device all the time it took there, once comm_settle has counted it. */
 double activity_waited_seconds(void);
 
 /* device_sync, recorded; or any other wait of the main thread for the whole compute stream, between the two.

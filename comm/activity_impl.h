@@ -30,6 +30,7 @@ void activity_enqueued(enum op op);
 void activity_waits_for(int rank);
 /* Waiting for others began at start_ns and is over. */
 void activity_waited(int64_t start_ns);
+void activity_waited_more(int64_t ns);
 
 /* Puts the records of the ranks of one host side by side; `gather` is an all-gather over these ranks. This
  * rank is number `rank` of `size`. What cannot be shared stays private. Collective over them. */

@@ -103,6 +103,10 @@ enum status comm_barrier(struct comm *comm) LORAD_WARN_UNUSED;
  * Collective. */
 enum status comm_agree(struct comm *comm, enum status mine) LORAD_WARN_UNUSED;
 
+/* Collectives that were enqueued on the device and are over there count from now on as time waited
+ * (activity_waited_seconds). Never waits, so after the device was waited for it counts all. */
+void comm_settle(void);
+
 /* LORAD_OK, or what the library of some group of this process found out by itself (LORAD_PEER_LOST: a
  * connection broke). Its device then waits for ever: the caller ends the run. Never waits. Thread: any. */
 enum status comm_health(void) LORAD_WARN_UNUSED;

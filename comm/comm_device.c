@@ -14,6 +14,7 @@
  * 5. Groups are listed for comm_health, which other threads call; a group is taken off the list, under the
  * lock, before it ends.
  */
+#include "comm/activity_impl.h"
 #include "comm/comm_impl.h"
 
 #include <pthread.h>
@@ -37,6 +38,7 @@ struct comm_device {
     void *stream;
     struct device_event *marks[WINDOW]; /* behind the last collectives */
     uint64_t enqueued;
+    double settled; /* seconds of its collectives that are counted as waited */
 };
 
 /* ---- who can ---- */
@@ -151,6 +153,18 @@ enum status comm_health(void)
         if (list[i]) status = list[i]->ops->check(list[i]->group);
     pthread_mutex_unlock(&list_lock);
     return status;
+}
+
+/* The list changes on this thread alone. */
+void comm_settle(void)
+{
+    for (int i = 0; i < MAX_GROUPS; i++) {
+        struct comm_device *group = list[i];
+        if (!group) continue;
+        double seconds = group->ops->seconds(group->group);
+        activity_waited_more((int64_t)((seconds - group->settled) * 1e9));
+        group->settled = seconds;
+    }
 }
 
 /* ---- on a thread of its own ---- */

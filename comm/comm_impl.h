@@ -74,6 +74,9 @@ struct comm_device_ops {
                           bool deterministic);
     /* What the library found out by itself: a lost connection. Never waits. */
     enum status (*check)(void *group);
+    /* Seconds that the group's collectives have taken on the device so far, waiting for peers included, as
+     * far as they are known to be over. Never waits. */
+    double (*seconds)(void *group);
     /* Ends what is under way on the device, and the group. */
     void (*abort)(void *group);
     /* After all that was enqueued has finished here. NULL is fine. */

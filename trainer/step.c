@@ -36,6 +36,7 @@ enum status step_begin(struct step_context *context, struct step_targets targets
     context->gradient_scale =
         context->loss_scale ? loss_scale_factor(context->loss_scale, targets.weight) : 1;
     context->start_ns = clock_monotonic_ns();
+    comm_settle();
     context->waited_seconds = activity_waited_seconds();
     context->work = 0;
     context->tokens = 0;
@@ -115,6 +116,7 @@ enum status step_finish(struct step_context *context, struct step_targets target
     TRY(optimizer_squares(context->optimizer, context->adapter, &mine.replicated_squares,
                           &mine.local_squares));
     TRY(model_read_sums(context->model, &mine.sums));
+    comm_settle(); /* all of them: reading the sums waited for the device */
     mine.report.own_seconds =
         clock_seconds_since(context->start_ns) - (activity_waited_seconds() - context->waited_seconds);
     mine.report.own_work = context->work;

@@ -8,6 +8,10 @@
  * 2. Deterministic: rings alone, a fixed number of them, no reductions inside the switch; then the order of a
  * sum depends on the layout of the ranks, the machines and the count only.
  * 3. Blocks of bytes move as ncclInt8.
+ * 4. Two events around each collective tell how long it took on the stream, which for most is waiting for the
+ * slowest rank. They are read when the host asks, or when the ring of them comes round: by then the caller,
+ * which is never so many collectives ahead (comm_device.c), has seen that the oldest is over. What is not
+ * over then is not counted.
  */
 #include "comm/comm_impl.h"
 
@@ -22,13 +26,17 @@
 _Static_assert(sizeof(ncclUniqueId) <= COMM_ID_BYTES, "an id goes through COMM_ID_BYTES");
 
 enum {
-    CHANNELS = 16,      /* rings, when deterministic: what NCCL itself takes between four GPUs by NVLink */
+    CHANNELS = 16, /* rings, when deterministic: what NCCL itself takes between four GPUs by NVLink */
+    TIMERS = 32,
     SETUP_SECONDS = 120 /* some seconds on one host, tens over a thousand ranks */
 };
 
 struct group {
     ncclComm_t comm;
     int gpu;
+    cudaEvent_t begin[TIMERS], end[TIMERS]; /* of collective n: n % TIMERS */
+    uint64_t enqueued, read;
+    double seconds; /* of those before `read` */
 };
 
 /* ---- errors ---- */
@@ -124,12 +132,30 @@ static enum status try_out(ncclComm_t comm)
     return status;
 }
 
+static enum status timers_create(struct group *group)
+{
+    for (int i = 0; i < TIMERS; i++) {
+        TRY(cuda_check(cudaEventCreate(&group->begin[i]), "cudaEventCreate"));
+        TRY(cuda_check(cudaEventCreate(&group->end[i]), "cudaEventCreate"));
+    }
+    return LORAD_OK;
+}
+
+static void group_free(struct group *group)
+{
+    for (int i = 0; i < TIMERS; i++) {
+        if (group->begin[i]) cudaEventDestroy(group->begin[i]);
+        if (group->end[i]) cudaEventDestroy(group->end[i]);
+    }
+    free(group);
+}
+
 static void abort_group(void *state)
 {
     struct group *group = state;
     cudaSetDevice(group->gpu);
     ncclCommAbort(group->comm);
-    free(group);
+    group_free(group);
 }
 
 static enum status create(void **out, const void *id, int rank, int size, const struct comm_place *place,
@@ -151,7 +177,8 @@ static enum status create(void **out, const void *id, int rank, int size, const 
         free(group);
         return status;
     }
-    status = try_out(group->comm);
+    status = timers_create(group);
+    if (status == LORAD_OK) status = try_out(group->comm);
     if (status != LORAD_OK) {
         abort_group(group);
         return status;
@@ -175,7 +202,7 @@ static void destroy(void *state)
     if (!group) return;
     cudaSetDevice(group->gpu);
     ncclCommDestroy(group->comm);
-    free(group);
+    group_free(group);
 }
 
 /* ---- collectives ---- */
@@ -200,31 +227,71 @@ static ncclRedOp_t operation_of(enum comm_reduction reduction)
     return operations[reduction];
 }
 
+/* Whether the oldest collective that is not read yet is over: then it is. */
+static bool read_timer(struct group *group)
+{
+    float milliseconds = 0;
+    int i = (int)(group->read % TIMERS);
+    if (cudaEventElapsedTime(&milliseconds, group->begin[i], group->end[i]) != cudaSuccess) {
+        (void)cudaGetLastError(); /* not over, or never timed */
+        return false;
+    }
+    group->seconds += milliseconds * 1e-3;
+    group->read++;
+    return true;
+}
+
+static double seconds(void *state)
+{
+    struct group *group = state;
+    while (group->read < group->enqueued && read_timer(group)) continue;
+    return group->seconds;
+}
+
+static enum status begin(struct group *group, cudaStream_t stream)
+{
+    if (group->enqueued - group->read == TIMERS && !read_timer(group)) group->read++;
+    return cuda_check(cudaEventRecord(group->begin[group->enqueued % TIMERS], stream), "cudaEventRecord");
+}
+
+static enum status end(struct group *group, cudaStream_t stream, ncclResult_t result, const char *call)
+{
+    TRY(nccl_check(result, call));
+    return cuda_check(cudaEventRecord(group->end[group->enqueued++ % TIMERS], stream), "cudaEventRecord");
+}
+
 static enum status all_reduce(void *state, void *stream, void *buffer, int64_t count, enum dtype dtype,
                               enum comm_reduction reduction)
 {
-    return nccl_check(ncclAllReduce(buffer, buffer, (size_t)count, type_of(dtype), operation_of(reduction),
-                                    comm_of(state), stream),
-                      "ncclAllReduce");
+    TRY(begin(state, stream));
+    return end(state, stream,
+               ncclAllReduce(buffer, buffer, (size_t)count, type_of(dtype), operation_of(reduction),
+                             comm_of(state), stream),
+               "ncclAllReduce");
 }
 
 static enum status all_gather(void *state, void *stream, const void *in, void *out, size_t bytes)
 {
-    return nccl_check(ncclAllGather(in, out, bytes, ncclInt8, comm_of(state), stream), "ncclAllGather");
+    TRY(begin(state, stream));
+    return end(state, stream, ncclAllGather(in, out, bytes, ncclInt8, comm_of(state), stream),
+               "ncclAllGather");
 }
 
 static enum status reduce_scatter(void *state, void *stream, const void *in, void *out, int64_t count,
                                   enum dtype dtype, enum comm_reduction reduction)
 {
-    return nccl_check(ncclReduceScatter(in, out, (size_t)count, type_of(dtype), operation_of(reduction),
-                                        comm_of(state), stream),
-                      "ncclReduceScatter");
+    TRY(begin(state, stream));
+    return end(state, stream,
+               ncclReduceScatter(in, out, (size_t)count, type_of(dtype), operation_of(reduction),
+                                 comm_of(state), stream),
+               "ncclReduceScatter");
 }
 
 static enum status broadcast(void *state, void *stream, void *buffer, size_t bytes, int root)
 {
-    return nccl_check(ncclBroadcast(buffer, buffer, bytes, ncclInt8, root, comm_of(state), stream),
-                      "ncclBroadcast");
+    TRY(begin(state, stream));
+    return end(state, stream, ncclBroadcast(buffer, buffer, bytes, ncclInt8, root, comm_of(state), stream),
+               "ncclBroadcast");
 }
 
 const struct comm_device_ops lorad_nccl_ops = {
@@ -237,6 +304,7 @@ const struct comm_device_ops lorad_nccl_ops = {
     .make_id = make_id,
     .create = create,
     .check = check,
+    .seconds = seconds,
     .abort = abort_group,
     .destroy = destroy,
     .all_reduce = all_reduce,

@@ -2,6 +2,7 @@
 # be well again when it is, and the run goes on. It is made slower by stopping it for a part of every 20 ms, which slows it
 # only where processors are free: on a busy machine this is skipped.
 # LORAD_STRAGGLER_FACTOR (default 1.5; 1.2 is the border); LORAD_STRAGGLER_TIMES (default 1): so many runs;
+# LORAD_STRAGGLER_OPTIONS="--set device=cuda": more options of the run;
 # LORAD_STRAGGLER_BUSY=1: also beside other programs, for a session of a higher weight than theirs.
 . "$(dirname "$0")/../support/lib.sh"
 . tests/support/kill.sh
@@ -27,7 +28,7 @@ start() {
         --set output_dir="$work/run" --set bf16=false --set fp32=true --set cutoff_len=128 --set max_steps=100000 \
         --set logging_steps=1 --set per_device_train_batch_size=1 --set global_batch_size=2 --set eval_strategy=no \
         --set save_strategy=no --set load_best_model_at_end=false --set num_train_epochs=1000 --set report_to=none \
-        --set cache_dir="$work/cache" --set progress=lines --set overwrite_output_dir=true
+        --set cache_dir="$work/cache" --set progress=lines --set overwrite_output_dir=true ${LORAD_STRAGGLER_OPTIONS:-}
 }
 step_now() { echo $(($(field "$work/run/logs/metrics.jsonl" step 2>/dev/null | tail -n 1) + 0)); }
 # told WORDS SINCE: waits 150 steps for it

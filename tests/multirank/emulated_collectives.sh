@@ -38,6 +38,13 @@ LORAD_COMM_CHECK=1 on nccl 2 "$program" values >/dev/null 2>&1 || fail "the cont
 [ "$(on auto 2 "$program" kind 2>"$log")" = "nccl: NCCL 2.28.9" ] || { cat "$log"; fail "auto does not take nccl"; }
 [ "$(on nccl 1 "$program" kind 2>"$log")" = "self: self" ] || { cat "$log"; fail "one rank needs no nccl"; }
 
+# Waiting on the device is told from computing: not the late rank waits, and no longer than it was late.
+for late in 0 1; do
+    on nccl 2 "$program" waits $late >"$log" 2>&1 || { cat "$log"; fail "waits"; }
+    awk -v late=$late '$2 == "waited" { waited[$1] = $3 } END { exit !(waited[1 - late] - waited[late] > 0.2) }' "$log" ||
+        { cat "$log"; fail "rank $late is late, and that cannot be seen"; }
+done
+
 # Two ranks on one GPU.
 export LORAD_EMULATOR_GPUS=1 LORAD_SHARE_GPU=1
 [ "$(on auto 2 "$program" kind 2>"$log")" = "mpi: mpi" ] || { cat "$log"; fail "auto does not fall back to mpi"; }

@@ -2,12 +2,14 @@
  */
 #include "support/test.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "comm/activity.h"
 #include "comm/comm_impl.h"
 #include "support/lazy_device.h"
 
@@ -23,6 +25,7 @@ static struct {
     int rank, size, gpu;
     struct device *device;
     int ran;
+    double seconds;
 } library;
 
 static const char bus[] = "0000:18:00.0";
@@ -74,6 +77,12 @@ static enum status lib_check(void *group)
 {
     assert_ptr_equal(group, &library);
     return said(library.check, "a cable is out");
+}
+
+static double lib_seconds(void *group)
+{
+    assert_ptr_equal(group, &library);
+    return library.seconds;
 }
 
 static void lib_abort(void *group)
@@ -136,6 +145,7 @@ static struct comm_device_ops ops = {.size = sizeof ops,
                                      .make_id = lib_make_id,
                                      .create = lib_create,
                                      .check = lib_check,
+                                     .seconds = lib_seconds,
                                      .abort = lib_abort,
                                      .destroy = lib_destroy,
                                      .all_reduce = lib_all_reduce,
@@ -333,6 +343,23 @@ static void the_host_runs_ahead_but_not_too_far(void **state)
     comm_device_destroy(group);
 }
 
+static void time_on_the_device_counts_as_waited_once(void **state)
+{
+    (void)state;
+    struct comm_device *group = new_group();
+    double before = activity_waited_seconds();
+    library.seconds = 1.5;
+    comm_settle();
+    comm_settle();
+    assert_true(fabs(activity_waited_seconds() - before - 1.5) < 1e-6);
+    library.seconds = 2;
+    comm_settle();
+    comm_device_destroy(group);
+    library.seconds = 3;
+    comm_settle(); /* it is not asked any more */
+    assert_true(fabs(activity_waited_seconds() - before - 2) < 1e-6);
+}
+
 static void a_group_that_broke_is_aborted_and_stays_so(void **state)
 {
     (void)state;
@@ -377,6 +404,7 @@ int main(void)
         TEST(a_set_up_that_takes_too_long_ends),
         TEST(an_end_that_waits_for_lost_peers_holds_nobody),
         TEST(the_host_runs_ahead_but_not_too_far),
+        TEST(time_on_the_device_counts_as_waited_once),
         TEST(a_group_that_broke_is_aborted_and_stays_so),
         TEST(a_collective_that_is_refused_ends_the_group),
     };

@@ -6,8 +6,9 @@
  *   mismatch   the last rank calls something else (run with LORAD_COMM_CHECK=1)
  *   abort R    rank R calls comm_abort(42) while the others wait
  *   die R      rank R exits without a word while the others wait
- *   bench      microseconds of an all-reduce by size, of host memory
- * LORAD_TEST_DEVICE (cpu, cuda): whose memory, host memory without it; LORAD_TEST_COMM: the kind.
+ *   waits R    rank R comes 10 ms late to each of 40 collectives; every rank prints how long it waited in
+ * them bench      microseconds of an all-reduce by size, of host memory LORAD_TEST_DEVICE (cpu, cuda): whose
+ * memory, host memory without it; LORAD_TEST_COMM: the kind.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "comm/activity.h"
 #include "comm/comm.h"
 #include "kernels/device.h"
 #include "trainer/gpu_choice.h"
@@ -339,6 +341,21 @@ static void bench(void)
     free(buffer);
 }
 
+static void one_late(int late)
+{
+    must(comm_all_reduce(all, room, 16, DTYPE_F32, COMM_SUM), "all_reduce"); /* connects */
+    must(device_sync(device), "device_sync");
+    comm_settle();
+    double before = activity_waited_seconds();
+    for (int i = 0; i < 40; i++) {
+        if (rank == late) clock_sleep_ms(10);
+        must(comm_all_reduce(all, room, 16, DTYPE_F32, COMM_SUM), "all_reduce");
+    }
+    must(device_sync(device), "device_sync");
+    comm_settle();
+    printf("%d waited %.3f\n", rank, activity_waited_seconds() - before);
+}
+
 static void create(void)
 {
     struct gpu_choice gpu;
@@ -373,6 +390,7 @@ int main(int argc, char **argv)
     if (strcmp(mode, "values") == 0) values();
     if (strcmp(mode, "agree") == 0) agree(argument);
     if (strcmp(mode, "bench") == 0) bench();
+    if (strcmp(mode, "waits") == 0) one_late(argument);
     if (strcmp(mode, "mismatch") == 0) {
         float value[4] = {0};
         must(comm_barrier(all), "barrier");
