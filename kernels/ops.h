@@ -178,7 +178,8 @@ struct op_copy {
     struct matrix in, out;
 };
 
-/* out[i] = in[index[i]] (gather), or out[index[i]] = in[i] with the other rows zeroed first (scatter). */
+/* out[i] = in[index[i]] (gather), or out[index[i]] = in[i] with the other rows zeroed first (scatter). An
+ * index of -1 is no row: zeros, or nothing. */
 struct op_gather_rows {
     struct matrix in;     /* [T, d] act */
     const int32_t *index; /* [n] */
@@ -186,7 +187,7 @@ struct op_gather_rows {
 };
 struct op_scatter_rows {
     struct matrix in;     /* [n, d] act */
-    const int32_t *index; /* [n], distinct */
+    const int32_t *index; /* [n], distinct but for -1 */
     struct matrix out;    /* [T, d] act */
 };
 

@@ -5,9 +5,9 @@
  * each costs a GPU a choice of kernels, and a recording (recordings.h) fits one of them.
  *
  * 1. Rows are a multiple of the device's, up to which its products compute anyway. Those behind the batch are
- * one sequence of token 0: no other row reads them, and their gradient is 0, which changes no sum.
- * 2. Supervised rows likewise. Those behind them are rows of the batch that have no label, with label -1 and
- * weight 0.
+ * one sequence of its first token: no other row reads them, and their gradient is 0, which changes no sum as
+ * long as they are finite; so they hold nothing that is not in the batch's own first row.
+ * 2. Supervised rows likewise. Those behind them are no rows (index -1), with label -1 and weight 0.
  * 3. Sequences are a power of two, the last of them empty; so is the length of the longest, or all rows.
  * 4. Generation is not padded: it goes on where the last pass ended.
  */
@@ -53,17 +53,20 @@ enum status model_batch_create(struct model *model)
 {
     struct host_batch *host = &model->host;
     size_t tokens = (size_t)model->options.max_tokens;
+    host->tokens = memory_new(tokens, sizeof *host->tokens);
     host->labels = memory_new(tokens, sizeof *host->labels);
     host->weights = memory_new(tokens, sizeof *host->weights);
     host->supervised = memory_new(tokens, sizeof *host->supervised);
     host->seq_start = memory_new((size_t)model->options.max_sequences + 1, sizeof *host->seq_start);
     host->dropout_keys = memory_new(key_count(model), sizeof *host->dropout_keys);
-    bool all = host->labels && host->weights && host->supervised && host->seq_start && host->dropout_keys;
+    bool all = host->tokens && host->labels && host->weights && host->supervised && host->seq_start &&
+               host->dropout_keys;
     return all ? LORAD_OK : LORAD_NOMEM;
 }
 
 void model_batch_destroy(struct model *model)
 {
+    free(model->host.tokens);
     free(model->host.labels);
     free(model->host.weights);
     free(model->host.supervised);
@@ -84,18 +87,23 @@ static void find_supervised(struct model *model, const struct micro_batch *batch
     model->n_labels = n;
 }
 
-/* Behind find_supervised. There are rows enough: as many rows as supervised ones would be too many. */
-static void pad_supervised(struct model *model, const struct micro_batch *batch)
+/* Behind find_supervised. */
+static void pad_supervised(struct model *model)
 {
     struct host_batch *host = &model->host;
-    int32_t n = model->n_labels, padded = round_up(n, model->row_multiple);
-    for (int32_t t = model->n_tokens - 1; n < padded; t--) {
-        if (t < batch->n_tokens && batch->labels[t] >= 0) continue;
-        host->supervised[n] = t;
-        host->weights[n] = 0;
-        host->labels[n++] = -1;
+    model->n_supervised = round_up(model->n_labels, model->row_multiple);
+    for (int32_t i = model->n_labels; i < model->n_supervised; i++) {
+        host->supervised[i] = -1;
+        host->weights[i] = 0;
+        host->labels[i] = -1;
     }
-    model->n_supervised = n;
+}
+
+static void pad_tokens(struct model *model, const struct micro_batch *batch)
+{
+    int32_t *tokens = model->host.tokens;
+    memcpy(tokens, batch->tokens, (size_t)batch->n_tokens * sizeof *tokens);
+    for (int32_t t = batch->n_tokens; t < model->n_tokens; t++) tokens[t] = batch->tokens[0];
 }
 
 /* The sequences' borders; host->seq_start has room for those of any batch. */
@@ -148,10 +156,9 @@ static enum status zero_rows_behind(struct model *model, int32_t first)
     const struct {
         void *data;
         size_t item;
-    } arrays[] = {{model->tokens, sizeof *model->tokens},
-                  {model->positions, sizeof *model->positions},
+    } arrays[] = {{model->positions, sizeof *model->positions},
                   {model->token_index, sizeof *model->token_index}};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+    for (size_t i = 0; first < model->n_tokens && i < sizeof arrays / sizeof *arrays; i++)
         TRY(device_zero(model->device, STREAM_COMPUTE,
                         (char *)arrays[i].data + (size_t)first * arrays[i].item,
                         (size_t)(model->n_tokens - first) * arrays[i].item));
@@ -165,15 +172,17 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
            batch->longest <= model->options.max_positions);
     model->n_tokens = pass->cache ? batch->n_tokens : round_up(batch->n_tokens, model->row_multiple);
     find_supervised(model, batch);
-    pad_supervised(model, batch);
+    pad_supervised(model);
+    pad_tokens(model, batch);
     pad_sequences(model, batch);
-    size_t n = (size_t)batch->n_tokens, supervised = (size_t)model->n_supervised;
+    size_t n = (size_t)batch->n_tokens, all = (size_t)model->n_tokens,
+           supervised = (size_t)model->n_supervised;
     const struct {
         void *to;
         const void *from;
         size_t bytes;
     } copies[] = {
-        {model->tokens, batch->tokens, n * sizeof(int32_t)},
+        {model->tokens, model->host.tokens, all * sizeof(int32_t)},
         {model->positions, batch->positions, n * sizeof(int32_t)},
         {model->token_index, batch->token_index, n * sizeof(int64_t)},
         {model->seq_start, model->host.seq_start, ((size_t)model->sequences.count + 1) * sizeof(int32_t)},

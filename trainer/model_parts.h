@@ -58,9 +58,9 @@ struct head_chunk {
 
 /* Host memory to build parts of a micro-batch in. */
 struct host_batch {
-    int32_t *labels, *supervised; /* [T] */
-    float *weights;               /* [T] */
-    int32_t *seq_start;           /* [max_sequences + 1] */
+    int32_t *tokens, *labels, *supervised; /* [T] */
+    float *weights;                        /* [T] */
+    int32_t *seq_start;                    /* [max_sequences + 1] */
     uint64_t *dropout_keys;
 };
 
@@ -87,7 +87,7 @@ struct model {
     /* The micro-batch on the device, padded: model_batch.c. */
     int32_t *tokens, *positions, *labels; /* [T]; labels: of the supervised rows only, compact */
     float *label_weights;                 /* [n] of each label in the loss */
-    int32_t *supervised;                  /* [n] rows of the batch that have a label */
+    int32_t *supervised;                  /* [n] rows of the batch that have a label; -1: padding */
     int64_t *token_index;                 /* [T] */
     int32_t *seq_start;
     uint64_t *dropout_keys; /* [layers][PANEL_SLOTS][PANEL_PARTS] of the pass, where there is dropout */

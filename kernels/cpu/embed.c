@@ -24,7 +24,7 @@ enum status CPU_OP(embed)(struct cpu_device *device, const struct op_embed *args
 static enum status check_index(const char *op, const int32_t *index, int64_t n, int64_t rows)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (index[i] < 0 || index[i] >= rows) {
+        if (index[i] < -1 || index[i] >= rows) {
             return FAIL(LORAD_BUG, "%s: index[%lld] is %d, the matrix has %lld rows", op, (long long)i,
                         index[i], (long long)rows);
         }
@@ -37,8 +37,12 @@ enum status CPU_OP(gather_rows)(struct cpu_device *device, const struct op_gathe
     const struct matrix *in = &args->in, *out = &args->out;
     TRY(check_index("gather_rows", args->index, out->rows, in->rows));
 #pragma omp parallel for schedule(static) num_threads(cpu_threads_for(device, out->rows * out->cols))
-    for (int64_t i = 0; i < out->rows; i++)
-        memcpy(matrix_row(out, i), matrix_row(in, args->index[i]), row_bytes(out));
+    for (int64_t i = 0; i < out->rows; i++) {
+        if (args->index[i] >= 0)
+            memcpy(matrix_row(out, i), matrix_row(in, args->index[i]), row_bytes(out));
+        else
+            memset(matrix_row(out, i), 0, row_bytes(out));
+    }
     return LORAD_OK;
 }
 
@@ -52,7 +56,8 @@ enum status CPU_OP(scatter_rows)(struct cpu_device *device, const struct op_scat
         for (int64_t t = 0; t < out->rows; t++) memset(matrix_row(out, t), 0, row_bytes(out));
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < in->rows; i++)
-            memcpy(matrix_row(out, args->index[i]), matrix_row(in, i), row_bytes(out));
+            if (args->index[i] >= 0)
+                memcpy(matrix_row(out, args->index[i]), matrix_row(in, i), row_bytes(out));
     }
     return LORAD_OK;
 }

@@ -30,8 +30,8 @@ static struct matrix in_words(struct matrix m, int bytes)
         }                                                                                                    \
     } while (0)
 
-/* out[i] = table[ids[i] - first_row]. A row that is not in the table: zeros where it may be on another rank,
- * else the caller's fault, at which the kernel stops. */
+/* out[i] = table[ids[i] - first_row]. A row that is not in the table: zeros where it may be on another rank
+ * or is none (-1), else the caller's fault, at which the kernel stops. */
 template <class Word, bool ELSEWHERE>
 static __global__ void __launch_bounds__(TILE_THREADS, 4)
     take_kernel(struct matrix table, const int32_t *ids, int64_t first_row, struct matrix out)
@@ -47,7 +47,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 4)
             int64_t row = ids[i] - first_row;
             if (row >= 0 && row < table.rows)
                 word[e] = row_of<Word>(table, row)[col];
-            else if (ELSEWHERE)
+            else if (ELSEWHERE || row == -1)
                 word[e] = Word();
             else
                 __trap();
@@ -61,7 +61,7 @@ static __global__ void __launch_bounds__(TILE_THREADS, 4)
     }
 }
 
-/* out[index[i]] = in[i] */
+/* out[index[i]] = in[i], but for an index of -1 */
 template <class Word>
 static __global__ void __launch_bounds__(TILE_THREADS, 4)
     put_kernel(struct matrix in, const int32_t *index, struct matrix out)
@@ -82,8 +82,8 @@ static __global__ void __launch_bounds__(TILE_THREADS, 4)
         for (int e = 0; e < EACH; e++) {
             int64_t i = first + e * blockDim.y;
             if (i >= in.rows) break;
-            if (to[e] < 0 || to[e] >= out.rows) __trap();
-            row_of<Word>(out, to[e])[col] = word[e];
+            if (to[e] < -1 || to[e] >= out.rows) __trap();
+            if (to[e] >= 0) row_of<Word>(out, to[e])[col] = word[e];
         }
     }
 }

@@ -25,17 +25,26 @@ static void embed_body(struct op_run *run, const struct op_shape *shape)
     free(ids);
 }
 
+/* Every other row, from the last; in their middle one that is none. */
+static int32_t *other_rows(int64_t n, int64_t few)
+{
+    int32_t *index = calloc((size_t)few, sizeof *index);
+    for (int64_t i = 0; i < few; i++) index[i] = (int32_t)(n - 1 - 2 * i);
+    if (few > 2) index[few / 2] = -1;
+    return index;
+}
+
 static void gather_body(struct op_run *run, const struct op_shape *shape)
 {
     int64_t n = shape->tokens, d = shape->dim, few = (n + 1) / 2;
     struct matrix in = op_matrix(run, OP_IN, run->dtype, n, d, 0, 1);
     struct matrix out = op_matrix(run, OP_OUT, run->dtype, few, d, shape->spare, 0);
-    int32_t *index = calloc((size_t)few, sizeof *index);
-    for (int64_t i = 0; i < few; i++) index[i] = (int32_t)(n - 1 - 2 * i);
+    int32_t *index = other_rows(n, few);
     struct op_gather_rows args = {.in = in, .index = op_ints(run, few, index), .out = out};
     if (OP_RUN(run, gather_rows, &args, 0, 2.0 * (double)(few * d) * (double)dtype_bytes(run->dtype))) {
         double *rows = op_before(run, in), *want = op_doubles(run, few * d);
-        for (int64_t i = 0; i < few; i++) memcpy(want + i * d, rows + index[i] * d, (size_t)d * sizeof *want);
+        for (int64_t i = 0; i < few; i++)
+            if (index[i] >= 0) memcpy(want + i * d, rows + index[i] * d, (size_t)d * sizeof *want);
         OP_EXPECT(run, out, want);
     }
     free(index);
@@ -46,12 +55,12 @@ static void scatter_body(struct op_run *run, const struct op_shape *shape)
     int64_t n = shape->tokens, d = shape->dim, few = (n + 1) / 2;
     struct matrix in = op_matrix(run, OP_IN, run->dtype, few, d, 0, 1);
     struct matrix out = op_matrix(run, OP_OUT, run->dtype, n, d, shape->spare, 0);
-    int32_t *index = calloc((size_t)few, sizeof *index);
-    for (int64_t i = 0; i < few; i++) index[i] = (int32_t)(n - 1 - 2 * i);
+    int32_t *index = other_rows(n, few);
     struct op_scatter_rows args = {.in = in, .index = op_ints(run, few, index), .out = out};
     if (OP_RUN(run, scatter_rows, &args, 0, 1.5 * (double)(n * d) * (double)dtype_bytes(run->dtype))) {
         double *rows = op_before(run, in), *want = op_doubles(run, n * d);
-        for (int64_t i = 0; i < few; i++) memcpy(want + index[i] * d, rows + i * d, (size_t)d * sizeof *want);
+        for (int64_t i = 0; i < few; i++)
+            if (index[i] >= 0) memcpy(want + index[i] * d, rows + i * d, (size_t)d * sizeof *want);
         OP_EXPECT(run, out, want);
     }
     free(index);
