@@ -73,7 +73,8 @@ struct train_pass {
 enum status model_train(struct model *model, const struct train_pass *pass) LORAD_WARN_UNUSED;
 /* Where the device records, and no sums over ranks lie between a pass's operations (tensor parallelism). */
 bool model_can_replay(const struct model *model);
-int64_t model_replays(const struct model *model);  /* passes of model_train that were replayed so far */
+/* Passes of model_train that were replayed so far; not one that had to record first, which takes longer. */
+int64_t model_replays(const struct model *model);
 void model_forget_recordings(struct model *model); /* gives their memory back. Blocks. */
 
 /* Forward and loss without dropout. use_adapter false: the frozen base. row_loss, optional: host [supervised

@@ -95,12 +95,14 @@ enum status recordings_run(struct recordings *recordings, const struct recording
     if (!known) entry = take(recordings, shape);
     entry->used = ++recordings->clock;
     if (!known) return enqueue(context);
-    if (!entry->recording && record(recordings, entry, enqueue, context) != LORAD_OK) {
+    bool recorded = entry->recording;
+    if (!recorded && record(recordings, entry, enqueue, context) != LORAD_OK) {
         log_warn("cuda_graphs: off, since the device refuses to record: %s", status_message());
         status_clear();
+        recordings_forget(recordings); /* it may have been for want of memory */
         recordings->refused = true;
         return enqueue(context);
     }
-    recordings->replays++;
+    recordings->replays += recorded;
     return device_replay(recordings->device, entry->recording);
 }

@@ -29,7 +29,7 @@ void recordings_destroy(struct recordings *recordings);
  * refuses to record it says so once and goes on without. */
 enum status recordings_run(struct recordings *recordings, const struct recording_shape *shape,
                            enum status (*enqueue)(void *context), void *context) LORAD_WARN_UNUSED;
-/* How often it replayed so far. */
+/* How often it replayed so far what had been recorded before that call. */
 int64_t recordings_replays(const struct recordings *recordings);
 /* Gives back what the recordings hold. Blocks. */
 void recordings_forget(struct recordings *recordings);

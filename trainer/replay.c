@@ -50,8 +50,9 @@ void replay_end(struct replay *replay, const struct replay_step *step, bool *for
         log_info("cuda_graphs: on; a micro-batch whose shape was met before is replayed");
     }
     if (replay->decided || step->passes == 0) return;
-    /* The first steps warm up; one that recorded, or met a new shape, is not what the rest will be like. */
-    bool counts = replay->steps >= 2 && step->replayed == (replay->now ? step->passes : 0);
+    /* The first steps warm up. One that mostly recorded, or met new shapes, is not what the rest will be
+     * like; but with many micro-batches in a step nearly each has a rare one. */
+    bool counts = replay->steps >= 2 && (!replay->now || 2 * step->replayed >= step->passes);
     int32_t *n = &replay->n[replay->now];
     if (counts && *n < REPLAY_TRIALS)
         replay->pace[replay->now][(*n)++] = step->seconds / (double)step->tokens;

@@ -37,15 +37,19 @@ static void the_faster_way_stays(void **state)
     assert_false(replay_begin(&replay));
 }
 
-static void steps_that_met_a_new_shape_do_not_count(void **state)
+static void steps_count_of_which_half_is_replayed(void **state)
 {
     (void)state;
     struct replay replay;
     bool forget;
     replay_init(&replay, true, CUDA_GRAPHS_AUTO);
-    assert_int_equal(run(&replay, 1.0, 0.5, 3, &forget), REPLAY_PATIENCE);
+    assert_int_equal(run(&replay, 1.0, 0.5, 1, &forget), REPLAY_PATIENCE);
     assert_true(forget);
     assert_false(replay_begin(&replay));
+    replay_init(&replay, true, CUDA_GRAPHS_AUTO);
+    assert_int_equal(run(&replay, 1.0, 0.5, 2, &forget), 2 + 2 * REPLAY_TRIALS);
+    assert_false(forget);
+    assert_true(replay_begin(&replay));
 }
 
 static void steps_without_rows_are_no_trial(void **state)
@@ -80,7 +84,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_faster_way_stays),
-        cmocka_unit_test(steps_that_met_a_new_shape_do_not_count),
+        cmocka_unit_test(steps_count_of_which_half_is_replayed),
         cmocka_unit_test(steps_without_rows_are_no_trial),
         cmocka_unit_test(a_wish_needs_no_trial),
     };
