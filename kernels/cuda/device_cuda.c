@@ -257,10 +257,10 @@ enum status cuda_check(cudaError_t error, const char *call)
 {
     if (error == cudaSuccess) return LORAD_OK;
     (void)cudaGetLastError();
-    enum { FIRST_OF_KERNELS = 700 }; /* cudaErrorIllegalAddress and what follows it */
+    enum { FIRST_OF_KERNELS = 700, BEHIND_KERNELS = 800 }; /* cudaErrorIllegalAddress and what follows it */
     return FAIL(error == cudaErrorMemoryAllocation ? LORAD_NOMEM : LORAD_DEVICE, "GPU: %s: %s (%s)%s", call,
                 cudaGetErrorString(error), cudaGetErrorName(error),
-                (int)error >= FIRST_OF_KERNELS
+                (int)error >= FIRST_OF_KERNELS && (int)error < BEHIND_KERNELS
                     ? "; an earlier operation may be the cause: CUDA_LAUNCH_BLOCKING=1 shows which"
                     : "");
 }

@@ -20,13 +20,20 @@ enum status cuda_record_begin(struct device *device)
     return LORAD_OK;
 }
 
-static enum status keep_graph(struct device_recording **out, cudaGraph_t graph)
+/* Uploaded at once: a GPU that has no room for it says so here, where its user can still do without. */
+static enum status keep_graph(struct device_recording **out, cudaGraph_t graph, cudaStream_t stream)
 {
     struct device_recording *recording = memory_new(1, sizeof *recording);
     if (!recording) return LORAD_NOMEM;
     enum status status =
         cuda_check(cudaGraphInstantiate(&recording->graph, graph, 0), "cudaGraphInstantiate");
     if (status != LORAD_OK) {
+        free(recording);
+        return status;
+    }
+    status = cuda_check(cudaGraphUpload(recording->graph, stream), "cudaGraphUpload");
+    if (status != LORAD_OK) {
+        cudaGraphExecDestroy(recording->graph);
         free(recording);
         return status;
     }
@@ -43,7 +50,7 @@ enum status cuda_record_end(struct device_recording **out, struct device *device
     cudaError_t error = cudaStreamEndCapture(cuda_compute(device), &graph);
     if (!keep) (void)cudaGetLastError();
     enum status status = keep ? cuda_check(error, "cudaStreamEndCapture") : LORAD_OK;
-    if (status == LORAD_OK && keep) status = keep_graph(out, graph);
+    if (status == LORAD_OK && keep) status = keep_graph(out, graph, cuda_compute(device));
     if (graph) cudaGraphDestroy(graph);
     return status;
 }

@@ -6,9 +6,14 @@
  */
 #include "streams.h"
 
+#include <stdlib.h>
+
 struct CUgraphExec_st {
     std::vector<item> items;
+    bool uploaded = false;
 };
+
+static int uploaded; /* graphs in the GPU's memory; LORAD_EMULATOR_GRAPHS: for how many there is room */
 
 extern "C" {
 
@@ -47,7 +52,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 {
     (void)flags;
     locked hold(lock);
-    *out = new CUgraphExec_st{graph->items};
+    *out = new CUgraphExec_st;
+    (*out)->items = graph->items;
     return cudaSuccess;
 }
 
@@ -57,9 +63,23 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
     return cudaSuccess;
 }
 
+cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    (void)stream;
+    locked hold(lock);
+    const char *most = getenv("LORAD_EMULATOR_GRAPHS");
+    if (graph->uploaded) return cudaSuccess;
+    if (most && uploaded >= atoi(most)) return failed(cudaErrorMemoryAllocation);
+    uploaded++;
+    graph->uploaded = true;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
     locked hold(lock);
+    cudaError_t ready = cudaGraphUpload(graph, stream);
+    if (ready != cudaSuccess) return ready;
     for (const item &each : graph->items) {
         cudaError_t error = put(stream, item(each));
         if (error != cudaSuccess) return error;
@@ -69,6 +89,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
 {
+    locked hold(lock);
+    uploaded -= graph->uploaded;
     delete graph;
     return cudaSuccess;
 }

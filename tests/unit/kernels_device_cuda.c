@@ -383,6 +383,8 @@ static void recordings_are_replayed(void **state)
     assert_ok(device_record_begin(device));
     assert_fails(device_copy_to(device, STREAM_COMPUTE, x, pinned, 8), LORAD_BUG, "inside a recording");
     assert_fails(device_copy_from(device, STREAM_COMPUTE, pinned, x, 8), LORAD_BUG, "inside a recording");
+    assert_fails(device_sync(device), LORAD_DEVICE, "(cudaErrorStreamCaptureUnsupported)");
+    assert_null(strstr(status_message(), "an earlier operation"));
     assert_ok(device_record_end(&none, device, false));
     assert_null(none);
     assert_ok(device_copy_to(device, STREAM_COMPUTE, x, pinned, 8));
