@@ -144,7 +144,11 @@ on_processor() {
 }
 
 # the losses with replays; in a few small steps no shape need be met again
-graphs_replay() { [ -n "${LORAD_GPU_STEPS:-}" ] || grep "cuda_graphs: on" "$work/graphs.log" || { echo "graphs: nothing was replayed"; return 1; }; }
+graphs_replay() {
+    [ -n "${LORAD_GPU_STEPS:-}" ] || grep "cuda_graphs: on" "$work/graphs.log" && return
+    echo "graphs: nothing was replayed"
+    return 1
+}
 
 runs_agree() {
     train f32 1 fp32=true bf16=false && train bf16 1 bf16=true cuda_graphs=false &&
