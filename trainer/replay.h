@@ -1,7 +1,8 @@
 /*
  * replay.h: whether a run replays the work of micro-batches it has recorded (cuda_graphs). Both ways compute
  * the same bits, so which is faster here, with this model and these batches, is measured: steps go one way
- * and the other in turn until each has been timed REPLAY_TRIALS times, and the smaller median stays.
+ * and the other in turn until each has been timed REPLAY_TRIALS times, and the smaller median stays. It is
+ * told of the step of all ranks, which so decide alike.
  */
 #ifndef LORAD_TRAINER_REPLAY_H
 #define LORAD_TRAINER_REPLAY_H
@@ -29,7 +30,7 @@ void replay_init(struct replay *replay, bool can, enum cuda_graphs wish);
 bool replay_begin(struct replay *replay);
 
 struct replay_step {
-    double seconds; /* without waiting for other ranks */
+    double seconds; /* of the slowest rank, without waiting for others */
     int64_t tokens;
     int64_t passes, replayed; /* of the passes, how many were */
 };

@@ -12,6 +12,7 @@
 struct step_share {
     struct model_sums sums;
     double replicated_squares, local_squares;
+    int64_t tokens, passes, replayed; /* as in struct replay_step */
     struct boundary_report report;
 };
 
@@ -80,6 +81,10 @@ static enum status gather_shares(struct step_context *context, const struct step
     for (int rank = 0; rank < world; rank++) {
         context->reports[rank] = all[rank].report;
         total->report.wants |= all[rank].report.wants;
+        total->report.own_seconds = fmax(total->report.own_seconds, all[rank].report.own_seconds);
+        total->tokens += all[rank].tokens;
+        total->passes += all[rank].passes;
+        total->replayed += all[rank].replayed;
         /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
         if (rank % tp == 0) {
             loss_sum_join(&total->sums.loss, &all[rank].sums.loss);
@@ -90,15 +95,16 @@ static enum status gather_shares(struct step_context *context, const struct step
     return LORAD_OK;
 }
 
-static void note_replays(struct step_context *context, double seconds)
+/* total: of all ranks, so that all go the same way: the others would wait for one that goes the slower. */
+static void note_replays(struct step_context *context, const struct step_share *total)
 {
     if (!context->replay) return;
     bool forget;
     replay_end(context->replay,
-               &(struct replay_step){.seconds = seconds,
-                                     .tokens = context->tokens,
-                                     .passes = context->passes,
-                                     .replayed = model_replays(context->model) - context->replayed},
+               &(struct replay_step){.seconds = total->report.own_seconds,
+                                     .tokens = total->tokens,
+                                     .passes = total->passes,
+                                     .replayed = total->replayed},
                &forget);
     if (forget) model_forget_recordings(context->model);
 }
@@ -120,8 +126,11 @@ enum status step_finish(struct step_context *context, struct step_targets target
     mine.report.own_seconds =
         clock_seconds_since(context->start_ns) - (activity_waited_seconds() - context->waited_seconds);
     mine.report.own_work = context->work;
-    note_replays(context, mine.report.own_seconds);
+    mine.tokens = context->tokens;
+    mine.passes = context->passes;
+    mine.replayed = model_replays(context->model) - context->replayed;
     TRY(gather_shares(context, &mine, &total));
+    note_replays(context, &total);
 
     double weight = targets.weight, scaled = weight * context->gradient_scale,
            max_norm = context->optimizer->options.max_grad_norm;
