@@ -12,10 +12,12 @@ mpirun -np 4 "$golden" --sequence-parallel 2 llama3_rope || fail "golden runs on
 
 common=(--config configs/fin_stage1.yaml --set model_name_or_path=tests/data/models/fin-zh-tiny --set cache_dir="$work/cache"
     --set report_to=none)
+head -n 11 tests/data/finance-zh/fin_heldout.jsonl >"$work/eval.jsonl"
 train() { # NAME RANKS TP PRECISION ARGUMENTS
     mpirun -np "$2" "$lorad" "${common[@]}" --set tensor_parallel_size="$3" --set bf16=false --set "$4=true" \
         --set output_dir="$work/$1" --set max_steps=3 --set logging_steps=1 --set per_device_train_batch_size=1 \
-        --set global_batch_size="$(($2 / $3))" --set cutoff_len=150 --set eval_strategy=steps --set eval_steps=3 \
+        --set global_batch_size="$(($2 / $3))" --set cutoff_len=150 --set eval_file="$work/eval.jsonl" \
+        --set eval_strategy=steps --set eval_steps=3 \
         --set save_strategy=no --set load_best_model_at_end=false --set lora_dropout=0.05 "${@:5}" \
         >"$work/$1.log" 2>&1 || { cat "$work/$1.log"; fail "$1 did not train"; }
     for key in loss grad_norm eval_loss; do
