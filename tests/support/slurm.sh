@@ -82,8 +82,12 @@ slurm_start() {
 
 submit() { timeout 20 sbatch --parsable "$@"; }
 state() { timeout 10 squeue -h -t all -j "$1" -o %T 2>/dev/null; }
-# A requeued job waits some seconds until its old credentials are void; not in a test.
-start_now() { timeout 10 scontrol update JobId="$1" StartTime=now; } # JOB
+# A requeued job waits some seconds until its old credentials are void. A test waits for the next full second, of which their
+# times are whole numbers: a start in the same one is refused by the node, and the job has failed.
+start_now() { # JOB
+    sleep 1.2
+    timeout 10 scontrol update JobId="$1" StartTime=now
+}
 wait_state() { # JOB REGEX
     local i
     for i in $(seq ${LORAD_SLURM_PATIENCE:-900}); do
@@ -92,6 +96,7 @@ wait_state() { # JOB REGEX
     done
     scontrol show job "$1" | grep -E "JobState|Restarts"
     tail -n 60 "$(scontrol show job "$1" | sed -n "s/ *StdOut=//p")"
+    tail -n 20 "$slurm"/*.out
     fail "job $1 is $(state "$1"), not $2"
 }
 
