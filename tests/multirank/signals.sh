@@ -98,7 +98,7 @@ rank() { # NUMBER: its process
     done
 }
 committed() { compgen -G "$tmp/$1/ckpt/*/MANIFEST.json" | wc -l; }
-# soon SECONDS CODE WHAT: the end comes within that time, also beside other tests
+# soon SECONDS CODE WHAT: the end comes within that time
 soon() {
     local begin=${EPOCHREALTIME/[.,]/}
     ends_with "$2" "$3"
@@ -115,7 +115,7 @@ for who in "rank 1" "rank 0"; do
     wait_for "all rows are prepared before the first step"
     sleep 0.3
     kill -USR1 "$($who)"
-    soon 10 75 "USR1 to $who while rows are prepared"
+    soon 5 75 "USR1 to $who while rows are prepared"
     grep -q "before the first step: nothing is lost" "$tmp/log" || fail "$who: not said that nothing is lost"
     ! grep -q "step 1/" "$tmp/log" || fail "$who: a step was trained all the same"
 done
@@ -129,7 +129,7 @@ start mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=
 wait_for "step 2/"
 sleep 0.1
 kill -USR1 "$(rank 1)"
-soon 10 75 "USR1 to rank 1 in an evaluation"
+soon 3 75 "USR1 to rank 1 in an evaluation"
 grep -q "stopped on request after step 2" "$tmp/log" || fail "not stopped after step 2"
 grep -q '"evaluation_owed": *true' "$tmp"/owed/ckpt/*/MANIFEST.json || fail "the evaluation is not owed"
 # Continued in another folder and stopped in it at once, that folder holds a checkpoint.
@@ -137,7 +137,7 @@ start mpirun -q --oversubscribe -np 2 "$program" "${eval[@]}" --set "output_dir=
     --set "resume_from_checkpoint=$tmp/owed/checkpoint-2"
 for _ in $(seq 500); do "$program" status "$tmp/elsewhere" --json 2>/dev/null | grep -q '"phase": *"evaluating"' && break; done
 kill -USR1 "$(rank 1)"
-soon 10 75 "USR1 in an evaluation that was owed"
+soon 3 75 "USR1 in an evaluation that was owed"
 grep -q "stopped on request after step 2" "$tmp/log" || fail "not stopped after step 2, in another folder"
 [ "$(committed elsewhere)" = 1 ] || fail "nothing was saved in the other folder"
 grep -q '"event":"resumed"' "$tmp/elsewhere/logs/events.jsonl" || fail "not told that the run was resumed"
@@ -186,5 +186,5 @@ LORAD_GRACE_SECONDS=0.000001 "$program" "${common[@]}" --set "output_dir=$tmp/gr
 start "$program" eval "${common[@]}" --no-adapter --set "eval_file=$tmp/many.jsonl"
 wait_for "avx|cpu"
 kill -TERM "$pid"
-soon 5 143 "TERM to eval"
+soon 2 143 "TERM to eval"
 exit $status
