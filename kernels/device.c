@@ -92,6 +92,11 @@ static const struct {
 
 enum { N_BACKENDS = sizeof backends / sizeof backends[0] };
 
+static bool passes_over(int i, const char *kind, char *why, size_t why_bytes)
+{
+    return strcmp(kind, "auto") == 0 && backends[i].is_absent && backends[i].is_absent(why, why_bytes);
+}
+
 enum status device_open(struct device **out, const struct device_options *options)
 {
     const char *kind = options->kind ? options->kind : "auto";
@@ -102,7 +107,7 @@ enum status device_open(struct device **out, const struct device_options *option
         const struct device_ops *ops = NULL;
         char why[512] = "";
         bool broken = false;
-        if (any && backends[i].is_absent && backends[i].is_absent(why, sizeof why)) {
+        if (passes_over(i, kind, why, sizeof why)) {
             log_line(LOG_INFO, "device: not %s: %s", backends[i].kind, why);
             continue;
         }
@@ -159,6 +164,7 @@ enum status device_list(struct device_id *out, int *n, int most, const char *kin
         const struct device_ops *ops = NULL;
         char why[512];
         bool broken;
+        if (passes_over(i, kind, why, sizeof why)) continue;
         backends[i].find(&ops, &broken, why, sizeof why);
         if (!ops || !ops->identify) continue;
         int count = ops->count(why, sizeof why);

@@ -114,6 +114,7 @@ enum status gpu_choose(struct gpu_choice *out, const char *kind)
 {
     struct comm *comm = NULL;
     *out = (struct gpu_choice){.sharers = 1};
+    if (strcmp(kind, "cpu") == 0) return LORAD_OK;
     TRY(comm_create(&comm, &(struct comm_options){.kind = "auto"}));
     enum status status = comm_size(comm) > 1 ? choose_among_ranks(out, comm, kind) : LORAD_OK;
     comm_destroy(comm);
