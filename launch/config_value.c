@@ -676,41 +676,41 @@ void config_set_checkpointing(struct config *config, const struct config_key *ke
     memcpy(field, &value, sizeof value);
 }
 
-/* *value: 0 for false, 1 for true, 2 for `third`; false and a report for anything else. */
-static bool read_bool_or(struct config *config, const struct config_key *key, const struct config_node *node,
-                         const char *third, int *value)
+/* Fields whose enum is off, on and a third way, in this order. */
+static void set_bool_or(struct config *config, const struct config_key *key, const struct config_node *node,
+                        const char *third, void *field)
 {
     bool on;
-    char what[64], words[64];
+    int value = 2;
+    char words[64];
     if (read_bool(node, &on)) {
-        *value = on;
-        return true;
-    }
-    snprintf(what, sizeof what, "true, false or %s", third);
-    if (!need_scalar(config, key, node, what)) return false;
-    if (config_word_index(third, node->text) < 0) {
+        value = on;
+    } else {
+        snprintf(words, sizeof words, "true, false or %s", third);
+        if (!need_scalar(config, key, node, words)) return;
         snprintf(words, sizeof words, "true|false|%s", third);
-        refuse_word(config, key, node, words);
-        return false;
+        if (config_word_index(third, node->text) < 0) {
+            refuse_word(config, key, node, words);
+            return;
+        }
     }
-    *value = 2;
-    return true;
+    memcpy(field, &value, sizeof value);
 }
+
+_Static_assert(DETERMINISM_ON == 1 && DETERMINISM_ELASTIC == 2 && CUDA_GRAPHS_ON == 1 &&
+                   CUDA_GRAPHS_AUTO == 2,
+               "off, on, a third way");
 
 void config_set_deterministic(struct config *config, const struct config_key *key,
                               const struct config_node *node, void *field)
 {
-    static const enum determinism values[] = {DETERMINISM_OFF, DETERMINISM_ON, DETERMINISM_ELASTIC};
-    int which;
-    if (read_bool_or(config, key, node, "elastic", &which)) memcpy(field, &values[which], sizeof *values);
+    set_bool_or(config, key, node, "elastic", field);
 }
 
 void config_set_cuda_graphs(struct config *config, const struct config_key *key,
                             const struct config_node *node, void *field)
 {
-    static const enum cuda_graphs values[] = {CUDA_GRAPHS_OFF, CUDA_GRAPHS_ON, CUDA_GRAPHS_AUTO};
-    int which;
-    if (read_bool_or(config, key, node, "auto", &which)) memcpy(field, &values[which], sizeof *values);
+    set_bool_or(config, key, node, "auto", field);
 }
 
 void config_set_scheduler_kwargs(struct config *config, const struct config_key *key,

@@ -42,14 +42,21 @@ static void decide(struct replay *replay)
              replayed / plain);
 }
 
-void replay_end(struct replay *replay, const struct replay_step *step, bool *forget)
+void replay_join(struct replay_step *all, const struct replay_step *one)
 {
-    *forget = false;
+    if (one->seconds > all->seconds) all->seconds = one->seconds;
+    all->tokens += one->tokens;
+    all->passes += one->passes;
+    all->replayed += one->replayed;
+}
+
+bool replay_end(struct replay *replay, const struct replay_step *step)
+{
     if (replay->wish == CUDA_GRAPHS_ON && step->replayed > 0 && !replay->told) {
         replay->told = true;
         log_info("cuda_graphs: on; a micro-batch whose shape was met before is replayed");
     }
-    if (replay->decided || step->passes == 0) return;
+    if (replay->decided || step->passes == 0) return false;
     /* The first steps warm up. One that mostly recorded, or met new shapes, is not what the rest will be
      * like; but with many micro-batches in a step nearly each has a rare one. */
     bool counts = replay->steps >= 2 && (!replay->now || 2 * step->replayed >= step->passes);
@@ -58,7 +65,7 @@ void replay_end(struct replay *replay, const struct replay_step *step, bool *for
         replay->pace[replay->now][(*n)++] = step->seconds / (double)step->tokens;
     replay->steps++;
     bool enough = replay->n[0] == REPLAY_TRIALS && replay->n[1] == REPLAY_TRIALS;
-    if (!enough && replay->steps < REPLAY_PATIENCE) return;
+    if (!enough && replay->steps < REPLAY_PATIENCE) return false;
     decide(replay);
-    *forget = !replay->chosen;
+    return !replay->chosen;
 }

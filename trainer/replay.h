@@ -34,7 +34,9 @@ struct replay_step {
     int64_t tokens;
     int64_t passes, replayed; /* of the passes, how many were */
 };
-/* After the last. *forget: it was decided now, against recordings. */
-void replay_end(struct replay *replay, const struct replay_step *step, bool *forget);
+/* The step of one more rank. */
+void replay_join(struct replay_step *all, const struct replay_step *one);
+/* After the last, of all ranks: whether it was decided now, against recordings. */
+bool replay_end(struct replay *replay, const struct replay_step *step);
 
 #endif

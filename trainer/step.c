@@ -12,7 +12,7 @@
 struct step_share {
     struct model_sums sums;
     double replicated_squares, local_squares;
-    int64_t tokens, passes, replayed; /* as in struct replay_step */
+    struct replay_step timed;
     struct boundary_report report;
 };
 
@@ -40,10 +40,8 @@ enum status step_begin(struct step_context *context, struct step_targets targets
     comm_settle();
     context->waited_seconds = activity_waited_seconds();
     context->work = 0;
-    context->tokens = 0;
-    context->passes = 0;
     context->replays = context->replay && replay_begin(context->replay);
-    context->replayed = model_replays(context->model);
+    context->timed = (struct replay_step){.replayed = -model_replays(context->model)};
     TRY(model_zero_sums(context->model));
     if (context->adapter->sums) TRY(fixed_sums_begin(context->adapter->sums));
     return adapter_zero_grad(context->adapter);
@@ -54,8 +52,8 @@ enum status step_accumulate(struct step_context *context, const struct micro_bat
     activity_sign();
     if (batch->n_tokens == 0 || batch->n_supervised == 0) return LORAD_OK;
     if (context->arch) context->work += straggler_work(context->arch, batch);
-    context->tokens += batch->n_tokens;
-    context->passes++;
+    context->timed.tokens += batch->n_tokens;
+    context->timed.passes++;
     struct adapter *adapter = context->adapter;
     TRY(model_train(context->model, &(struct train_pass){.batch = batch,
                                                          .adapter = adapter,
@@ -81,10 +79,7 @@ static enum status gather_shares(struct step_context *context, const struct step
     for (int rank = 0; rank < world; rank++) {
         context->reports[rank] = all[rank].report;
         total->report.wants |= all[rank].report.wants;
-        total->report.own_seconds = fmax(total->report.own_seconds, all[rank].report.own_seconds);
-        total->tokens += all[rank].tokens;
-        total->passes += all[rank].passes;
-        total->replayed += all[rank].replayed;
+        replay_join(&total->timed, &all[rank].timed);
         /* Ranks of one tensor-parallel group have the same loss; data-parallel replicas the same gradient. */
         if (rank % tp == 0) {
             loss_sum_join(&total->sums.loss, &all[rank].sums.loss);
@@ -93,20 +88,6 @@ static enum status gather_shares(struct step_context *context, const struct step
         if (rank < tp) total->local_squares += all[rank].local_squares;
     }
     return LORAD_OK;
-}
-
-/* total: of all ranks, so that all go the same way: the others would wait for one that goes the slower. */
-static void note_replays(struct step_context *context, const struct step_share *total)
-{
-    if (!context->replay) return;
-    bool forget;
-    replay_end(context->replay,
-               &(struct replay_step){.seconds = total->report.own_seconds,
-                                     .tokens = total->tokens,
-                                     .passes = total->passes,
-                                     .replayed = total->replayed},
-               &forget);
-    if (forget) model_forget_recordings(context->model);
 }
 
 enum status step_finish(struct step_context *context, struct step_targets targets, double factor,
@@ -126,11 +107,11 @@ enum status step_finish(struct step_context *context, struct step_targets target
     mine.report.own_seconds =
         clock_seconds_since(context->start_ns) - (activity_waited_seconds() - context->waited_seconds);
     mine.report.own_work = context->work;
-    mine.tokens = context->tokens;
-    mine.passes = context->passes;
-    mine.replayed = model_replays(context->model) - context->replayed;
+    mine.timed = context->timed;
+    mine.timed.seconds = mine.report.own_seconds;
+    mine.timed.replayed += model_replays(context->model);
     TRY(gather_shares(context, &mine, &total));
-    note_replays(context, &total);
+    if (context->replay && replay_end(context->replay, &total.timed)) model_forget_recordings(context->model);
 
     double weight = targets.weight, scaled = weight * context->gradient_scale,
            max_norm = context->optimizer->options.max_grad_norm;

@@ -38,11 +38,9 @@ struct step_context {
     struct boundary_report *reports; /* [ranks], likewise: of the last step_finish */
     int64_t start_ns;                /* of the step in progress, as the next two */
     double waited_seconds, work;
-    double gradient_scale; /* likewise: what its gradients are multiplied by */
-    bool replays;          /* likewise: its micro-batches are replayed where they can be */
-    int64_t tokens;        /* likewise, of this rank */
-    int64_t passes;        /* likewise: micro-batches of this rank that were not empty */
-    int64_t replayed;      /* what model_replays said before it */
+    double gradient_scale;    /* likewise: what its gradients are multiplied by */
+    bool replays;             /* likewise: its micro-batches are replayed where they can be */
+    struct replay_step timed; /* likewise, of this rank; complete at its end */
 };
 
 /* Takes what a step needs beside the model. step_release frees it; the other fields stay borrowed. */

@@ -29,7 +29,7 @@ enum schedule_kind {
 /* Which runs have the same bits: none for certain; those of one layout; those of one tensor-parallel width.
  */
 enum determinism { DETERMINISM_OFF, DETERMINISM_ON, DETERMINISM_ELASTIC };
-enum cuda_graphs { CUDA_GRAPHS_AUTO, CUDA_GRAPHS_ON, CUDA_GRAPHS_OFF };
+enum cuda_graphs { CUDA_GRAPHS_OFF, CUDA_GRAPHS_ON, CUDA_GRAPHS_AUTO };
 enum when { WHEN_NO, WHEN_STEPS, WHEN_EPOCH, WHEN_BEST };
 enum data_policy { DATA_REFUSE, DATA_APPEND }; /* of rows added to a run that is resumed */
 enum progress_style { PROGRESS_AUTO, PROGRESS_BAR, PROGRESS_LINES };
