@@ -53,20 +53,20 @@ enum status model_batch_create(struct model *model)
 {
     struct host_batch *host = &model->host;
     size_t tokens = (size_t)model->options.max_tokens;
-    host->tokens = memory_new(tokens, sizeof *host->tokens);
+    host->behind = memory_new((size_t)model->row_multiple, sizeof *host->behind);
     host->labels = memory_new(tokens, sizeof *host->labels);
     host->weights = memory_new(tokens, sizeof *host->weights);
     host->supervised = memory_new(tokens, sizeof *host->supervised);
     host->seq_start = memory_new((size_t)model->options.max_sequences + 1, sizeof *host->seq_start);
     host->dropout_keys = memory_new(key_count(model), sizeof *host->dropout_keys);
-    bool all = host->tokens && host->labels && host->weights && host->supervised && host->seq_start &&
+    bool all = host->behind && host->labels && host->weights && host->supervised && host->seq_start &&
                host->dropout_keys;
     return all ? LORAD_OK : LORAD_NOMEM;
 }
 
 void model_batch_destroy(struct model *model)
 {
-    free(model->host.tokens);
+    free(model->host.behind);
     free(model->host.labels);
     free(model->host.weights);
     free(model->host.supervised);
@@ -97,13 +97,6 @@ static void pad_supervised(struct model *model)
         host->weights[i] = 0;
         host->labels[i] = -1;
     }
-}
-
-static void pad_tokens(struct model *model, const struct micro_batch *batch)
-{
-    int32_t *tokens = model->host.tokens;
-    memcpy(tokens, batch->tokens, (size_t)batch->n_tokens * sizeof *tokens);
-    for (int32_t t = batch->n_tokens; t < model->n_tokens; t++) tokens[t] = batch->tokens[0];
 }
 
 /* The sequences' borders; host->seq_start has room for those of any batch. */
@@ -150,19 +143,17 @@ void model_dropout(const struct model *model, const struct pass *pass, int32_t l
     }
 }
 
-/* What rows behind the batch hold must not depend on the batches before. */
-static enum status zero_rows_behind(struct model *model, int32_t first)
+/* Up to n_tokens. What they hold must not depend on the batches before. */
+static enum status load_rows_behind(struct model *model, const struct micro_batch *batch)
 {
-    const struct {
-        void *data;
-        size_t item;
-    } arrays[] = {{model->positions, sizeof *model->positions},
-                  {model->token_index, sizeof *model->token_index}};
-    for (size_t i = 0; first < model->n_tokens && i < sizeof arrays / sizeof *arrays; i++)
-        TRY(device_zero(model->device, STREAM_COMPUTE,
-                        (char *)arrays[i].data + (size_t)first * arrays[i].item,
-                        (size_t)(model->n_tokens - first) * arrays[i].item));
-    return LORAD_OK;
+    int32_t first = batch->n_tokens;
+    size_t n = (size_t)(model->n_tokens - first);
+    for (size_t i = 0; i < n; i++) model->host.behind[i] = batch->tokens[0];
+    TRY(device_copy_to(model->device, STREAM_COMPUTE, model->tokens + first, model->host.behind,
+                       n * sizeof *model->tokens));
+    TRY(device_zero(model->device, STREAM_COMPUTE, model->positions + first, n * sizeof *model->positions));
+    return device_zero(model->device, STREAM_COMPUTE, model->token_index + first,
+                       n * sizeof *model->token_index);
 }
 
 enum status model_load_batch(struct model *model, const struct micro_batch *batch, const struct pass *pass)
@@ -173,16 +164,14 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
     model->n_tokens = pass->cache ? batch->n_tokens : round_up(batch->n_tokens, model->row_multiple);
     find_supervised(model, batch);
     pad_supervised(model);
-    pad_tokens(model, batch);
     pad_sequences(model, batch);
-    size_t n = (size_t)batch->n_tokens, all = (size_t)model->n_tokens,
-           supervised = (size_t)model->n_supervised;
+    size_t n = (size_t)batch->n_tokens, supervised = (size_t)model->n_supervised;
     const struct {
         void *to;
         const void *from;
         size_t bytes;
     } copies[] = {
-        {model->tokens, model->host.tokens, all * sizeof(int32_t)},
+        {model->tokens, batch->tokens, n * sizeof(int32_t)},
         {model->positions, batch->positions, n * sizeof(int32_t)},
         {model->token_index, batch->token_index, n * sizeof(int64_t)},
         {model->seq_start, model->host.seq_start, ((size_t)model->sequences.count + 1) * sizeof(int32_t)},
@@ -192,7 +181,7 @@ enum status model_load_batch(struct model *model, const struct micro_batch *batc
     };
     for (size_t i = 0; i < sizeof copies / sizeof *copies; i++)
         TRY(device_copy_to(model->device, STREAM_COMPUTE, copies[i].to, copies[i].from, copies[i].bytes));
-    TRY(zero_rows_behind(model, batch->n_tokens));
+    TRY(load_rows_behind(model, batch));
     TRY(load_dropout_keys(model, pass));
     return model_cut_batch(model);
 }

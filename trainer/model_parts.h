@@ -58,9 +58,10 @@ struct head_chunk {
 
 /* Host memory to build parts of a micro-batch in. */
 struct host_batch {
-    int32_t *tokens, *labels, *supervised; /* [T] */
-    float *weights;                        /* [T] */
-    int32_t *seq_start;                    /* [max_sequences + 1] */
+    int32_t *behind;              /* [row_multiple] tokens of the rows behind it */
+    int32_t *labels, *supervised; /* [T] */
+    float *weights;               /* [T] */
+    int32_t *seq_start;           /* [max_sequences + 1] */
     uint64_t *dropout_keys;
 };
 
